@@ -1,0 +1,1 @@
+"""Flat memory, no hangs, nothing lost, at the speed of sequential decode: video, audio and images for training."""

@@ -1,0 +1,1 @@
+"""Reading media: sample tables, the packet decoder, images and audio."""

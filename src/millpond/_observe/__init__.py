@@ -1,0 +1,1 @@
+"""Observing: memory of the process tree, the ceiling, reports."""

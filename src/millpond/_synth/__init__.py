@@ -1,0 +1,1 @@
+"""Making datasets whose every frame carries its identity."""

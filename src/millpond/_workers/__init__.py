@@ -1,0 +1,1 @@
+"""Processes: the zygote, its workers, and the supervisor that feeds and replaces them."""

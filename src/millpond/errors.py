@@ -1,0 +1,115 @@
+"""The whole error tree, sorted by what the caller does next.
+
+::
+
+    MillpondError
+      DataError              this sample is bad: skip it, or mend the data
+        CorruptMedia         bytes that do not decode, or not to what the tables promise
+        ObjectMissing        no such file or object            (also FileNotFoundError)
+        FrameTimestampError  no frame within the tolerance of the time asked for
+      UnsupportedFormat      a layout or version we do not read (also ValueError)
+      DeadlineExceeded       skip it, or raise the limit       (also TimeoutError)
+        FetchTimeout
+        DecodeTimeout
+      WorkerDied             the restart budget decides
+      ArenaFull              hold fewer batches, or give more memory
+      RemoteError            an exception of user code in a worker that does not unpickle
+      ClosedError            used after close
+      InternalError          our bug: please report it
+
+Misuse is ValueError or TypeError at construction. Every message says what failed, on which item, the limit against
+the actual value, and what was done; the same facts are attributes. Every class survives pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(cls: type[MillpondError], message: str, facts: dict[str, Any], notes: list[str]) -> MillpondError:
+    error = cls(message, **facts)
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+class MillpondError(Exception):
+    """The base of every error that millpond raises on purpose.
+
+    Args:
+        message: The whole sentence that the user reads.
+        **facts: The same facts by name; each becomes an attribute, and survives pickle.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    @property
+    def message(self) -> str:
+        """The sentence without the facts."""
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.facts, list(getattr(self, "__notes__", ())))
+
+
+class DataError(MillpondError):
+    """This sample is bad. Facts, where known: path, episode, camera, frame."""
+
+
+class CorruptMedia(DataError):
+    """Media that does not decode, or not to what its tables promise."""
+
+
+class ObjectMissing(DataError, FileNotFoundError):
+    """No object at this path."""
+
+
+class FrameTimestampError(DataError):
+    """No frame lies within the tolerance of the time asked for."""
+
+
+class UnsupportedFormat(MillpondError, ValueError):
+    """A layout or version that millpond does not read."""
+
+
+class DeadlineExceeded(MillpondError, TimeoutError):
+    """A limit passed. Facts: limit_seconds, elapsed_seconds."""
+
+
+class FetchTimeout(DeadlineExceeded):
+    """Bytes did not come in time."""
+
+
+class DecodeTimeout(DeadlineExceeded):
+    """A decode did not end, or made no progress, in time."""
+
+
+class WorkerDied(MillpondError):
+    """A worker ended by itself. Facts: pid, exit_code, signal_name, task."""
+
+
+class ArenaFull(MillpondError):
+    """More memory is wanted than the budget has. Facts: wanted_bytes, free_bytes, holders."""
+
+
+class RemoteError(MillpondError):
+    """An exception in a worker that could not travel. Facts: type_name, text, traceback_text."""
+
+
+class ClosedError(MillpondError):
+    """Used after close."""
+
+
+class InternalError(MillpondError):
+    """A bug in millpond."""
