@@ -1,0 +1,1 @@
+"""The loader: plan, pond, arena, supervisor and dataset put together."""

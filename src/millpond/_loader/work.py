@@ -1,0 +1,254 @@
+"""What a worker does with a task of the loader: read a part into the arena, or finish a batch.
+
+A `Work` is built in the training process, travels once to each worker, is attached to the arena there, and is then
+called per task. With no workers the training process calls it itself. It keeps no state between tasks but open files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._arena.layout import SlotPool
+from millpond._arena.memory import ArenaMemory
+from millpond._datasets.base import FrameWriter, Progress, Reader, Sink
+from millpond._values import Field
+
+WINDOW_SUFFIX = "/window"
+"""A block keeps, beside the frames of a field, which of them each sample shows at each step."""
+
+Transform = Callable[[dict[str, NDArray[Any]]], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Read one part of some consecutive samples; see `pond.SegmentTask`."""
+
+    part: str
+    samples: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTask:
+    """Finish a batch; see `pond.FinishTask`."""
+
+    outlet_slot: int
+    samples: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    slot_rows: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a task.
+
+    Attributes:
+        failures: (positions in the task's samples, why they have no data).
+        counters: Frames decoded, bytes read, ...
+        learned: For `Dataset.learn`.
+        objects: position -> what a transform gave under names that hold no array.
+    """
+
+    failures: Sequence[tuple[NDArray[np.int64], Exception]]
+    counters: dict[str, int]
+    learned: object | None = None
+
+
+class Work:
+    """The handler that every worker of a loader runs.
+
+    Args:
+        reader: Of the dataset.
+        fields: Arrays of a sample as the reader gives them.
+        pond: Open batches or blocks.
+        outlet: Finished batches, if batches are finished.
+        gathered: Whether the pond holds blocks.
+        transform: The user's function on one sample, applied when a batch is finished.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        fields: tuple[Field, ...],
+        pond: SlotPool,
+        outlet: SlotPool | None,
+        *,
+        gathered: bool,
+        transform: Transform | None,
+        arena: tuple[int | str, int],
+    ) -> None:
+        self._reader = reader
+        self._fields = {field.name: field for field in fields}
+        self._pond = pond
+        self._outlet = outlet
+        self._gathered = gathered
+        self._transform = transform
+        self._arena_handle, self._arena_bytes = arena
+        self._arena: ArenaMemory | None = None
+
+    def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
+        """Map the arena in a worker; `descriptors` are what `ArenaMemory.descriptors` lists, as this process has them."""
+        self.use(ArenaMemory.attach(descriptors[0] if descriptors else self._arena_handle, self._arena_bytes))
+
+    def use(self, arena: ArenaMemory) -> None:
+        """Work on an arena that is mapped here already."""
+        self._arena = arena
+
+    def close(self) -> None:
+        """Close the reader's files and let go of the arena."""
+        self._reader.close()
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
+
+    def __call__(self, task: ReadTask | CopyTask, progress: Progress) -> Outcome:
+        if isinstance(task, ReadTask):
+            return self._read(task, progress)
+        return self._finish(task, progress)
+
+    def _read(self, task: ReadTask, progress: Progress) -> Outcome:
+        sink: Sink = BlockSink(self, int(task.slots[0])) if self._gathered else BatchSink(self, task.slots, task.rows)
+        report = self._reader.read(task.part, task.samples, sink, progress)
+        return Outcome(report.failures, report.counters, report.learned)
+
+    def _finish(self, task: CopyTask, progress: Progress) -> Outcome:
+        failures = []
+        for position in range(len(task.rows)):
+            slot, row = int(task.slots[position]), int(task.slot_rows[position])
+            if self._transform is None:
+                self._copy_row(slot, row, task.outlet_slot, int(task.rows[position]))
+            else:
+                try:
+                    self._transform_row(slot, row, task.outlet_slot, int(task.rows[position]))
+                except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it fails this sample
+                    failures.append((np.asarray([position]), error))
+            progress()
+        return Outcome(failures, {})
+
+    def pond_view(self, slot: int, name: str) -> NDArray[Any]:
+        """Rows of a field in a slot of the pond."""
+        return self._pond.view(self._buffer(), slot, name)
+
+    def _outlet_view(self, slot: int, name: str) -> NDArray[Any]:
+        assert self._outlet is not None
+        return self._outlet.view(self._buffer(), slot, name)
+
+    def _buffer(self) -> memoryview:
+        assert self._arena is not None
+        return self._arena.buffer
+
+    def _copy_row(self, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
+        for name, field in self._fields.items():
+            target = self._outlet_view(outlet_slot, name)
+            if field.frames and self._gathered:
+                self._gather(slot, row, name, target[outlet_row])
+            else:
+                target[outlet_row] = self.pond_view(slot, name)[row]
+
+    def _gather(self, block: int, row: int, name: str, target: NDArray[Any]) -> None:
+        window = self.pond_view(block, name + WINDOW_SUFFIX)[row]
+        frames = self.pond_view(block, name)[0]
+        # mode: "raise" would copy through a buffer; the indices are our own.
+        np.take(frames, window, axis=0, out=target.reshape(len(window), *frames.shape[1:]), mode="clip")
+
+    def _transform_row(self, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
+        assert self._transform is not None and self._outlet is not None
+        given = self._transform({name: self._sample(slot, row, name) for name in self._fields})
+        expected = self._outlet.layout.placements
+        check_transformed(given, expected.keys())
+        for name, value in given.items():
+            target = self._outlet_view(outlet_slot, name)[outlet_row]
+            array = np.asarray(value)
+            if array.shape != target.shape or array.dtype != target.dtype:
+                raise ValueError(
+                    f"transform gave {name!r} as {array.dtype} {array.shape}, for the first sample it was "
+                    f"{target.dtype} {target.shape}; every sample must have the same shape and dtype"
+                )
+            target[...] = array
+
+    def _sample(self, slot: int, row: int, name: str) -> NDArray[Any]:
+        """One sample's field as the user's function sees it: a copy that is theirs, frames (..., C, H, W)."""
+        field = self._fields[name]
+        if field.frames and self._gathered:
+            value = np.empty(field.shape, field.dtype)
+            self._gather(slot, row, name, value)
+        else:
+            value = self.pond_view(slot, name)[row].copy()
+        return delivered(value, field)
+
+
+def delivered(value: NDArray[Any], field: Field) -> NDArray[Any]:
+    """Stored (..., H, W, C) frames as (..., C, H, W), the same memory; other fields as they are."""
+    return np.moveaxis(value, -1, -3) if field.frames else value
+
+
+def check_transformed(given: object, expected: Any = None) -> None:
+    """ValueError or TypeError unless `given` is a dict of what the first sample's had."""
+    if not isinstance(given, dict):
+        raise TypeError(f"transform must return a dict of arrays, not {type(given).__name__}")
+    if expected is not None and given.keys() != expected:
+        raise ValueError(f"transform gave {sorted(given)}, for the first sample it gave {sorted(expected)}")
+
+
+class BatchSink:
+    """Writes frames straight into every row of every open batch that shows them."""
+
+    def __init__(self, work: Work, slots: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        self._work = work
+        self._slots = slots
+        self._rows = rows
+
+    def _targets(self, field: str) -> list[NDArray[Any]]:
+        views = {slot: self._work.pond_view(slot, field) for slot in set(self._slots.tolist())}
+        return [views[slot][row] for slot, row in zip(self._slots.tolist(), self._rows.tolist(), strict=True)]
+
+    def frame_writer(self, field: str, window: NDArray[np.int32]) -> FrameWriter:
+        """See `Sink`."""
+        steps = window.shape[1]
+        shows: dict[int, list[NDArray[Any]]] = {}
+        for target, frames in zip(self._targets(field), window.tolist(), strict=True):
+            pictures = target.reshape(steps, *target.shape[-3:])
+            for step, frame in enumerate(frames):
+                shows.setdefault(frame, []).append(pictures[step])
+
+        def write(frame: int, picture: NDArray[np.uint8]) -> None:
+            first, *others = shows[frame]
+            first[...] = picture
+            for target in others:
+                target[...] = first
+
+        return write
+
+    def put(self, field: str, values: NDArray[Any]) -> None:
+        """See `Sink`."""
+        for target, value in zip(self._targets(field), values, strict=True):
+            target[...] = value
+
+
+class BlockSink:
+    """Keeps a decoded segment: every frame once, and which of them each sample shows."""
+
+    def __init__(self, work: Work, slot: int) -> None:
+        self._work = work
+        self._slot = slot
+
+    def frame_writer(self, field: str, window: NDArray[np.int32]) -> FrameWriter:
+        """See `Sink`."""
+        self._work.pond_view(self._slot, field + WINDOW_SUFFIX)[: len(window)] = window
+        frames = self._work.pond_view(self._slot, field)[0]
+
+        def write(frame: int, picture: NDArray[np.uint8]) -> None:
+            frames[frame] = picture
+
+        return write
+
+    def put(self, field: str, values: NDArray[Any]) -> None:
+        """See `Sink`."""
+        self._work.pond_view(self._slot, field)[: len(values)] = values

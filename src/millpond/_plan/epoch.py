@@ -1,0 +1,202 @@
+"""The order of one epoch: which sample stands in which row of which batch. Pure: seed and parameters in, arrays out.
+
+Theory of operation. Segments are decoded one after the other, in an order that spreads each group (episode) evenly
+over the epoch. A sample that is decoded when `n` samples came before its segment is given a position
+``n - D + H * u`` with u uniform in [0, 1): it leaves somewhere within the horizon H (in samples) that opens when its
+segment is decoded. Sorting by position gives the order of delivery; a batch is the next `batch_size` of them. Within a
+segment u is stratified (one sample in each of `length` equal strata), so a segment gives every batch of its horizon
+the same share.
+
+In the steady state a batch that is due is full, one that was just opened is empty, and those between lie on a line:
+the pond is half full. The first D = H / 2 samples fill that triangle at the start (density falling over the horizon),
+and the last D samples mirror it, so batches leave at the pace of decoding from the first to the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._plan.segments import Segments
+
+
+@dataclass(frozen=True, slots=True)
+class EpochPlan:
+    """Where every sample of an epoch goes, in the order in which the segments are decoded.
+
+    Attributes:
+        segment_bounds: int64 (K + 1,); segment k of the order holds entries [segment_bounds[k], segment_bounds[k + 1]).
+        samples: int64 (M,), sample indices.
+        batches: int64 (M,), the batch of each.
+        rows: int64 (M,), its row in that batch.
+        first_batch: Batches before this one were delivered before a resume, and are not in the arrays.
+        num_batches: Batches of the whole epoch.
+        num_dropped: Samples left out because `drop_last` was asked for.
+    """
+
+    segment_bounds: NDArray[np.int64]
+    samples: NDArray[np.int64]
+    batches: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    first_batch: int
+    num_batches: int
+    num_dropped: int
+
+    @property
+    def num_segments(self) -> int:
+        """Segments that still have samples to give."""
+        return len(self.segment_bounds) - 1
+
+    @property
+    def batch_sizes(self) -> NDArray[np.int64]:
+        """Rows of each batch of the whole epoch, int64 (num_batches,); 0 before `first_batch`."""
+        return np.bincount(self.batches, minlength=self.num_batches).astype(np.int64)
+
+    def delivery_order(self) -> NDArray[np.int64]:
+        """Sample indices in the order in which the user gets them, int64 (M,)."""
+        return self.samples[np.lexsort((self.rows, self.batches))]
+
+    def resumed_at(self, batch: int) -> EpochPlan:
+        """The same epoch without what was delivered: nothing before `batch`, every later row where it was."""
+        kept = np.flatnonzero(self.batches >= batch)
+        segment = np.searchsorted(self.segment_bounds, kept, side="right") - 1
+        _, counts = np.unique(segment, return_counts=True)
+        bounds = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        return EpochPlan(
+            bounds,
+            self.samples[kept],
+            self.batches[kept],
+            self.rows[kept],
+            first_batch=batch,
+            num_batches=self.num_batches,
+            num_dropped=self.num_dropped,
+        )
+
+
+def plan_epoch(
+    segments: Segments,
+    groups: NDArray[np.int64],
+    *,
+    batch_size: int,
+    horizon_batches: int,
+    shuffle: bool,
+    seed: int,
+    epoch: int,
+    drop_last: bool,
+) -> EpochPlan:
+    """Order one epoch.
+
+    Args:
+        segments: What a task decodes; every sample in one of them.
+        groups: int64 (N,), the episode of each sample; segments of one group are spread over the epoch.
+        batch_size: Rows of a batch.
+        horizon_batches: A segment's samples leave within about so many batches; at least 1.
+        shuffle: False gives the dataset's own order.
+        seed: With `epoch`, the only source of randomness.
+        epoch: The epoch's number.
+        drop_last: Leave out the samples of a last batch that would be short.
+    """
+    lengths = segments.lengths
+    total = int(lengths.sum())
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    order = _spread_order(groups[segments.starts], rng) if shuffle else np.arange(len(segments))
+    lengths = lengths[order]
+    bounds = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+    samples = np.repeat(segments.starts[order] - bounds[:-1], lengths) + np.arange(total)
+    if shuffle:
+        horizon = min(max(horizon_batches, 1) * batch_size, total)
+        positions = _positions(bounds, _stratified_uniform(bounds, rng), horizon)
+        rank = np.empty(total, dtype=np.int64)
+        rank[np.argsort(positions, kind="stable")] = np.arange(total)
+    else:
+        rank = np.arange(total, dtype=np.int64)
+    num_batches = total // batch_size if drop_last else -(-total // batch_size)
+    plan = EpochPlan(bounds, samples, rank // batch_size, rank % batch_size, 0, num_batches, 0)
+    if drop_last and total % batch_size:
+        return _without_batch(plan, num_batches, total % batch_size)
+    return plan
+
+
+def _without_batch(plan: EpochPlan, batch: int, num_dropped: int) -> EpochPlan:
+    kept = np.flatnonzero(plan.batches < batch)
+    segment = np.searchsorted(plan.segment_bounds, kept, side="right") - 1
+    _, counts = np.unique(segment, return_counts=True)
+    bounds = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+    return EpochPlan(bounds, plan.samples[kept], plan.batches[kept], plan.rows[kept], 0, batch, num_dropped)
+
+
+def _rank_within(groups: NDArray[np.int64], keys: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rank of each entry among those of its group by key, and the size of its group; both int64 (N,)."""
+    order = np.lexsort((keys, groups))
+    grouped = groups[order]
+    starts = np.flatnonzero(np.concatenate(([True], grouped[1:] != grouped[:-1])))
+    sizes = np.diff(np.append(starts, len(groups)))
+    rank = np.empty(len(groups), dtype=np.int64)
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, sizes)
+    size = np.empty(len(groups), dtype=np.int64)
+    size[order] = np.repeat(sizes, sizes)
+    return rank, size
+
+
+def _spread_order(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random order in which each group's members lie evenly over the whole.
+
+    Independent keys would leave an episode out for long stretches: at GOP 30 and 27 open batches the mean number of
+    distinct episodes per batch rises from 0.91 to 1.06 of a full shuffle's by this alone.
+    """
+    rank, size = _rank_within(groups, rng.random(len(groups)))
+    return np.argsort((rank + rng.random(len(groups))) / size, kind="stable")
+
+
+def _stratified_uniform(bounds: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """One number in [0, 1) per sample, one in each of `length` equal strata of its segment, in random order."""
+    total = int(bounds[-1])
+    segment = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    rank, size = _rank_within(segment, rng.random(total))
+    return (rank + rng.random(total)) / size
+
+
+def _positions(bounds: NDArray[np.int64], u: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
+    total = int(bounds[-1])
+    before = np.repeat(bounds[:-1], np.diff(bounds))  # samples decoded before the sample's segment
+    fill = horizon / 2
+    steady = before - fill + horizon * u
+    # Inverse of the cumulative of the falling (1 - x) and of the rising (x) triangle.
+    start = horizon * (1.0 - np.sqrt(1.0 - u))
+    end = total - horizon + horizon * np.sqrt(u)
+    return np.where(before < fill, start, np.where(before >= total - fill, end, steady))
+
+
+def open_batches_needed(plan: EpochPlan) -> int:
+    """The least number of batches open at once with which `plan` cannot come to a standstill.
+
+    Segments are dispatched in order. While batch t waits for its last segment, all segments before that one may have
+    opened batches; slots for all of those must exist.
+    """
+    if plan.num_segments == 0:
+        return 1
+    last_opened = np.maximum.accumulate(np.maximum.reduceat(plan.batches, plan.segment_bounds[:-1]))
+    last_segment = _last_segment_of_batches(plan)
+    waiting = np.arange(plan.first_batch, plan.num_batches)
+    return int((last_opened[last_segment[plan.first_batch :]] - waiting).max()) + 1
+
+
+def blocks_needed(plan: EpochPlan) -> int:
+    """The least number of decoded segments kept at once with which `plan`, gathered, cannot come to a standstill."""
+    if plan.num_segments == 0:
+        return 1
+    freed_after = np.maximum.reduceat(plan.batches, plan.segment_bounds[:-1])
+    wanted = _last_segment_of_batches(plan)[plan.first_batch :]
+    batches = np.arange(plan.first_batch, plan.num_batches)
+    # Alive while batch t is gathered: segments up to the last one wanted, less those whose last batch came before t.
+    gone = np.searchsorted(np.sort(freed_after), batches, side="left")
+    return int((wanted + 1 - gone).max())
+
+
+def _last_segment_of_batches(plan: EpochPlan) -> NDArray[np.int64]:
+    segment = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
+    last = np.zeros(plan.num_batches, dtype=np.int64)
+    np.maximum.at(last, plan.batches, segment)
+    return np.maximum.accumulate(last)

@@ -1,0 +1,354 @@
+"""The memory plan: what a budget buys, and what an order costs. Pure arithmetic, done before anything is allocated.
+
+A candidate is a segment length and a layout. For each the horizon (open batches, or blocks) that the budget holds is
+found, an epoch is planned with it, and three figures are read off that plan: mixing, frames decoded per frame
+delivered, and samples to decode before the first batch. `choose` takes the cheapest that mixes well enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch
+from millpond._plan.mixing import mixing_of
+from millpond._plan.pond import Layout
+from millpond._plan.segments import Segments, cut_segments
+
+MIB = 1 << 20
+GOOD_MIXING = 0.95
+"""Mixing that the default asks for before it looks at cost."""
+
+ARENA_SHARE = 0.8
+"""Of the budget, the most the arena takes. Fixed, so that the order of an epoch does not depend on `num_workers`."""
+
+ZYGOTE_BYTES = 32 * MIB
+WORKER_BYTES = 32 * MIB
+TRAINER_BYTES = 16 * MIB
+"""Allowances. Measured PSS: zygote 20 MiB; worker 8 MiB when started, up to 24 MiB with its decoder, its compressed
+bytes and its reformatter at 640x480; training process 8 MiB of tables, threads and messages (see bench/epoch.py)."""
+
+TASK_COST_FRAMES = 0.5
+"""A task's own cost (message, context, first faults), in frames decoded at 640x480: 0.3 to 0.6 ms against 0.6 to 1.2."""
+
+COPY_COST_FRAMES = 0.05
+"""One more copy of a frame, in frames decoded."""
+
+PLANNED_SAMPLES = 200_000
+"""Candidates of larger datasets are judged on a prefix of so many samples."""
+
+SEGMENT_LADDER = (4, 8, 16, 32, 64, 128, 256, 512)
+FINISHING_SLOTS = 2
+"""Outlet slots beyond those held by the user: one being finished, one waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the plan must know of a dataset and of the user's wishes.
+
+    Attributes:
+        cuts: int64 (S + 1,), where segments may start for free.
+        groups: int64 (N,), the episode of each sample.
+        decoded_frames: (starts, stops) -> int64 (K,), frames decoded over all cameras to serve each run of samples.
+        block_bytes: (starts, stops) -> bytes of the largest decoded segment, kept as a block.
+        batch_size: Rows of a batch.
+        sample_bytes: Bytes of one row of an open batch.
+        outlet_sample_bytes: Bytes of one row as the transform leaves it; None: no transform.
+        num_cameras: Frames of one sample and step.
+        num_parts: Tasks per segment.
+        window_copies: How often a frame is written: the mean number of (sample, step) pairs that show it.
+        shuffle: Whether the order is shuffled.
+        drop_last: Whether a short last batch is left out.
+        seed: Of the order.
+        held_batches: Batches that the user may hold.
+        num_workers: Worker processes.
+    """
+
+    cuts: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    decoded_frames: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
+    block_bytes: Callable[[NDArray[np.int64], NDArray[np.int64]], int]
+    batch_size: int
+    sample_bytes: int
+    outlet_sample_bytes: int | None
+    num_cameras: int
+    num_parts: int
+    window_copies: float
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    held_batches: int
+    num_workers: int
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What the processes need beside the arena."""
+        if self.num_workers == 0:
+            return TRAINER_BYTES
+        return TRAINER_BYTES + ZYGOTE_BYTES + self.num_workers * WORKER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """One way to run an epoch, with its arithmetic. `str()` prints it.
+
+    Attributes:
+        memory_bytes: The budget.
+        layout: "direct" (frames go straight into open batches) or "gathered" (segments are kept, batches copied out).
+        segment_samples: The segment length aimed at.
+        splits_gops: Whether GOPs longer than that are cut, and decoded more than once.
+        num_segments: Segments of an epoch.
+        horizon_batches: A segment's samples leave within so many batches.
+        pond_slots: Open batches, or blocks.
+        pond_slot_bytes: Size of each.
+        outlet_slots: Slots for finished batches; 0 where open batches are handed over as they are.
+        outlet_slot_bytes: Size of each.
+        held_batches: Batches that the user may hold without a copy; in `pond_slots` or `outlet_slots`.
+        overhead_bytes: Allowance for zygote, workers and the training process.
+        mixing: Predicted distinct episodes per batch over a full shuffle's.
+        decodes_per_frame: Frames decoded per frame of the dataset.
+        first_batch_samples: Samples decoded before the first batch can leave.
+        cost: What `choose` compares, in decoded frames per frame of the dataset.
+    """
+
+    memory_bytes: int
+    layout: Layout
+    segment_samples: int
+    splits_gops: bool
+    num_segments: int
+    horizon_batches: int
+    pond_slots: int
+    pond_slot_bytes: int
+    outlet_slots: int
+    outlet_slot_bytes: int
+    held_batches: int
+    overhead_bytes: int
+    mixing: float
+    decodes_per_frame: float
+    first_batch_samples: int
+    cost: float
+
+    @property
+    def arena_bytes(self) -> int:
+        """Size of the arena."""
+        return self.pond_slots * self.pond_slot_bytes + self.outlet_slots * self.outlet_slot_bytes
+
+    @property
+    def heap_bytes(self) -> int:
+        """What is left for copies of batches held beyond `held_batches`."""
+        return self.memory_bytes - self.arena_bytes - self.overhead_bytes
+
+    def __str__(self) -> str:
+        def mib(size: int) -> str:
+            return f"{size / MIB:9.1f} MiB"
+
+        kind = "open batches" if self.layout == "direct" else "decoded segments"
+        held = "the user's included" if not self.outlet_slots else "finished ones are in the outlet"
+        lines = [
+            f"memory                {mib(self.memory_bytes)}",
+            f"  pond                {mib(self.pond_slots * self.pond_slot_bytes)}   "
+            f"{self.pond_slots} {kind} x {self.pond_slot_bytes / MIB:.1f} MiB ({held})",
+        ]
+        if self.outlet_slots:
+            lines.append(
+                f"  outlet              {mib(self.outlet_slots * self.outlet_slot_bytes)}   "
+                f"{self.outlet_slots} finished batches x {self.outlet_slot_bytes / MIB:.1f} MiB"
+            )
+        lines += [
+            f"  processes           {mib(self.overhead_bytes)}   zygote, workers, tables (allowance)",
+            f"  left for heap copies{mib(self.heap_bytes)}   of batches held beyond {self.held_batches}",
+            f"segments              {self.num_segments} of about {self.segment_samples} samples"
+            + (", GOPs are split" if self.splits_gops else ""),
+            f"horizon               {self.horizon_batches} batches",
+            f"decodes per frame     {self.decodes_per_frame:.2f}",
+            f"mixing                {self.mixing:.2f} distinct episodes per batch over a full shuffle's (predicted)",
+            f"before first batch    {self.first_batch_samples} samples are decoded",
+        ]
+        return "\n".join(lines)
+
+
+def candidates(demand: Demand, memory_bytes: int, *, splits: bool) -> Iterator[MemoryPlan]:
+    """Every plan that the budget can run; with `splits`, also those that decode GOPs more than once."""
+    seen: set[tuple[int, ...]] = set()
+    judged = _prefix(demand)
+    for split in (False, True) if splits else (False,):
+        for target in SEGMENT_LADDER:
+            segments = cut_segments(demand.cuts, target_samples=target, split=split)
+            key = (len(segments), int(segments.lengths.max()))
+            if key in seen:
+                continue
+            seen.add(key)
+            for layout in _layouts(demand):
+                plan = _fit(judged, memory_bytes, layout, target, split, segments)
+                if plan is not None:
+                    yield plan
+
+
+def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | None:
+    """The cheapest plan that mixes well enough; None where there is none.
+
+    Among plans within 2 % of the cheapest the one with the shortest segments wins: it mixes neighbouring batches better.
+
+    Args:
+        plans: From `candidates`.
+        mixing: The least mixing wanted; None: `GOOD_MIXING` if it is to be had, else the best there is.
+    """
+    if not plans:
+        return None
+    wanted = GOOD_MIXING if mixing is None else mixing
+    good = [plan for plan in plans if plan.mixing >= wanted]
+    if not good:
+        return max(plans, key=lambda plan: (round(plan.mixing, 2), -plan.cost)) if mixing is None else None
+    limit = 1.02 * min(plan.cost for plan in good)
+    return min((plan for plan in good if plan.cost <= limit), key=lambda plan: (plan.segment_samples, plan.cost))
+
+
+def smallest_memory(demand: Demand) -> int:
+    """The smallest budget in bytes that can run at all, to the MiB."""
+
+    def works(size: int) -> bool:
+        return next(candidates(demand, size, splits=True), None) is not None
+
+    high = 2 * demand.overhead_bytes
+    while not works(high):
+        high *= 2
+    low = 0
+    while high - low > MIB:
+        middle = (low + high) // 2
+        low, high = (low, middle) if works(middle) else (middle, high)
+    return -(-high // MIB) * MIB
+
+
+def plan_within(demand: Demand, plan: MemoryPlan, segments: Segments, epoch: int) -> EpochPlan:
+    """The order of one epoch, with the largest horizon up to the plan's that its slots are enough for."""
+    horizon = plan.horizon_batches
+    while True:
+        order = plan_epoch(
+            segments,
+            demand.groups,
+            batch_size=demand.batch_size,
+            horizon_batches=horizon,
+            shuffle=demand.shuffle,
+            seed=demand.seed,
+            epoch=epoch,
+            drop_last=demand.drop_last,
+        )
+        if _slots_needed(order, plan.layout) <= _usable_slots(plan) or horizon == 1:
+            return order
+        horizon -= 1
+
+
+def _usable_slots(plan: MemoryPlan) -> int:
+    return plan.pond_slots if plan.outlet_slots else plan.pond_slots - plan.held_batches
+
+
+def _slots_needed(order: EpochPlan, layout: Layout) -> int:
+    return open_batches_needed(order) if layout == "direct" else blocks_needed(order)
+
+
+def _layouts(demand: Demand) -> tuple[Layout, ...]:
+    # Without windows a gathered batch is one more copy of every frame and holds no more samples.
+    return ("direct", "gathered") if demand.window_copies > 1 else ("direct",)
+
+
+def _prefix(demand: Demand) -> Demand:
+    if len(demand.groups) <= PLANNED_SAMPLES:
+        return demand
+    from dataclasses import replace
+
+    cuts = demand.cuts[: max(2, int(np.searchsorted(demand.cuts, PLANNED_SAMPLES)))]
+    return replace(demand, cuts=cuts, groups=demand.groups[: cuts[-1]])
+
+
+def _fit(
+    demand: Demand, memory_bytes: int, layout: Layout, target: int, split: bool, whole: Segments
+) -> MemoryPlan | None:
+    """The plan with the largest horizon that fits, or None."""
+    batch_bytes = demand.batch_size * demand.sample_bytes
+    finishes = layout == "gathered" or demand.outlet_sample_bytes is not None
+    outlet_slots = demand.held_batches + FINISHING_SLOTS if finishes else 0
+    outlet_bytes = demand.batch_size * (demand.outlet_sample_bytes or demand.sample_bytes)
+    held = 0 if finishes else demand.held_batches
+    slot_bytes = batch_bytes if layout == "direct" else demand.block_bytes(whole.starts, whole.stops)
+    arena = min(int(ARENA_SHARE * memory_bytes), memory_bytes - demand.overhead_bytes)
+    slots = (arena - outlet_slots * outlet_bytes) // slot_bytes - held
+    if slots < 1:
+        return None
+    segments = cut_segments(demand.cuts, target_samples=target, split=split)
+    found = _largest_horizon(demand, layout, segments, slots)
+    if found is None:
+        return None
+    horizon, order, needed = found
+    whole_batches = math.ceil(int(whole.lengths.sum()) / demand.batch_size)
+    # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
+    most = whole_batches if layout == "direct" else len(whole)
+    ahead = needed + max(4, 2 * demand.num_workers)
+    used = min(slots, most if demand.shuffle else min(most, ahead))
+    frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1)
+    decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
+    copies = demand.window_copies if layout == "gathered" else 0.0
+    cost = (decoded + TASK_COST_FRAMES * demand.num_parts * len(segments)) / frames + COPY_COST_FRAMES * copies
+    return MemoryPlan(
+        memory_bytes=memory_bytes,
+        layout=layout,
+        segment_samples=target,
+        splits_gops=split,
+        num_segments=len(whole),
+        horizon_batches=horizon,
+        pond_slots=max(used, needed) + held,
+        pond_slot_bytes=slot_bytes,
+        outlet_slots=outlet_slots,
+        outlet_slot_bytes=outlet_bytes if finishes else 0,
+        held_batches=demand.held_batches,
+        overhead_bytes=demand.overhead_bytes,
+        mixing=mixing_of(order, demand.groups, demand.batch_size),
+        decodes_per_frame=decoded / frames,
+        first_batch_samples=_samples_before_first_batch(order),
+        cost=cost,
+    )
+
+
+def _largest_horizon(
+    demand: Demand, layout: Layout, segments: Segments, slots: int
+) -> tuple[int, EpochPlan, int] | None:
+    """The largest horizon whose plan needs no more than `slots`, its plan, and what it needs."""
+
+    def attempt(horizon: int) -> tuple[EpochPlan, int]:
+        order = plan_epoch(
+            segments,
+            demand.groups,
+            batch_size=demand.batch_size,
+            horizon_batches=horizon,
+            shuffle=demand.shuffle,
+            seed=demand.seed,
+            epoch=0,
+            drop_last=demand.drop_last,
+        )
+        return order, _slots_needed(order, layout)
+
+    most = math.ceil(int(segments.lengths.sum()) / demand.batch_size)
+    samples = slots * demand.batch_size if layout == "direct" else slots * int(segments.lengths.max())
+    low, high, best = 1, max(1, min(most, samples // demand.batch_size)), None
+    order, needed = attempt(high)
+    if needed <= slots:
+        return high, order, needed
+    while low <= high:  # the need grows with the horizon
+        middle = (low + high) // 2
+        order, needed = attempt(middle)
+        if needed <= slots:
+            best, low = (middle, order, needed), middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _samples_before_first_batch(order: EpochPlan) -> int:
+    if order.num_segments == 0:
+        return 0
+    last = int(np.flatnonzero(order.batches == order.first_batch).max())
+    segment = int(np.searchsorted(order.segment_bounds, last, side="right"))
+    return int(order.segment_bounds[segment])
