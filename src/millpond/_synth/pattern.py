@@ -70,7 +70,7 @@ def read_pattern(picture: NDArray[np.uint8]) -> tuple[int, int, int]:
     rows, columns = _probe_points(*picture.shape[:2])
     probes = picture[rows][:, columns].reshape(GRID, len(_PROBES), GRID, -1).mean(axis=(1, 3))
     if ((probes > _UNDECIDED[0]) & (probes < _UNDECIDED[1])).any():
-        raise ValueError("no pattern: a cell is neither dark nor bright (a blend, or no picture of a synthetic dataset)")
+        raise ValueError("no pattern: a cell is neither dark nor bright (a blend, or no synthetic picture)")
     data = np.packbits(probes > _UNDECIDED[0]).tobytes()
     payload, checksum = data[:6], int.from_bytes(data[6:], "big")
     if _checksum(payload) != checksum:
@@ -91,7 +91,8 @@ def _cell_map(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.in
 
 def _cells_along(length: int) -> NDArray[np.int64]:
     middles = np.arange(length) + 0.5
-    return np.floor(middles[middles < length * EXTENT] * GRID / (length * EXTENT)).astype(np.int64)
+    cells = np.floor(middles[middles < length * EXTENT] * GRID / (length * EXTENT))
+    return np.asarray(cells, dtype=np.int64)
 
 
 @lru_cache(maxsize=16)
