@@ -1,0 +1,170 @@
+"""Frames by index: which GOPs to decode, what to do where one fails, and what to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._media.packet_run import FramesMissing, PacketRun
+from millpond._media.pictures import PictureMaker
+from millpond._media.video_file import VideoFile
+from millpond.errors import DataError
+
+Write = Callable[[int, NDArray[np.uint8]], None]
+Progress = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeReport:
+    """What became of one call of `decode_frames`.
+
+    Attributes:
+        failures: int64 positions j of frames, ascending, with the error that they share. Whatever stands in none was
+            written in full; a frame that does stand here may have been written before the damage showed.
+        rows: int64, (n,), ascending: packets read well for the first time.
+        crcs: uint32, (n,): their CRC-32s.
+        packets_fed: Packets given to decoders, those of repeated runs included.
+        bytes_read: From the file, gaps included.
+        frames_decoded: Frames that came out of decoders, wanted or not.
+    """
+
+    failures: tuple[tuple[NDArray[np.int64], DataError], ...]
+    rows: NDArray[np.int64]
+    crcs: NDArray[np.uint32]
+    packets_fed: int
+    bytes_read: int
+    frames_decoded: int
+
+
+def _no_progress() -> None:
+    pass
+
+
+def decode_frames(
+    file: VideoFile,
+    frames: NDArray[np.int64],
+    write: Write,
+    *,
+    image_size: tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+    progress: Progress = _no_progress,
+    known_crcs: Mapping[int, int] | None = None,
+) -> DecodeReport:
+    """Decode some frames front to back, every GOP at most once as long as nothing fails.
+
+    Args:
+        file: The video and its table.
+        frames: int64, (m,), ascending and unique presentation indices.
+        write: `write(j, picture)` takes frames[j]: uint8, (H, W, 3), RGB, upright, a view valid only during the call.
+            Where a run of GOPs fails it is decoded again GOP by GOP, and frames are written again.
+        image_size: (height, width) to resize to; None keeps the stream's own size.
+        interpolation: "bilinear", "area" or "bicubic".
+        progress: Called per frame decoded.
+        known_crcs: Row to CRC-32, for packets whose CRC the table does not know yet.
+
+    Returns:
+        The failures and the costs. Bad data never raises.
+
+    Raises:
+        ValueError: `frames` or `interpolation` is not what is asked for.
+    """
+    frames = _checked(frames, file.table.num_frames)
+    maker = PictureMaker(file.table, image_size, interpolation)
+    job = _Job(file, frames, maker, write, progress, known_crcs)
+    if len(frames):
+        job.run()
+    return job.report()
+
+
+def _checked(frames: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
+    frames = np.asarray(frames, np.int64)
+    if frames.ndim != 1 or (len(frames) > 1 and np.any(np.diff(frames) <= 0)):
+        raise ValueError("frames must be one row of ascending, unique indices")
+    if len(frames) and not (frames[0] >= 0 and frames[-1] < num_frames):
+        raise ValueError(f"frames {frames[0]} to {frames[-1]} asked for, the stream has 0 to {num_frames - 1}")
+    return frames
+
+
+class _Job:
+    """One call of `decode_frames`."""
+
+    def __init__(
+        self,
+        file: VideoFile,
+        frames: NDArray[np.int64],
+        maker: PictureMaker,
+        write: Write,
+        progress: Progress,
+        known_crcs: Mapping[int, int] | None,
+    ) -> None:
+        self._file = file
+        self._frames = frames
+        self._maker = maker
+        self._write = write
+        self._progress = progress
+        self._known_crcs = known_crcs
+        self._failures: list[tuple[NDArray[np.int64], DataError]] = []
+        self._new_crcs: dict[int, int] = {}
+        self._costs = [0, 0, 0]
+
+    def run(self) -> None:
+        """Decode every run of consecutive GOPs that hold frames wanted."""
+        try:
+            self._file.check_identity()
+        except DataError as error:
+            self._failures.append((np.arange(len(self._frames)), error))
+            return
+        gops = np.searchsorted(self._file.table.gop_starts, self._frames, side="right") - 1
+        breaks = np.flatnonzero(np.diff(gops) > 1) + 1
+        for first, last in zip([0, *breaks], [*breaks, len(gops)], strict=True):
+            self._run(gops[first:last], first)
+
+    def report(self) -> DecodeReport:
+        """Sum up."""
+        rows = np.array(sorted(self._new_crcs), np.int64)
+        crcs = np.array([self._new_crcs[row] for row in rows.tolist()], np.uint32)
+        return DecodeReport(tuple(self._failures), rows, crcs, *self._costs)
+
+    def _run(self, gops: NDArray[np.int64], first: int) -> None:
+        """Decode consecutive GOPs; `gops` holds the GOP of each frame wanted, the first of which is `first`."""
+        error = self._try(gops, first)
+        if error is None:
+            return
+        if gops[0] == gops[-1]:
+            self._failures.append((np.arange(first, first + len(gops)), error))
+            return
+        breaks = np.flatnonzero(np.diff(gops)) + 1
+        for start, stop in zip([0, *breaks], [*breaks, len(gops)], strict=True):
+            self._run(gops[start:stop], first + start)
+
+    def _try(self, gops: NDArray[np.int64], first: int) -> DataError | None:
+        """Decode once, and once more with preroll if frames did not come; the error if both fail."""
+        preroll_gops = self._file.preroll_gops
+        try:
+            try:
+                self._decode(gops, first, preroll_gops)
+            except FramesMissing:
+                if preroll_gops or not gops[0]:
+                    raise
+                self._decode(gops, first, 1)
+                self._file.preroll_gops = 1
+        except DataError as error:
+            return error
+        return None
+
+    def _decode(self, gops: NDArray[np.int64], first: int, preroll_gops: int) -> None:
+        wanted = self._frames[first : first + len(gops)]
+        places = dict(zip(self._file.table.frame_rows[wanted].tolist(), range(first, first + len(gops)), strict=True))
+        run = PacketRun(
+            self._file, int(gops[0]), int(gops[-1]) + 1, places, int(wanted[-1]) + 1, known_crcs=self._known_crcs
+        )
+        try:
+            run.decode(self._maker, self._write, self._progress, preroll_gops)
+            self._new_crcs.update(run.new_crcs)
+        finally:
+            self._costs[0] += run.packets_fed
+            self._costs[1] += run.bytes_read
+            self._costs[2] += run.frames_decoded

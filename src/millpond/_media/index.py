@@ -1,0 +1,136 @@
+"""Where sample tables come from: the sidecar, or the file itself, read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._media.demux import (
+    PacketRulesDoNotFit,
+    pick_video_stream,
+    read_indexed_rows,
+    require_within_file,
+    stream_parameters,
+)
+from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
+from millpond._media.sparse_file import SparseFile
+from millpond._plan.sample_table import SampleTable
+from millpond._values import FileIdentity, StreamParameters
+from millpond.errors import CorruptMedia, DataError
+
+_logger = logging.getLogger("millpond")
+
+SIDECAR_KIND = "table1"
+"""Of sample tables; the number goes up when their meaning changes."""
+
+_COLUMNS = ("pts", "dts", "offset", "size", "is_key", "is_discard", "crc", "crc_known")
+
+
+def load_sample_table(path: str | os.PathLike[str], store: SidecarStore, *, camera: str = "") -> SampleTable:
+    """Get the sample table of the first video stream of a file.
+
+    Args:
+        path: A local video file.
+        store: Where the table is looked for, and kept once it is made.
+        camera: Named in errors.
+
+    Raises:
+        ObjectMissing: No file at `path`.
+        CorruptMedia: No video in it, or it is cut short.
+    """
+    try:
+        kept = store.load(path, SIDECAR_KIND)
+        table = None if kept is None else _table_from(kept)
+        if table is None:
+            table = build_sample_table(path)
+            _keep(path, store, table)
+        return table
+    except DataError as error:
+        if camera:
+            error.add_note(f"camera {camera!r}")
+            error.facts.setdefault("camera", camera)
+        raise
+
+
+def learn_crcs(
+    path: str | os.PathLike[str], store: SidecarStore, rows: NDArray[np.int64], crcs: NDArray[np.uint32]
+) -> None:
+    """Keep CRC-32s that were seen on a first read; nothing happens if the table is no longer kept."""
+    kept = store.load(path, SIDECAR_KIND)
+    table = None if kept is None else _table_from(kept)
+    if table is not None:
+        _keep(path, store, table.with_crcs(rows, crcs))
+
+
+def build_sample_table(path: str | os.PathLike[str]) -> SampleTable:
+    """Read the table from the file itself."""
+    name, identity = os.fspath(path), file_identity(path)
+    try:
+        return _from_mp4(name, identity)
+    except av.error.FFmpegError as error:
+        raise CorruptMedia(f"{name!r} does not open as video: {error}", path=name) from error
+
+
+def _from_mp4(path: str, identity: FileIdentity) -> SampleTable:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with av.open(SparseFile(descriptor, identity.size_bytes), mode="r", format="mov") as container:
+            stream = pick_video_stream(container, path)
+            rows = read_indexed_rows(container, stream)
+            parameters = stream_parameters(stream, 0)
+    finally:
+        os.close(descriptor)
+    require_within_file(rows, identity, path)
+    table = rows.to_table(parameters, identity, "packets")
+    reason = table.uncuttable_reason()
+    if reason is not None:
+        raise PacketRulesDoNotFit(reason)
+    return table
+
+
+def _keep(path: str | os.PathLike[str], store: SidecarStore, table: SampleTable) -> None:
+    facts = {
+        "stream": {**dataclasses.asdict(table.stream), "extradata": table.stream.extradata.hex()},
+        "identity": dataclasses.asdict(table.identity),
+        "backend": table.backend,
+        "is_mirrored": table.is_mirrored,
+        "libraries": _libraries(),
+    }
+    try:
+        store.save(path, SIDECAR_KIND, {name: getattr(table, name) for name in _COLUMNS}, facts)
+    except OSError as error:
+        _logger.warning(
+            "cannot keep the sample table of %r in %s (%s): it is read again each time; "
+            "set MILLPOND_CACHE_DIR to a folder that can be written",
+            os.fspath(path),
+            store.folder,
+            error,
+        )
+
+
+def _table_from(kept: Sidecar) -> SampleTable | None:
+    facts: dict[str, Any] = dict(kept.facts)
+    if facts.get("libraries") != _libraries() or any(name not in kept.arrays for name in _COLUMNS):
+        return None
+    stream = dict(facts["stream"])
+    stream["extradata"] = bytes.fromhex(stream["extradata"])
+    stream["time_base"] = tuple(stream["time_base"])
+    return SampleTable(
+        stream=StreamParameters(**stream),
+        identity=FileIdentity(**facts["identity"]),
+        backend=facts["backend"],
+        is_mirrored=facts["is_mirrored"],
+        **{name: kept.arrays[name] for name in _COLUMNS},
+    )
+
+
+def _libraries() -> str:
+    """The FFmpeg that read the file: another one may name its decoders otherwise, or demux by other rules."""
+    return ".".join(map(str, av.library_versions["libavformat"] + av.library_versions["libavcodec"]))

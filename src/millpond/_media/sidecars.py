@@ -1,0 +1,117 @@
+"""Files that spare the next run some work: numpy and JSON, no pickle, replaced in one step, worthless once lost.
+
+A sidecar belongs to one version of one file: its name carries a digest of the absolute path, the kind, and the file's
+size and modification time. So a file that changed is simply not found, and looking one up costs a stat and an open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._values import FileIdentity
+from millpond.errors import ObjectMissing
+
+_FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What was kept: arrays by name, and facts that are plain JSON."""
+
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
+    """Ask the file system which version of a file this is.
+
+    Raises:
+        ObjectMissing: No file at `path`.
+    """
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ObjectMissing(f"no file at {os.fspath(path)!r}", path=os.fspath(path)) from None
+    return FileIdentity(status.st_size, status.st_mtime_ns)
+
+
+class SidecarStore:
+    """A folder of sidecars. May be used by many processes at once: the last writer wins, readers see whole files.
+
+    Args:
+        folder: Where they lie; None takes the folder that `millpond.settings` names. Made on the first write.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is None:
+            from millpond.settings import Settings  # pydantic takes 0.1 s and 10 MB: only who needs it pays
+
+            folder = Settings().cache_dir / "sidecars"
+        self.folder = Path(folder)
+
+    def path_of(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Path:
+        """Name the sidecar file of the present version of `path`, whether it exists or not."""
+        identity = file_identity(path)
+        return self.folder / f"{self._stem(path, kind)}.{identity.size_bytes:x}-{identity.mtime_ns:x}{suffix}"
+
+    def find(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Path | None:
+        """The sidecar file of the present version of `path`; None if there is none."""
+        found = self.path_of(path, kind, suffix)
+        return found if found.is_file() else None
+
+    @contextlib.contextmanager
+    def write(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Iterator[Path]:
+        """Give a temporary file to fill: the block's end puts it in the sidecar's place, an error drops it."""
+        target = self.path_of(path, kind, suffix)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=self.folder)
+        os.close(descriptor)
+        try:
+            yield Path(name)
+            os.replace(name, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        self._drop_older(path, kind, suffix, target)
+
+    def load(self, path: str | os.PathLike[str], kind: str) -> Sidecar | None:
+        """Read what was kept for the present version of `path`; None if nothing was, or it does not read."""
+        found = self.path_of(path, kind, ".npz")
+        try:
+            with np.load(found, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            facts = json.loads(arrays.pop(_FACTS).tobytes())
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None  # gone or torn: it is made again
+        return Sidecar(arrays, facts)
+
+    def save(
+        self, path: str | os.PathLike[str], kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+    ) -> None:
+        """Keep arrays and JSON facts for the present version of `path`."""
+        text = np.frombuffer(json.dumps(dict(facts)).encode(), np.uint8)
+        with self.write(path, kind, ".npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **{_FACTS: text}, **dict(arrays))
+
+    def _stem(self, path: str | os.PathLike[str], kind: str) -> str:
+        digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()
+        return f"{digest[:24]}.{kind}"
+
+    def _drop_older(self, path: str | os.PathLike[str], kind: str, suffix: str, keep: Path) -> None:
+        for old in self.folder.glob(f"{self._stem(path, kind)}.*{suffix}"):
+            if old != keep:
+                with contextlib.suppress(OSError):
+                    old.unlink()

@@ -1,0 +1,97 @@
+"""An MP4 whose header is real and whose media is zeros: a demuxer reads it without one byte of media."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+from dataclasses import dataclass
+
+_MEDIA_BOX = b"mdat"
+_MAX_BOXES = 1_000_000  # a fragment has two; a file with more boxes than this is no MP4 but bytes that look like one
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A top-level box of an MP4: its four-letter kind, and the file positions start <= payload < stop."""
+
+    kind: bytes
+    start: int
+    payload: int
+    stop: int
+
+
+def top_level_boxes(descriptor: int, size_bytes: int) -> list[Box]:
+    """List the boxes of a file, as far as they make sense; the last may end beyond the file."""
+    boxes: list[Box] = []
+    position = 0
+    while position + 8 <= size_bytes and len(boxes) < _MAX_BOXES:
+        head = os.pread(descriptor, 16, position)
+        length, kind = struct.unpack(">I4s", head[:8])
+        payload = position + 8
+        if length == 1 and len(head) == 16:
+            length, payload = struct.unpack(">Q", head[8:])[0], position + 16
+        elif length == 0:
+            length = size_bytes - position
+        if length < payload - position:
+            break
+        boxes.append(Box(kind, position, payload, position + length))
+        position += length
+    return boxes
+
+
+class SparseFile:
+    """A readable, seekable file object: real bytes, but zeros for the payload of every `mdat`.
+
+    It offers what PyAV asks of a Python file and no more: `read` returns bytes, and there is no `mode`.
+    """
+
+    def __init__(self, descriptor: int, size_bytes: int) -> None:
+        self._descriptor = descriptor
+        self._size = size_bytes
+        self._position = 0
+        self.boxes = top_level_boxes(descriptor, size_bytes)
+        self._media = [(b.payload, min(b.stop, size_bytes)) for b in self.boxes if b.kind == _MEDIA_BOX]
+        self.real_bytes_read = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position of the next read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def read(self, count: int) -> bytes:
+        """Read up to `count` bytes: one stretch that is all real or all zeros."""
+        start = self._position
+        stop = min(start + count, self._size)
+        if stop <= start:
+            return b""
+        data = self._stretch(start, stop)
+        self._position += len(data)
+        return data
+
+    def _stretch(self, start: int, stop: int) -> bytes:
+        low, high = 0, len(self._media)
+        while low < high:  # the first mdat that ends after `start`
+            middle = (low + high) // 2
+            low, high = (middle + 1, high) if self._media[middle][1] <= start else (low, middle)
+        if low < len(self._media):
+            media_start, media_stop = self._media[low]
+            if media_start <= start:
+                return bytes(min(stop, media_stop) - start)
+            stop = min(stop, media_start)
+        data = os.pread(self._descriptor, stop - start, start)
+        self.real_bytes_read += len(data)
+        return data

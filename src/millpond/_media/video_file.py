@@ -1,0 +1,90 @@
+"""The bytes of one video file, by ranges."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+from millpond._plan.sample_table import SampleTable
+from millpond._values import ByteRange, FileIdentity
+from millpond.errors import CorruptMedia, ObjectMissing
+
+
+class VideoFile:
+    """One video file and its table. The descriptor is opened at the first read; `close` gives it back.
+
+    One thread at a time. After `close` a read opens it again: a cache may close files that others still hold.
+
+    Args:
+        path: The file.
+        table: Made from exactly this version of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], table: SampleTable) -> None:
+        self.path = os.fspath(path)
+        self.table = table
+        self.preroll_gops = 0
+        """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
+        self._descriptor: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a descriptor is held."""
+        return self._descriptor is not None
+
+    def read(self, wanted: ByteRange) -> bytes:
+        """Read a range; the file must still be the one that the table was made from.
+
+        Raises:
+            ObjectMissing: The file is gone.
+            CorruptMedia: The file changed, or ends before the range does.
+        """
+        descriptor = self._open()
+        parts, position = [], wanted.start
+        while position < wanted.stop:
+            part = os.pread(descriptor, wanted.stop - position, position)
+            if not part:
+                raise CorruptMedia(
+                    f"{self.path!r} ends at byte {position}, but its table has a packet up to {wanted.stop}",
+                    path=self.path,
+                )
+            parts.append(part)
+            position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def check_identity(self) -> None:
+        """Raise CorruptMedia if the file is no longer the one that the table was made from."""
+        self._require_same(os.fstat(self._open()))
+
+    def close(self) -> None:
+        """Give the descriptor back. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except FileNotFoundError:
+                raise ObjectMissing(f"no file at {self.path!r}", path=self.path) from None
+        return self._descriptor
+
+    def _require_same(self, status: os.stat_result) -> None:
+        found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self.table.identity
+        if found != expected:
+            raise CorruptMedia(
+                f"{self.path!r} changed after its sample table was made ({expected.size_bytes} bytes then, "
+                f"{found.size_bytes} now); open the dataset again",
+                path=self.path,
+                expected=expected,
+                found=found,
+            )
