@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,9 +52,9 @@ class StreamParameters:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One array of a sample: its name, its shape without the batch dimension, its dtype.
+    """One array of a sample: its name, its shape as it is stored, without the batch dimension, its dtype.
 
-    `frames` is True for pixels: they are stored (..., H, W, C) and delivered (..., C, H, W), channels-last in memory.
+    `frames` is True for pixels: `shape` is (..., H, W, C), and they are delivered (..., C, H, W), channels-last in memory.
     """
 
     name: str
@@ -65,3 +66,18 @@ class Field:
     def sample_bytes(self) -> int:
         """Bytes of one sample of this field."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20}
+_UNITS |= {"GIB": 1 << 30, "TIB": 1 << 40}
+
+
+def parse_bytes(size: int | str) -> int:
+    """A number of bytes from "2GiB", "500 MB", "1e9" or an int; ValueError names what is accepted."""
+    if isinstance(size, int):
+        return size
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-zA-Z]*)\s*", size)
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"{size!r} is no size: write a number with one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")
+    return int(float(match[1]) * unit)

@@ -14,7 +14,8 @@
       WorkerDied             the restart budget decides
       ArenaFull              hold fewer batches, or give more memory
       RemoteError            an exception of user code in a worker that does not unpickle
-      ClosedError            used after close
+      UsageError             a call that cannot work in this state (also RuntimeError)
+        ClosedError          used after close
       InternalError          our bug: please report it
 
 Misuse is ValueError or TypeError at construction. Every message says what failed, on which item, the limit against
@@ -107,7 +108,11 @@ class RemoteError(MillpondError):
     """An exception in a worker that could not travel. Facts: type_name, text, traceback_text."""
 
 
-class ClosedError(MillpondError):
+class UsageError(MillpondError, RuntimeError):
+    """A call that cannot work in this state: in a forked child, beside another iterator, ..."""
+
+
+class ClosedError(UsageError):
     """Used after close."""
 
 

@@ -6,6 +6,7 @@ called per task. With no workers the training process calls it itself. It keeps 
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,6 @@ class Outcome:
         failures: (positions in the task's samples, why they have no data).
         counters: Frames decoded, bytes read, ...
         learned: For `Dataset.learn`.
-        objects: position -> what a transform gave under names that hold no array.
     """
 
     failures: Sequence[tuple[NDArray[np.int64], Exception]]
@@ -82,7 +82,7 @@ class Work:
         *,
         gathered: bool,
         transform: Transform | None,
-        arena: tuple[int | str, int],
+        arena_bytes: int,
     ) -> None:
         self._reader = reader
         self._fields = {field.name: field for field in fields}
@@ -90,12 +90,12 @@ class Work:
         self._outlet = outlet
         self._gathered = gathered
         self._transform = transform
-        self._arena_handle, self._arena_bytes = arena
+        self._arena_bytes = arena_bytes
         self._arena: ArenaMemory | None = None
 
     def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
-        """Map the arena in a worker; `descriptors` are what `ArenaMemory.descriptors` lists, as this process has them."""
-        self.use(ArenaMemory.attach(descriptors[0] if descriptors else self._arena_handle, self._arena_bytes))
+        """Map the arena in a worker, which owns its descriptor from now on."""
+        self.use(ArenaMemory(descriptors[0], self._arena_bytes))
 
     def use(self, arena: ArenaMemory) -> None:
         """Work on an arena that is mapped here already."""
@@ -128,7 +128,7 @@ class Work:
                 try:
                     self._transform_row(slot, row, task.outlet_slot, int(task.rows[position]))
                 except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it fails this sample
-                    failures.append((np.asarray([position]), error))
+                    failures.append((np.asarray([position]), _without_frames(error)))
             progress()
         return Outcome(failures, {})
 
@@ -160,11 +160,11 @@ class Work:
 
     def _transform_row(self, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
         assert self._transform is not None and self._outlet is not None
-        given = self._transform({name: self._sample(slot, row, name) for name in self._fields})
+        given = self._transform({name: self.sample(slot, row, name) for name in self._fields})
         expected = self._outlet.layout.placements
         check_transformed(given, expected.keys())
         for name, value in given.items():
-            target = self._outlet_view(outlet_slot, name)[outlet_row]
+            target = self._outlet_view(outlet_slot, name)[outlet_row, ...]
             array = np.asarray(value)
             if array.shape != target.shape or array.dtype != target.dtype:
                 raise ValueError(
@@ -173,7 +173,7 @@ class Work:
                 )
             target[...] = array
 
-    def _sample(self, slot: int, row: int, name: str) -> NDArray[Any]:
+    def sample(self, slot: int, row: int, name: str) -> NDArray[Any]:
         """One sample's field as the user's function sees it: a copy that is theirs, frames (..., C, H, W)."""
         field = self._fields[name]
         if field.frames and self._gathered:
@@ -182,6 +182,12 @@ class Work:
         else:
             value = self.pond_view(slot, name)[row].copy()
         return delivered(value, field)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error with its traceback as a note: the frames of one keep alive whatever their callers held, batches too."""
+    error.add_note("".join(traceback.format_exception(error)))
+    return error.with_traceback(None)
 
 
 def delivered(value: NDArray[Any], field: Field) -> NDArray[Any]:
@@ -207,7 +213,7 @@ class BatchSink:
 
     def _targets(self, field: str) -> list[NDArray[Any]]:
         views = {slot: self._work.pond_view(slot, field) for slot in set(self._slots.tolist())}
-        return [views[slot][row] for slot, row in zip(self._slots.tolist(), self._rows.tolist(), strict=True)]
+        return [views[slot][row, ...] for slot, row in zip(self._slots.tolist(), self._rows.tolist(), strict=True)]
 
     def frame_writer(self, field: str, window: NDArray[np.int32]) -> FrameWriter:
         """See `Sink`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,9 @@ GOOD_MIXING = 0.95
 """Mixing that the default asks for before it looks at cost."""
 
 ARENA_SHARE = 0.8
-"""Of the budget, the most the arena takes. Fixed, so that the order of an epoch does not depend on `num_workers`."""
+RESERVE_BYTES = 128 * MIB
+"""The arena takes at most `ARENA_SHARE` of what the budget has above `RESERVE_BYTES`. Both are fixed, so that the order of
+an epoch does not depend on `num_workers`: processes that do not fit beside that arena are refused instead."""
 
 ZYGOTE_BYTES = 32 * MIB
 WORKER_BYTES = 32 * MIB
@@ -258,8 +260,6 @@ def _layouts(demand: Demand) -> tuple[Layout, ...]:
 def _prefix(demand: Demand) -> Demand:
     if len(demand.groups) <= PLANNED_SAMPLES:
         return demand
-    from dataclasses import replace
-
     cuts = demand.cuts[: max(2, int(np.searchsorted(demand.cuts, PLANNED_SAMPLES)))]
     return replace(demand, cuts=cuts, groups=demand.groups[: cuts[-1]])
 
@@ -274,7 +274,7 @@ def _fit(
     outlet_bytes = demand.batch_size * (demand.outlet_sample_bytes or demand.sample_bytes)
     held = 0 if finishes else demand.held_batches
     slot_bytes = batch_bytes if layout == "direct" else demand.block_bytes(whole.starts, whole.stops)
-    arena = min(int(ARENA_SHARE * memory_bytes), memory_bytes - demand.overhead_bytes)
+    arena = int(ARENA_SHARE * max(0, memory_bytes - RESERVE_BYTES))
     slots = (arena - outlet_slots * outlet_bytes) // slot_bytes - held
     if slots < 1:
         return None
@@ -286,13 +286,13 @@ def _fit(
     whole_batches = math.ceil(int(whole.lengths.sum()) / demand.batch_size)
     # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
     most = whole_batches if layout == "direct" else len(whole)
-    ahead = needed + max(4, 2 * demand.num_workers)
+    ahead = needed + 8
     used = min(slots, most if demand.shuffle else min(most, ahead))
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1)
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
     copies = demand.window_copies if layout == "gathered" else 0.0
     cost = (decoded + TASK_COST_FRAMES * demand.num_parts * len(segments)) / frames + COPY_COST_FRAMES * copies
-    return MemoryPlan(
+    plan = MemoryPlan(
         memory_bytes=memory_bytes,
         layout=layout,
         segment_samples=target,
@@ -310,6 +310,7 @@ def _fit(
         first_batch_samples=_samples_before_first_batch(order),
         cost=cost,
     )
+    return plan if plan.heap_bytes >= 0 else None
 
 
 def _largest_horizon(

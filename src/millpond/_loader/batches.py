@@ -1,0 +1,156 @@
+"""Handing over: a ready slot becomes a dict of arrays or tensors, leased or copied."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._arena.layout import SlotPool
+from millpond._arena.leases import Lease
+from millpond._arena.memory import ArenaMemory
+from millpond._loader.work import delivered
+from millpond._plan.pond import ReadyBatch
+from millpond._values import Field
+from millpond.errors import ArenaFull
+
+logger = logging.getLogger("millpond")
+
+
+class Outbox:
+    """Makes batches out of slots, and knows who holds what.
+
+    Up to `held_batches` batches live on their slots. One more is copied to the heap, so that the user who keeps
+    batches cannot bring the pond to a standstill; copies are counted and warned of once. Past `heap_bytes` of copies
+    `ArenaFull` says what is held.
+
+    Args:
+        arena: Where the slots are.
+        pool: The slots that batches leave in.
+        fields: Of the arrays in them, by name.
+        held_batches: Batches that may stay on their slots.
+        heap_bytes: Most bytes of copies alive at once.
+        release: Gives a slot back; any thread.
+        as_tensors: Whether torch tensors are made.
+    """
+
+    def __init__(
+        self,
+        arena: ArenaMemory,
+        pool: SlotPool,
+        fields: dict[str, Field],
+        *,
+        held_batches: int,
+        heap_bytes: int,
+        release: Callable[[int], None],
+        as_tensors: bool,
+    ) -> None:
+        self._whole = np.frombuffer(arena.buffer, np.uint8)
+        self._arena = arena
+        self._address = self._whole.ctypes.data
+        self._pool = pool
+        self._fields = fields
+        self._held_batches = held_batches
+        self._heap_limit = heap_bytes
+        self._release = release
+        self._as_tensors = as_tensors
+        self._held: set[int] = set()
+        self._copies: dict[int, int] = {}
+        self.heap_copies = 0
+
+    @property
+    def held_batches(self) -> int:
+        """Batches that the user holds on slots."""
+        return len(self._held)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of copies that the user holds."""
+        return sum(self._copies.copy().values())
+
+    def close_up(self, ready: ReadyBatch) -> NDArray[np.int64]:
+        """Move the rows that have data to the front, in order, and zero the rest; returns the samples that stay."""
+        if not ready.failures:
+            return ready.samples
+        good = np.asarray([row not in ready.failures for row in range(len(ready.samples))])
+        for name in self._fields:
+            rows = self._pool.view(self._arena.buffer, ready.slot, name)
+            target = 0
+            for row in np.flatnonzero(good):
+                if row != target:
+                    rows[target] = rows[row]
+                target += 1
+            rows[target:] = 0
+        return ready.samples[good]
+
+    def hand_over(self, slot: int, rows: int) -> dict[str, Any]:
+        """The first `rows` rows of a slot; the slot is given back when the last array of it is gone."""
+        if len(self._held) >= self._held_batches:
+            return self._copy(slot, rows)
+        self._held.add(slot)
+        lease = Lease(lambda: self._let_go(slot))
+        return {
+            name: self._present(
+                lease.lend(
+                    self._whole,
+                    self._address + self._pool.field_offset(slot, name),
+                    (rows, *field.shape),
+                    np.dtype(field.dtype),
+                ),
+                field,
+            )
+            for name, field in self._fields.items()
+        }
+
+    def _let_go(self, slot: int) -> None:
+        self._held.discard(slot)
+        self._release(slot)
+
+    def _copy(self, slot: int, rows: int) -> dict[str, Any]:
+        wanted = sum(rows * field.sample_bytes for field in self._fields.values())
+        free = self._heap_limit - self.copied_bytes
+        if wanted > free:
+            self._release(slot)
+            raise ArenaFull(
+                f"{len(self._held)} batches are held on their slots and {len(self._copies)} as copies "
+                f"({self.copied_bytes} bytes); one more needs {wanted} bytes and memory= leaves {max(free, 0)}. "
+                "Let go of batches sooner, or raise memory= or held_batches=",
+                wanted_bytes=wanted,
+                free_bytes=max(free, 0),
+                holders={"slots": sorted(self._held), "copies": len(self._copies)},
+            )
+        if not self.heap_copies:
+            warnings.warn(
+                f"more than held_batches={self._held_batches} batches are held at once: batches are copied to the heap "
+                "until some are let go; raise held_batches= to lease them instead",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self.heap_copies += 1
+        number = self.heap_copies
+        self._copies[number] = wanted
+        lease = Lease(lambda: self._copies.pop(number))
+        batch = {name: self._copied_field(lease, slot, rows, field) for name, field in self._fields.items()}
+        self._release(slot)
+        return batch
+
+    def _copied_field(self, lease: Lease, slot: int, rows: int, field: Field) -> Any:
+        """A copy on the heap, lent like a slot, so that it is known when it goes."""
+        source = self._pool.view(self._arena.buffer, slot, field.name)[:rows]
+        heap = np.empty(max(1, math.prod(source.shape) * source.itemsize), np.uint8)
+        array = lease.lend(heap, heap.ctypes.data, source.shape, source.dtype)
+        array[...] = source
+        return self._present(array, field)
+
+    def _present(self, array: NDArray[Any], field: Field) -> Any:
+        if not self._as_tensors:
+            return delivered(array, field)
+        import torch
+
+        tensor = torch.from_numpy(array)
+        return tensor.movedim(-1, -3) if field.frames else tensor

@@ -1,0 +1,302 @@
+"""Drivers: what moves an epoch forward. One runs tasks in workers from a thread of its own, one in the caller.
+
+Both hold the pond alone. The consumer (the training loop) sees `next_ready`, and gives slots back with `release`, which
+a finalizer may call at any moment, in any thread: it only appends to a deque and writes one byte to a wake-up.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from millpond._loader.work import CopyTask, Outcome, ReadTask, Work
+from millpond._plan.epoch import EpochPlan
+from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
+from millpond._workers.supervisor import Completed, Failed, Supervisor
+from millpond.errors import DeadlineExceeded, InternalError, MillpondError
+
+logger = logging.getLogger("millpond")
+
+
+class Slots:
+    """Which slots are out (ready, or with the user), over the life of the arena; an epoch's pond gets the others.
+
+    Args:
+        pond_slots: Slots of the pond.
+        outlet_slots: Slots for finished batches; 0: batches are handed over on the pond's own.
+    """
+
+    def __init__(self, pond_slots: int, outlet_slots: int) -> None:
+        self._pond_slots = pond_slots
+        self._outlet_slots = outlet_slots
+        self.out: set[int] = set()
+
+    def pond_for(self, plan: EpochPlan, num_parts: int, layout: Layout) -> Pond:
+        """A pond over every slot that is not out."""
+        total = self._outlet_slots or self._pond_slots
+        free = [slot for slot in range(total) if slot not in self.out]
+        if self._outlet_slots:
+            pond = list(range(self._pond_slots))
+            return Pond(plan, num_parts=num_parts, layout=layout, pond_slots=pond, outlet_slots=free)
+        return Pond(plan, num_parts=num_parts, layout=layout, pond_slots=free, outlet_slots=None)
+
+
+class Driver(Protocol):
+    """Moves epochs forward, one at a time."""
+
+    counters: Counter[str]
+
+    def start(self, plan: EpochPlan) -> None:
+        """Begin an epoch; the one before must have been cancelled or be over."""
+
+    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
+        """The next batch in order; raises what stopped the epoch, or DeadlineExceeded."""
+
+    def release(self, slot: int) -> None:
+        """Give a slot back; any thread."""
+
+    def cancel(self) -> None:
+        """End the epoch early; ready batches that were not taken are dropped."""
+
+    def open_slots(self) -> int:
+        """Slots of the pond in use."""
+
+    def close(self) -> None:
+        """End everything; idempotent."""
+
+
+class _Driving:
+    """What both drivers share: the pond, slots on their way back, and telling what came of a task."""
+
+    def __init__(
+        self,
+        slots: Slots,
+        parts: tuple[str, ...],
+        layout: Layout,
+        learn: Callable[[object], None],
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._slots = slots
+        self._parts = parts
+        self._layout = layout
+        self._learn = learn
+        self._returned: deque[int] = deque()
+        self._pond: Pond | None = None
+
+    def open_slots(self) -> int:
+        """Slots of the pond in use."""
+        pond = self._pond
+        return 0 if pond is None else pond.open_slots
+
+    def _open_pond(self, plan: EpochPlan) -> None:
+        self._take_back()
+        self._pond = self._slots.pond_for(plan, len(self._parts), self._layout)
+
+    def _take_back(self) -> None:
+        while self._returned:
+            slot = self._returned.popleft()
+            self._slots.out.discard(slot)
+            if self._pond is not None:
+                self._pond.release(slot)
+
+    def _payload(self, task: SegmentTask | FinishTask) -> ReadTask | CopyTask:
+        if isinstance(task, SegmentTask):
+            return ReadTask(self._parts[task.part], task.samples, task.slots, task.rows)
+        return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
+
+    def _account(self, task_id: int, outcome: Outcome) -> None:
+        assert self._pond is not None
+        failures = {int(at): error for positions, error in outcome.failures for at in positions}
+        self._pond.complete(task_id, failures)
+        self.counters.update(outcome.counters)
+        if outcome.learned is not None:
+            self._learn(outcome.learned)
+
+    def _take_ready(self) -> ReadyBatch | None:
+        assert self._pond is not None
+        ready = self._pond.take_ready()
+        if ready is not None:
+            self._slots.out.add(ready.slot)
+        return ready
+
+
+class InlineDriver(_Driving):
+    """Carries tasks out in the calling thread, one by one: for debugging, and for the smallest machines."""
+
+    def __init__(
+        self,
+        work: Work,
+        slots: Slots,
+        parts: tuple[str, ...],
+        layout: Layout,
+        learn: Callable[[object], None],
+    ) -> None:
+        super().__init__(slots, parts, layout, learn)
+        self._work = work
+
+    def start(self, plan: EpochPlan) -> None:
+        """See `Driver`."""
+        self._open_pond(plan)
+
+    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
+        """See `Driver`; the timeout cannot interrupt a decode in the caller's own thread."""
+        assert self._pond is not None
+        while True:
+            self._take_back()
+            ready = self._take_ready()
+            if ready is not None:
+                return ready
+            task = self._pond.next_task()
+            if task is None:
+                raise InternalError("no batch is ready, and no task can start: the plan needs more slots than it has")
+            self._account(task.task_id, self._work(self._payload(task), _no_progress))
+
+    def release(self, slot: int) -> None:
+        """See `Driver`."""
+        self._returned.append(slot)
+
+    def cancel(self) -> None:
+        """See `Driver`."""
+        self._pond = None
+
+    def close(self) -> None:
+        """See `Driver`."""
+        self._pond = None
+        self._work.close()
+
+
+def _no_progress() -> None:
+    """Nobody watches a task that runs in the caller."""
+
+
+class WorkerDriver(_Driving):
+    """Feeds a supervisor from a thread, so that workers stay busy while the training loop computes.
+
+    The thread owns pond and supervisor. Commands reach it through a deque and the supervisor's wake-up; ready batches, or
+    the error that stopped the epoch, leave through a queue.
+    """
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        slots: Slots,
+        parts: tuple[str, ...],
+        layout: Layout,
+        learn: Callable[[object], None],
+    ) -> None:
+        super().__init__(slots, parts, layout, learn)
+        self._supervisor = supervisor
+        self._commands: deque[Callable[[], None]] = deque()
+        self._ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()  # read by the consumer
+        self._outbox = self._ready  # written by the thread; the same, once the thread has heard of an epoch's start
+        self._waiting_plan: EpochPlan | None = None
+        self._in_flight: dict[int, tuple[Pond, int]] = {}
+        self._next_id = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="millpond-driver", daemon=True)
+        self._thread.start()
+
+    def start(self, plan: EpochPlan) -> None:
+        """See `Driver`."""
+        ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()
+        self._ready = ready
+        self._command(lambda: self._begin(plan, ready))
+
+    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
+        """See `Driver`."""
+        began = time.monotonic()
+        try:
+            ready = self._ready.get(timeout=timeout_seconds)
+        except queue.Empty:
+            elapsed = time.monotonic() - began
+            raise DeadlineExceeded(
+                f"no batch came for {elapsed:.1f} s (limit {timeout_seconds:.1f} s); {self._situation()}; "
+                "raise timeout= if the storage is that slow",
+                limit_seconds=timeout_seconds,
+                elapsed_seconds=elapsed,
+            ) from None
+        if isinstance(ready, BaseException):
+            self._ready.put(ready)  # whoever asks again learns it again
+            raise ready
+        return ready
+
+    def _situation(self) -> str:
+        return f"{len(self._in_flight)} tasks are with workers, {self.open_slots()} slots are open"
+
+    def release(self, slot: int) -> None:
+        """See `Driver`."""
+        self._returned.append(slot)
+        self._supervisor.wake()
+
+    def cancel(self) -> None:
+        """See `Driver`; tasks that are with workers run to their end before the next epoch begins."""
+        self._command(lambda: self._begin(None, queue.SimpleQueue()))
+
+    def close(self) -> None:
+        """See `Driver`."""
+        self._closing = True
+        self._supervisor.wake()
+        self._thread.join()
+
+    def _command(self, command: Callable[[], None]) -> None:
+        self._commands.append(command)
+        self._supervisor.wake()
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._step()
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the consumer must learn of it, not wait
+            self._outbox.put(error)
+        finally:
+            self._supervisor.close()
+
+    def _step(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+        if self._waiting_plan is not None and not self._in_flight:
+            self._open_pond(self._waiting_plan)
+            self._waiting_plan = None
+        self._take_back()
+        self._give_out()
+        for event in self._supervisor.wait(None):
+            self._on_event(event)
+        while self._pond is not None and (ready := self._take_ready()) is not None:
+            self._outbox.put(ready)
+
+    def _begin(self, plan: EpochPlan | None, outbox: queue.SimpleQueue[ReadyBatch | BaseException]) -> None:
+        # Slots that tasks of the former epoch still write to are not free: the next one begins when all came back.
+        self._pond = None
+        self._waiting_plan = plan
+        while not self._outbox.empty():  # what nobody took
+            left = self._outbox.get()
+            if isinstance(left, ReadyBatch):
+                self._slots.out.discard(left.slot)
+        self._outbox = outbox
+
+    def _give_out(self) -> None:
+        while self._pond is not None and self._supervisor.capacity > 0:
+            task = self._pond.next_task()
+            if task is None:
+                return
+            self._next_id += 1
+            self._in_flight[self._next_id] = self._pond, task.task_id
+            self._supervisor.submit(self._next_id, self._payload(task))
+
+    def _on_event(self, event: Completed | Failed) -> None:
+        pond, task_id = self._in_flight.pop(event.task_id)
+        if pond is not self._pond:
+            return
+        if isinstance(event, Completed):
+            self._account(task_id, event.result)
+        elif isinstance(event.error, MillpondError) and not isinstance(event.error, InternalError):
+            pond.fail(task_id, event.error)
+        else:
+            # No sample is to blame for an error of ours, or for a full disk: it stops the epoch whatever on_error says.
+            self._pond = None
+            self._outbox.put(event.error)

@@ -1,0 +1,33 @@
+"""The quarantine file: which samples were skipped, and why; one JSON object a line, appended as it happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Quarantine:
+    """Appends to a file that is made when the first sample is skipped.
+
+    Args:
+        path: Of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, *, epoch: int, sample: int, description: dict[str, Any], error: Exception) -> None:
+        """Write one sample down."""
+        record = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "epoch": epoch,
+            "sample": sample,
+            **description,
+            "error": type(error).__name__,
+            "message": str(error),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, default=str) + "\n")

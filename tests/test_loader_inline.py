@@ -1,0 +1,322 @@
+"""The loader in one process, over a dataset without media: order, books, leases, resume, misuse."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeDataset, identity_of
+
+from millpond import errors
+from millpond._loader.loader import Loader
+
+
+def make_loader(dataset: FakeDataset | None = None, **changes: Any) -> Loader:
+    options: dict[str, Any] = dict(batch_size=8, shuffle=True, num_workers=0, memory="160MiB", output="numpy") | changes
+    return Loader(dataset or FakeDataset(), **options)
+
+
+def take(loader: Loader) -> list[list[int]]:
+    """Samples of each batch of one epoch, every one checked against its pixels and its numbers."""
+    return [checked(batch) for batch in loader]
+
+
+def checked(batch: dict[str, Any]) -> list[int]:
+    samples: list[int] = batch["index"].tolist()
+    for row, sample in enumerate(samples):
+        assert identity_of(batch["front"][row]) == (sample, 0)
+        assert identity_of(batch["wrist"][row]) == (sample, 1)
+        assert batch["state"][row].tolist() == [sample, -sample]
+        assert batch["task"][row] == f"task {sample % 3}"
+    return samples
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_every_sample_is_delivered_once(shuffle: bool) -> None:
+    with make_loader(shuffle=shuffle) as loader:
+        batches = take(loader)
+        assert len(batches) == len(loader) == 50
+        assert sorted(sum(batches, [])) == list(range(400))
+        assert (sum(batches, []) == list(range(400))) is not shuffle
+        assert str(loader.statistics().books) == (
+            "400 planned + 0 padded = 400 delivered + 0 skipped + 0 failed + 0 dropped"
+        )
+
+
+def test_frames_come_channels_first_in_channels_last_memory() -> None:
+    with make_loader() as loader:
+        batch = next(iter(loader))
+        assert batch["front"].shape == (8, 3, 4, 6)
+        assert batch["front"].strides[1] == 1
+
+
+def test_epochs_differ_and_set_epoch_repeats_one() -> None:
+    with make_loader() as loader:
+        first, second = take(loader), take(loader)
+        loader.set_epoch(0)
+        assert first == take(loader) != second
+
+
+def test_the_last_batch_is_short_or_dropped() -> None:
+    with make_loader(FakeDataset(total=20)) as loader:
+        assert [len(batch) for batch in take(loader)] == [8, 8, 4]
+    with make_loader(FakeDataset(total=20), drop_last=True) as loader:
+        assert [len(batch) for batch in take(loader)] == [8, 8]
+        books = loader.statistics().books
+        assert books is not None
+        assert (books.dropped, books.balance) == (4, 0)
+
+
+def shown(batch: dict[str, Any], offsets: tuple[int, ...]) -> list[int]:
+    """Samples of a batch of windows, every step checked against its pixels."""
+    samples: list[int] = batch["index"].tolist()
+    for row, sample in enumerate(samples):
+        first = sample // 50 * 50
+        expected = [min(max(sample + offset, first), first + 49) for offset in offsets]
+        assert [identity_of(picture)[0] for picture in batch["front"][row]] == expected
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("layout", "memory", "offsets"),
+    [("direct", 160 << 20, (-2, 0, 3)), ("gathered", (128 << 20) + 600_000, tuple(range(-50, 50)))],
+)
+def test_windows_show_the_frames_around_clamped_to_the_episode(
+    layout: str, memory: int, offsets: tuple[int, ...]
+) -> None:
+    # A budget that holds few open batches of a hundred-frame window makes the plan keep segments instead.
+    dataset = FakeDataset(offsets=offsets, cameras=("front",))
+    with make_loader(dataset, memory=memory) as loader:
+        assert loader.memory_plan().layout == layout
+        assert sorted(sum((shown(batch, offsets) for batch in loader), [])) == list(range(400))
+
+
+def test_an_error_stops_the_epoch_at_its_batch_and_names_the_sample() -> None:
+    with make_loader(FakeDataset(bad=frozenset({133})), shuffle=False) as loader:
+        got = []
+        with pytest.raises(errors.CorruptMedia) as caught:
+            got += [checked(batch) for batch in loader]
+        assert len(got) == 0  # the list comprehension was cut short: count by statistics
+        assert loader.statistics().samples == 128
+        assert "sample 133 of epoch 0: {'episode_index': 2, 'frame_index': 33}" in caught.value.__notes__
+
+
+def test_skip_closes_the_batch_up_and_writes_the_sample_down(tmp_path: Path) -> None:
+    bad = frozenset({3, 133, 399})
+    quarantine = tmp_path / "quarantine.jsonl"
+    with make_loader(FakeDataset(bad=bad), on_error="skip", quarantine=quarantine) as loader:
+        calm = make_loader()
+        expected = [[sample for sample in batch if sample not in bad] for batch in take(calm)]
+        calm.close()
+        assert take(loader) == expected
+        books = loader.statistics().books
+        assert books is not None
+        assert (books.skipped, books.delivered, books.balance) == (3, 397, 0)
+    lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert sorted(line["sample"] for line in lines) == sorted(bad)
+    assert {line["error"] for line in lines} == {"CorruptMedia"}
+
+
+def test_a_batch_that_lost_every_row_is_left_out(tmp_path: Path) -> None:
+    dataset = FakeDataset(total=24, bad=frozenset(range(8, 16)))
+    with make_loader(dataset, on_error="skip", quarantine=tmp_path / "q", shuffle=False) as loader:
+        assert take(loader) == [list(range(8)), list(range(16, 24))]
+
+
+def test_rows_beyond_a_short_batch_hold_nobodys_pixels(tmp_path: Path) -> None:
+    with make_loader(FakeDataset(bad=frozenset({3})), on_error="skip", quarantine=tmp_path / "q", shuffle=False) as loader:
+        batch = next(iter(loader))
+        assert len(batch["index"]) == 7
+        running = loader._running
+        assert running is not None
+        slot = next(iter(running.outbox._held))
+        assert not running.outbox._pool.view(running.arena.buffer, slot, "front")[7].any()
+
+
+def test_a_resumed_loader_goes_on_with_the_next_batch() -> None:
+    with make_loader() as loader:
+        whole = take(loader) + take(loader)
+    states, got = [], []
+    with make_loader() as loader:
+        for epoch in range(2):
+            for batch in loader:
+                got.append(checked(batch))
+                states.append(json.loads(json.dumps(loader.state_dict())))
+    assert got == whole
+    for at in (0, 3, 48, 49, 50, 98):
+        with make_loader() as loader:
+            loader.load_state_dict(states[at])
+            assert loader.state_dict() == states[at]
+            rest = take(loader)
+            assert rest == whole[at + 1 : 50 if at < 50 else 100]
+            books = loader.statistics().books
+            assert books is not None
+            assert books.balance == 0
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    with make_loader() as loader:
+        state = loader.state_dict()
+    with make_loader(seed=1) as loader, pytest.raises(ValueError, match="another dataset, batch_size, seed"):
+        loader.load_state_dict(state)
+    with make_loader(memory="129MiB") as loader, pytest.raises(ValueError, match="was saved with"):
+        loader.load_state_dict(state | {"order": {}})
+    with make_loader() as loader, pytest.raises(ValueError, match="version"):
+        loader.load_state_dict(state | {"version": 99})
+
+
+def test_after_a_break_the_next_epoch_begins_and_the_state_is_where_it_stopped() -> None:
+    with make_loader() as loader:
+        first, second = take(loader), take(loader)
+    with make_loader() as loader:
+        for at, batch in enumerate(loader):
+            if at == 2:
+                break
+        del batch
+        assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (0, 3)
+        assert take(loader) == second != first
+
+
+def test_two_iterators_at_once_are_refused() -> None:
+    with make_loader() as loader:
+        iterator = iter(loader)
+        next(iterator)
+        with pytest.raises(errors.UsageError, match="being iterated already"):
+            iter(loader)
+
+
+def test_a_closed_loader_says_so() -> None:
+    loader = make_loader()
+    loader.close()
+    loader.close()
+    with pytest.raises(errors.ClosedError):
+        iter(loader)
+
+
+def test_a_forked_child_gets_a_clear_error() -> None:
+    with make_loader() as loader:
+        iterator = iter(loader)
+        next(iterator)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            try:
+                next(iterator)
+            except errors.UsageError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert len(next(iterator)["index"]) == 8
+
+
+def test_a_batch_stays_untouched_while_any_view_of_it_lives() -> None:
+    with make_loader(held_batches=2) as loader:
+        iterator = iter(loader)
+        batch = next(iterator)
+        kept, samples = batch["front"][3:5], batch["index"].tolist()
+        del batch
+        for _ in range(20):
+            next(iterator)
+        assert [identity_of(picture)[0] for picture in kept] == samples[3:5]
+
+
+def test_batches_beyond_those_that_may_be_held_are_copies_warned_of_once() -> None:
+    with make_loader(held_batches=2) as loader:
+        with pytest.warns(RuntimeWarning, match="held_batches=2") as caught:
+            batches = list(loader)
+        assert len(caught) == 1
+        assert sorted(sum((checked(batch) for batch in batches), [])) == list(range(400))
+        assert loader.statistics().heap_copies == 48
+        del batches
+        gc.collect()
+        assert loader.statistics().held_batches == 0
+
+
+def test_copies_beyond_the_budget_are_an_error_that_names_the_holders() -> None:
+    with make_loader() as loader, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        iterator = iter(loader)
+        assert loader._running is not None
+        loader._running.outbox._heap_limit = 3000
+        with pytest.raises(errors.ArenaFull, match="2 batches are held on their slots and 2 as copies") as caught:
+            kept = [next(iterator) for _ in range(50)]
+            del kept
+        assert caught.value.free_bytes < caught.value.wanted_bytes
+
+
+def test_batches_outlive_the_loader() -> None:
+    with make_loader() as loader:
+        batch = next(iter(loader))
+    assert len(checked(batch)) == 8
+
+
+def shrink(sample: dict[str, Any]) -> dict[str, Any]:
+    if sample["index"] == 77:
+        raise KeyError("no such thing as 77")
+    return {"mean": sample["front"].mean(dtype=np.float64), "front": sample["front"][:, ::2], "index": sample["index"]}
+
+
+def test_a_transform_runs_on_each_sample_and_its_failure_is_that_samples(tmp_path: Path) -> None:
+    quarantine = tmp_path / "q.jsonl"
+    with make_loader(transform=shrink, on_error="skip", quarantine=quarantine) as loader:
+        shapes = []
+        samples = []
+        for batch in loader:
+            shapes.append({name: value.shape[1:] for name, value in batch.items()})
+            samples += batch["index"].tolist()
+    assert all(shape == {"mean": (), "front": (3, 2, 6), "index": ()} for shape in shapes)
+    assert sorted(samples) == [sample for sample in range(400) if sample != 77]
+    assert json.loads(quarantine.read_text())["error"] == "KeyError"
+
+
+def test_a_transform_that_changes_its_shapes_is_named() -> None:
+    def ragged(sample: dict[str, Any]) -> dict[str, Any]:
+        return {"x": np.zeros(int(sample["index"]) + 1)}
+
+    with make_loader(transform=ragged) as loader, pytest.raises(ValueError, match="same shape and dtype"):
+        take(loader)
+
+
+def test_a_bug_in_a_reader_stops_the_epoch_even_under_skip(tmp_path: Path) -> None:
+    with make_loader(FakeDataset(broken=True), on_error="skip", quarantine=tmp_path / "q") as loader:
+        with pytest.raises(TypeError, match="a bug in a reader"):
+            take(loader)
+
+
+def test_a_budget_that_cannot_work_names_the_smallest_that_can() -> None:
+    with pytest.raises(ValueError, match="the smallest that can is") as caught:
+        make_loader(memory="1MiB")
+    smallest = str(caught.value).split('"')[1]
+    with make_loader(memory=smallest) as loader:
+        assert sorted(sum(take(loader), [])) == list(range(400))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"num_workers": -1}, "num_workers"),
+        ({"held_batches": 0}, "held_batches"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"output": "jax"}, "output"),
+        ({"memory": "much"}, "is no size"),
+        ({"mixing": 5.0}, "cannot be reached"),
+    ],
+)
+def test_misuse_is_named_at_construction(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_loader(**options)
+
+
+def test_what_readers_learn_reaches_the_dataset() -> None:
+    dataset = FakeDataset()
+    with make_loader(dataset) as loader:
+        take(loader)
+    assert sum(frames for _, frames in dataset.learned) == 800  # type: ignore[misc]
