@@ -12,6 +12,9 @@ import contextlib
 import mmap
 import os
 import secrets
+from pathlib import Path
+
+from millpond.errors import ArenaFull
 
 MADV_POPULATE_WRITE = 23
 """Linux 5.14; the mmap module has no name for it yet."""
@@ -43,12 +46,24 @@ class ArenaMemory:
 
     @classmethod
     def create(cls, size_bytes: int, *, posix: bool = False) -> ArenaMemory:
-        """Make it, with all of its pages; OSError where the machine has not so much memory.
+        """Make it, with all of its pages.
 
         Args:
             size_bytes: Of the memory.
             posix: POSIX shared memory also where there is a memfd.
+
+        Raises:
+            ArenaFull: The machine, or the container, has not so much memory free. The kernel would not say so: it would
+                hand out pages until it kills somebody.
         """
+        free = available_bytes()
+        if size_bytes > free:
+            raise ArenaFull(
+                f"the arena needs {size_bytes >> 20} MiB, and {free >> 20} MiB are free here; lower memory=",
+                wanted_bytes=size_bytes,
+                free_bytes=free,
+                holders={},
+            )
         memfd = hasattr(os, "memfd_create") and not posix
         descriptor = os.memfd_create("millpond-arena", os.MFD_CLOEXEC) if memfd else _open_posix()
         try:
@@ -70,6 +85,21 @@ class ArenaMemory:
         with contextlib.suppress(BufferError):  # someone still holds a view: the mapping ends with the last
             self.buffer.release()
             self._mapping.close()
+
+
+def available_bytes() -> int:
+    """Memory that may be taken without swapping, as machine and cgroup (v2) see it."""
+    import psutil  # here, since workers never ask
+
+    free = int(psutil.virtual_memory().available)
+    group = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
+        limit = int((group / "memory.max").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        # Cached files count as used, and go when memory is wanted.
+        used = int((group / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+        free = min(free, limit - used)
+    return free
 
 
 def _open_posix() -> int:
