@@ -1,0 +1,171 @@
+"""The loader with workers, over a dataset without media: the same as in one process, also when workers die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeDataset, identity_of
+from test_loader_inline import checked, make_loader, take
+
+from millpond import errors
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def calm() -> list[list[int]]:
+    """Two epochs in one process: what every other way must give."""
+    with make_loader() as loader:
+        return take(loader) + take(loader)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_order_does_not_depend_on_the_number_of_workers(num_workers: int, calm: list[list[int]]) -> None:
+    with make_loader(num_workers=num_workers, memory="300MiB") as expected, make_loader(memory="300MiB") as inline:
+        assert take(expected) + take(expected) == take(inline) + take(inline)
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+    dataset = FakeDataset(deadly=frozenset({200}), died=tmp_path / "died")
+    with make_loader(dataset, num_workers=2, memory="300MiB") as loader, make_loader(memory="300MiB") as inline:
+        assert take(loader) == take(inline)
+        assert loader.statistics().worker_restarts == 1
+        assert (tmp_path / "died").exists()
+
+
+def test_workers_that_are_killed_from_outside_are_replaced_between_batches() -> None:
+    with make_loader(num_workers=2, memory="300MiB") as loader:
+        samples = []
+        for number, batch in enumerate(loader):
+            samples += checked(batch)
+            if number in (5, 20):
+                os.kill(loader.statistics().worker_pids[0], signal.SIGKILL)
+        assert sorted(samples) == list(range(400))
+        books = loader.statistics().books
+        assert books is not None
+        assert books.balance == 0
+
+
+def test_a_sample_that_kills_every_worker_is_an_error_that_names_the_signal(tmp_path: Path) -> None:
+    dataset = FakeDataset(deadly=frozenset({200}), died=tmp_path / "no such folder" / "never there")
+    with make_loader(dataset, num_workers=2, memory="300MiB") as loader:
+        dataset_reader_dies_always = pytest.raises((errors.WorkerDied, FileNotFoundError))
+        with dataset_reader_dies_always:
+            take(loader)
+
+
+def test_breaking_off_again_and_again_loses_no_slot() -> None:
+    with make_loader(num_workers=2, memory="300MiB") as loader:
+        for _ in range(10):
+            for number, _batch in enumerate(loader):
+                if number == 3:
+                    break
+            del _batch
+        assert sorted(sum(take(loader), [])) == list(range(400))
+        assert loader.statistics().heap_copies == 0
+
+
+def test_resume_with_another_number_of_workers() -> None:
+    with make_loader(num_workers=2, memory="300MiB") as loader:
+        whole = take(loader)
+    with make_loader(num_workers=3, memory="300MiB") as loader:
+        got = []
+        for batch in loader:
+            got.append(checked(batch))
+            if len(got) == 17:
+                break
+        state = loader.state_dict()
+    with make_loader(num_workers=0, memory="300MiB") as loader:
+        loader.load_state_dict(state)
+        assert got + take(loader) == whole
+
+
+def test_close_ends_the_thread_and_the_workers_while_tasks_are_out() -> None:
+    loader = make_loader(num_workers=2, memory="300MiB")
+    next(iter(loader))
+    pids = loader.statistics().worker_pids
+    assert len(pids) == 2
+    loader.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "millpond-driver"]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_loader_that_is_forgotten_ends_its_workers() -> None:
+    loader = make_loader(num_workers=1, memory="300MiB")
+    next(iter(loader))
+    (pid,) = loader.statistics().worker_pids
+    del loader
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_error_of_ours_in_a_worker_reaches_the_training_loop() -> None:
+    with make_loader(FakeDataset(broken=True), num_workers=1, memory="300MiB") as loader:
+        with pytest.raises(TypeError, match="a bug in a reader"):
+            take(loader)
+
+
+def test_a_transform_from_a_closure_travels_by_value() -> None:
+    factor = 3
+
+    def scale(sample: dict[str, Any]) -> dict[str, Any]:
+        return {"index": sample["index"] * factor, "pid": np.asarray(os.getpid())}
+
+    with make_loader(transform=scale, num_workers=2, memory="300MiB") as loader:
+        rows = [(int(i), int(p)) for batch in loader for i, p in zip(batch["index"], batch["pid"], strict=True)]
+    assert sorted(index for index, _ in rows) == list(range(0, 1200, 3))
+    assert os.getpid() not in {pid for _, pid in rows}
+
+
+def test_batches_are_tensors_where_torch_is_installed() -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with make_loader(num_workers=1, memory="300MiB", output="auto") as loader:
+        for batch in loader:
+            assert batch["front"].is_contiguous(memory_format=torch.channels_last)
+            assert identity_of(batch["front"][0].numpy())[0] == int(batch["index"][0])
+            break
+        del batch
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from fakes import FakeDataset
+from millpond._loader.loader import Loader
+
+class Doubled:  # of __main__, which no worker imports
+    def __call__(self, sample):
+        assert sys.modules["__main__"].__spec__ is None or "millpond" in sys.modules["__main__"].__spec__.name
+        return {{"index": sample["index"] * 2}}
+
+print("once")
+with Loader(FakeDataset(), batch_size=8, num_workers=2, memory="300MiB", output="numpy", transform=Doubled()) as loader:
+    print(sum(int(batch["index"].sum()) for batch in loader))
+"""
+
+
+@pytest.mark.parametrize("way", ["script", "stdin", "command"])
+def test_it_works_in_a_plain_script_without_an_import_guard(way: str, tmp_path: Path) -> None:
+    text = SCRIPT.format(tests=str(HERE))
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    command = {"script": [str(script)], "stdin": ["-"], "command": ["-c", text]}[way]
+    done = subprocess.run(
+        [sys.executable, *command],
+        input=text if way == "stdin" else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.split() == ["once", str(2 * sum(range(400)))], done.stderr
