@@ -1,0 +1,157 @@
+"""What goes over the task socket: frames of a 16-byte header and a pickled body.
+
+Objects are pickled with cloudpickle, both ways: what was defined in the user's `__main__` travels by value, because
+no worker ever imports that.
+"""
+
+from __future__ import annotations
+
+import pickle
+import socket
+import struct
+import traceback
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from millpond.errors import RemoteError
+
+# To the worker.
+START, TASK, END = 1, 2, 3
+# From the worker.
+READY, RESULT, ERROR, UNUSABLE = 16, 17, 18, 19
+# From the zygote, on its control socket: what it does, that it forks from now on, why it cannot.
+NOTE, WARM, FAILED = 32, 33, 34
+
+_HEADER = struct.Struct("<BxxxIQ")
+_CHUNK_BYTES = 65536
+# Above this a body is sent and received in place; below, one copy is cheaper than a second system call.
+_LARGE_BYTES = 32768
+
+
+class Frame(NamedTuple):
+    """One message: its kind, the serial of the task it is about (0: none), its body."""
+
+    kind: int
+    serial: int
+    body: bytes | bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first message to a worker: what to run, and the surroundings to run it in."""
+
+    worker_index: int
+    num_workers: int
+    handler: bytes
+    sys_path: list[str]
+    directory: str | None
+    environment: dict[str, str]
+
+
+def encode(value: object) -> bytes:
+    """Pickle a value, by value where it comes from `__main__`."""
+    data: bytes = cloudpickle.dumps(value, protocol=5)
+    return data
+
+
+def decode(body: bytes | bytearray) -> Any:
+    """The value that was encoded."""
+    return pickle.loads(body)
+
+
+def pack(kind: int, serial: int = 0, body: bytes = b"") -> list[bytes]:
+    """A frame as the buffers to send, in order."""
+    header = _HEADER.pack(kind, serial, len(body))
+    return [header, body] if len(body) > _LARGE_BYTES else [header + body]
+
+
+class Inbox:
+    """Takes the bytes that come over a socket apart into frames. The socket may be blocking or not."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._rest = b""
+        self._large: tuple[int, int, bytearray] | None = None  # kind, serial, body
+        self._filled = 0
+
+    def receive(self) -> list[Frame]:
+        """One receive call; the frames that are complete now, possibly none.
+
+        Raises:
+            EOFError: The other end is closed. What it sent before was returned by earlier calls.
+            BlockingIOError: Nothing is there, on a non-blocking socket.
+        """
+        if self._large is not None:
+            return self._receive_large(*self._large)
+        data = self._sock.recv(_CHUNK_BYTES)
+        if not data:
+            raise EOFError
+        return self._split(self._rest + data if self._rest else data)
+
+    def _receive_large(self, kind: int, serial: int, body: bytearray) -> list[Frame]:
+        received = self._sock.recv_into(memoryview(body)[self._filled :])
+        if not received:
+            raise EOFError
+        self._filled += received
+        if self._filled < len(body):
+            return []
+        self._large = None
+        return [Frame(kind, serial, body)]
+
+    def _split(self, data: bytes) -> list[Frame]:
+        frames = []
+        at, size = 0, len(data)
+        while size - at >= _HEADER.size:
+            kind, serial, length = _HEADER.unpack_from(data, at)
+            start = at + _HEADER.size
+            if start + length > size:
+                if length > _LARGE_BYTES:
+                    self._begin_large(kind, serial, length, data[start:])
+                    at = size
+                break
+            frames.append(Frame(kind, serial, data[start : start + length]))
+            at = start + length
+        self._rest = data[at:]
+        return frames
+
+    def _begin_large(self, kind: int, serial: int, length: int, head: bytes) -> None:
+        body = bytearray(length)
+        body[: len(head)] = head
+        self._large, self._filled = (kind, serial, body), len(head)
+
+
+def encode_error(error: BaseException) -> bytes:
+    """An exception of a worker, with its traceback and, if it pickles, itself."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        pickled = encode(error)
+    except Exception:  # noqa: BLE001 - the user's own __reduce__ may raise anything
+        pickled = None
+    return pickle.dumps((type(error).__qualname__, _text_of(error), text, pickled), protocol=5)
+
+
+def decode_error(body: bytes | bytearray) -> Exception:
+    """The exception as itself with the worker's traceback as a note; RemoteError where it does not unpickle.
+
+    What would end the interpreter (SystemExit, KeyboardInterrupt) also comes as a RemoteError: data must not be lost
+    with exit code 0.
+    """
+    type_name, text, traceback_text, pickled = pickle.loads(body)
+    try:
+        error = pickle.loads(pickled) if pickled is not None else None
+    except Exception:  # noqa: BLE001 - the user's own __setstate__ or __init__ may raise anything
+        error = None
+    if not isinstance(error, Exception):
+        message = f"{type_name} in a worker: {text} (it cannot travel between processes; its traceback is below)"
+        error = RemoteError(message, type_name=type_name, text=text, traceback_text=traceback_text)
+    error.add_note(f"traceback in the worker:\n{traceback_text.rstrip()}")
+    return error
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the user's own __str__ may raise anything
+        return "(its __str__ raises)"

@@ -1,0 +1,177 @@
+"""What is said of workers that ended, and the limits by which one is judged hung. Pure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from millpond._workers.lifecycle import Attempt, Cause
+from millpond.errors import DeadlineExceeded, DecodeTimeout, WorkerDied
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take, in seconds.
+
+    Attributes:
+        task_timeout_seconds: From the moment a worker has the task at its head.
+        stall_timeout_seconds: Without a call of progress(); None for handlers that do not call it.
+        start_timeout_seconds: From the request for a worker until its handler is attached.
+        dump_seconds: For writing the stack, before SIGKILL (it takes 1 to 3 ms).
+        reap_seconds: From SIGKILL until the process must be gone; only state D outlives it.
+        grace_seconds: For ending in good order at close().
+    """
+
+    task_timeout_seconds: float = 300.0
+    stall_timeout_seconds: float | None = None
+    start_timeout_seconds: float = 30.0
+    dump_seconds: float = 0.25
+    reap_seconds: float = 10.0
+    grace_seconds: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("task_timeout_seconds", "start_timeout_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
+        if self.stall_timeout_seconds is not None and not self.stall_timeout_seconds > 0:
+            raise ValueError(f"stall_timeout_seconds must be positive or None, not {self.stall_timeout_seconds}")
+
+    def task_due_at(self, since_seconds: float, progress_at_seconds: float) -> float:
+        """When a task that runs since then, and made progress then, passes a limit."""
+        stall = NEVER if self.stall_timeout_seconds is None else self.stall_timeout_seconds
+        return min(since_seconds + self.task_timeout_seconds, max(since_seconds, progress_at_seconds) + stall)
+
+    def judge(self, since_seconds: float, progress_at_seconds: float, now_seconds: float) -> Hang | None:
+        """The limit that a task has passed, if it has."""
+        elapsed = now_seconds - since_seconds
+        if elapsed >= self.task_timeout_seconds:
+            return Hang(Cause.TIMED_OUT, self.task_timeout_seconds, elapsed)
+        still = now_seconds - max(since_seconds, progress_at_seconds)
+        if self.stall_timeout_seconds is not None and still >= self.stall_timeout_seconds:
+            return Hang(Cause.STALLED, self.stall_timeout_seconds, still)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """The limit that a worker passed, and by how much."""
+
+    cause: Cause
+    limit_seconds: float
+    elapsed_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A worker that is gone. `wait_status` is None where its zygote died before it could tell."""
+
+    worker_index: int
+    pid: int | None
+    wait_status: int | None
+    hang: Hang | None
+    stack: str
+
+    @property
+    def exit_code(self) -> int | None:
+        """As subprocess has it: negative for a signal; None if unknown."""
+        return None if self.wait_status is None else os.waitstatus_to_exitcode(self.wait_status)
+
+    @property
+    def signal_name(self) -> str | None:
+        """Of the signal that killed it, if one did."""
+        code = self.exit_code
+        if code is None or code >= 0:
+            return None
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+        return f"signal {-code}"
+
+    def in_words(self) -> str:
+        """What became of it: "was killed by SIGSEGV (Segmentation fault)"."""
+        code = self.exit_code
+        if code is None:
+            return "ended with the zygote that would have said how"
+        if code >= 0:
+            return f"exited with code {code}"
+        hint = ", possibly out of memory" if -code == signal.SIGKILL else ""
+        return f"was killed by {self.signal_name} ({signal.strsignal(-code)}{hint})"
+
+
+def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDied | DecodeTimeout:
+    """Why a task is given up, told by its last attempt; `end` is of the worker that ran it."""
+    tries = f"attempt {len(attempts)}, after which it is given up"
+    facts = {
+        "pid": end.pid,
+        "worker_index": end.worker_index,
+        "exit_code": end.exit_code,
+        "signal_name": end.signal_name,
+        "task": task_id,
+        "attempts": tuple(attempts),
+        "progress_count": attempts[-1].progress_count,
+        "stack": end.stack,
+    }
+    who = f"worker {end.worker_index} (pid {end.pid})"
+    error: WorkerDied | DecodeTimeout
+    if end.hang is None:
+        error = WorkerDied(f"{who} {end.in_words()} while it ran task {task_id} ({tries}); it was replaced", **facts)
+    else:
+        hang = end.hang
+        what = "made no progress" if hang.cause is Cause.STALLED else "did not end"
+        error = DecodeTimeout(
+            f"task {task_id} {what} for {hang.elapsed_seconds:.1f} s (limit {hang.limit_seconds:.1f} s; {tries}); "
+            f"killed and replaced {who}, its stack is below",
+            limit_seconds=hang.limit_seconds,
+            elapsed_seconds=hang.elapsed_seconds,
+            **facts,
+        )
+    _note_stack(error, end)
+    return error
+
+
+def too_many_restarts(restarts: int, max_restarts: int, end: End) -> WorkerDied:
+    """The budget is used up."""
+    message = (
+        f"workers had to be replaced {restarts} times (limit {max_restarts}); the last, worker {end.worker_index} "
+        f"(pid {end.pid}), {end.in_words()}"
+    )
+    error = WorkerDied(message, pid=end.pid, exit_code=end.exit_code, signal_name=end.signal_name, task=None)
+    _note_stack(error, end)
+    return error
+
+
+def dies_at_start(times: int, end: End) -> WorkerDied:
+    """No worker gets as far as its first task."""
+    message = f"{times} workers in a row died before their first task; the last (pid {end.pid}) {end.in_words()}"
+    error = WorkerDied(message, pid=end.pid, exit_code=end.exit_code, signal_name=end.signal_name, task=None)
+    _note_stack(error, end)
+    return error
+
+
+def start_took_too_long(worker_index: int, limits: Limits, elapsed_seconds: float, doing: str) -> DeadlineExceeded:
+    """A worker is not ready; `doing` is what its zygote was at."""
+    return DeadlineExceeded(
+        f"worker {worker_index} was not ready {elapsed_seconds:.1f} s after it was asked for "
+        f"(limit {limits.start_timeout_seconds:.1f} s); the zygote was {doing}",
+        limit_seconds=limits.start_timeout_seconds,
+        elapsed_seconds=elapsed_seconds,
+        doing=doing,
+    )
+
+
+def will_not_die(worker_index: int, pid: int | None, limits: Limits) -> WorkerDied:
+    """SIGKILL did not end it: the kernel waits for a device or a network file system on its behalf (state D)."""
+    message = (
+        f"worker {worker_index} (pid {pid}) still runs {limits.reap_seconds:.0f} s after SIGKILL: it waits in the kernel, "
+        "most likely for storage that does not answer; its memory may still be written to"
+    )
+    return WorkerDied(message, pid=pid, exit_code=None, signal_name=None, task=None)
+
+
+def _note_stack(error: Exception, end: End) -> None:
+    if end.stack:
+        error.add_note(f"stack of worker {end.worker_index} (pid {end.pid}):\n{end.stack.rstrip()}")

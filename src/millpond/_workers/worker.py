@@ -1,0 +1,177 @@
+"""One worker as its supervisor holds it: sockets, sentinel, state, tasks. Never blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from millpond._workers.child import DUMP_SIGNAL
+from millpond._workers.descriptors import receive_descriptors
+from millpond._workers.lifecycle import Attempt, Event, State, next_state
+from millpond._workers.messages import TASK, Frame, Inbox, pack
+from millpond._workers.verdicts import NEVER, Hang
+from millpond._workers.zygote import Spawned, Zygote
+from millpond._workers.zygote_process import EXITED, FORKED, REPORT
+
+
+@dataclass(slots=True)
+class Task:
+    """A task from submit to its answer. `serial` is unique in its supervisor and grows; 0 is no task."""
+
+    task_id: int
+    serial: int
+    body: bytes
+    attempts: list[Attempt] = field(default_factory=list)
+
+    def frame(self) -> list[bytes]:
+        """What is sent to a worker."""
+        return pack(TASK, self.serial, self.body)
+
+
+class Worker:
+    """The supervisor's end of one worker process, from the request for it until it is reaped.
+
+    Args:
+        index: Its place among the workers; a replacement takes the place of the one it replaces.
+        spawned: Owned from now on.
+        zygote: That forks it.
+        now_seconds: On the clock of time.monotonic(), as all times here.
+    """
+
+    def __init__(self, index: int, spawned: Spawned, zygote: Zygote, now_seconds: float) -> None:
+        self.index = index
+        self.zygote = zygote
+        self.channel = spawned.channel
+        self.report = spawned.report
+        self.state = State.STARTING
+        self.since_seconds = now_seconds  # when it came into its state, or got the task at its head
+        self.due_at_seconds = NEVER  # when the supervisor must look at it
+        self.tasks: deque[Task] = deque()  # in the order they were sent; the first is the one it runs or will run next
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.wait_status: int | None = None
+        self.start_errno: int | None = None
+        self.hang: Hang | None = None
+        self.was_ready = False
+        self.is_gone = False  # its pidfd says so
+        self.channel_is_open = True
+        self.report_is_open = True
+        self.wants_to_write = False
+        self._inbox = Inbox(self.channel)
+        self._outbox: deque[memoryview] = deque()
+
+    def take(self, event: Event, now_seconds: float) -> None:
+        """Go to the next state."""
+        state = next_state(self.state, event)
+        if event is Event.READY:
+            self.was_ready = True
+        if state is not self.state:
+            self.state, self.since_seconds = state, now_seconds
+
+    def send(self, buffers: Sequence[bytes]) -> None:
+        """Send now what the socket takes, and the rest from `flush`."""
+        self._outbox.extend(memoryview(buffer) for buffer in buffers)
+        if not self.wants_to_write:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send more of what waits; `wants_to_write` says whether anything still does."""
+        try:
+            while self._outbox:
+                buffer = self._outbox[0]
+                sent = self.channel.send(buffer)
+                if sent < len(buffer):
+                    self._outbox[0] = buffer[sent:]
+                else:
+                    self._outbox.popleft()
+            self.wants_to_write = False
+        except BlockingIOError:
+            self.wants_to_write = True
+        except OSError:  # it is dying: its sentinel will tell, and its tasks will be given to another
+            self._outbox.clear()
+            self.wants_to_write = False
+
+    def receive(self) -> list[Frame]:
+        """Frames that are here and complete; `channel_is_open` becomes False at the socket's end."""
+        try:
+            return self._inbox.receive()
+        except BlockingIOError:
+            return []
+        except (EOFError, OSError):
+            self.channel_is_open = False
+            return []
+
+    def receive_all(self) -> list[Frame]:
+        """Everything that a dead worker has sent, or all that has come so far of a live one."""
+        frames = []
+        while self.channel_is_open:
+            try:
+                frames += self._inbox.receive()
+            except BlockingIOError:
+                break
+            except (EOFError, OSError):
+                self.channel_is_open = False
+        return frames
+
+    def read_report(self) -> None:
+        """Take in what the zygote told: the pid, the end. `report_is_open` becomes False when no more will come."""
+        with contextlib.suppress(BlockingIOError):
+            while self.report_is_open:
+                data, descriptors = self._receive_report()
+                if not data:
+                    self.report_is_open = False
+                    return
+                kind, value = REPORT.unpack(data)
+                if kind == FORKED:
+                    self.pid = value
+                    self.pidfd = descriptors[0] if descriptors else None
+                elif kind == EXITED:
+                    self.wait_status = value
+                else:
+                    self.start_errno = value
+
+    def _receive_report(self) -> tuple[bytes, list[int]]:
+        try:
+            return receive_descriptors(self.report, REPORT.size)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return b"", []
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether the zygote said so."""
+        return self.wait_status is not None or self.start_errno is not None
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._signal(signal.SIGKILL)
+
+    def ask_for_stack(self) -> None:
+        """Have it write its Python stack to its dump file and die of that; in C with the GIL held, and stopped, too."""
+        self._signal(signal.SIGCONT)
+        self._signal(DUMP_SIGNAL)
+
+    def _signal(self, number: int) -> None:
+        if self.pid is None or self.is_reaped:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd is not None and sys.platform == "linux":
+                signal.pidfd_send_signal(self.pidfd, number)
+            else:
+                os.kill(self.pid, number)
+
+    def close(self) -> None:
+        """Close this end's descriptors."""
+        self.channel.close()
+        self.report.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+        self.channel_is_open = self.report_is_open = False

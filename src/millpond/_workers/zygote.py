@@ -1,0 +1,261 @@
+"""Zygotes, seen from the training process: started when first wanted, one per preload set, ended with the process.
+
+Any thread may ask for one and spawn from it. A forked child of the training process forgets its parent's zygotes, and
+starts its own if it wants workers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from millpond._workers.child import ONE_THREAD
+from millpond._workers.descriptors import close_all, send_descriptors
+from millpond._workers.messages import FAILED, NOTE, WARM, Inbox, decode_error
+from millpond._workers.zygote_process import FORK, REQUEST, SHUTDOWN
+from millpond.errors import ClosedError, WorkerDied
+
+# Its own modules are preloaded by being run. -P: the working directory is not put in front of the import path, which
+# comes as it is in the training process.
+_BOOTSTRAP = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1])['sys_path']; "
+    "from millpond._workers.zygote_process import main; main(sys.argv[1])"
+)
+_END_SECONDS = 5.0
+
+
+def has_pidfd() -> bool:
+    """Whether this platform gives descriptors of processes (Linux 5.3; not macOS, not some sandboxes)."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker that was asked for: its task socket, and the socket on which the zygote reports its pid and its end.
+
+    The caller closes both.
+    """
+
+    channel: socket.socket
+    report: socket.socket
+
+
+class Zygote:
+    """One zygote process; see `zygote_for`.
+
+    Args:
+        preload: Modules that it imports before it forks.
+        use_pidfd: Whether workers and parent are watched by pidfd; without, by the sockets' ends and the zygote's report.
+    """
+
+    def __init__(self, preload: tuple[str, ...], *, use_pidfd: bool) -> None:
+        self.preload = preload
+        self.use_pidfd = use_pidfd
+        self.was_shut_down = False
+        self._lock = threading.Lock()
+        self._doing = "starting the interpreter"
+        self._failure: Exception | None = None
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        self._inbox = Inbox(self._control)
+        with theirs:
+            try:
+                self._process = self._start(theirs.fileno())
+            except BaseException:
+                self._control.close()
+                raise
+
+    def _start(self, control: int) -> subprocess.Popen[bytes]:
+        arguments = {
+            "sys_path": absolute_sys_path(),
+            "control": control,
+            "parent_pid": os.getpid(),
+            "preload": self.preload,
+            "use_pidfd": self.use_pidfd,
+        }
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+        with open_stderr() as stderr:
+            return subprocess.Popen(
+                [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, json.dumps(arguments)],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                pass_fds=(control,),
+                env={**os.environ, **ONE_THREAD},
+                start_new_session=True,  # a terminal's Ctrl-C does not reach it
+            )
+
+    @property
+    def pid(self) -> int:
+        """Of the zygote."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked for workers."""
+        return not self.was_shut_down and self._process.poll() is None
+
+    def spawn(self, descriptors: list[int]) -> Spawned:
+        """Ask for a worker; does not wait for it.
+
+        Args:
+            descriptors: What the worker gets after its task socket (see `child`); the caller keeps its own.
+
+        Raises:
+            ClosedError: `shutdown()` ended this zygote.
+            WorkerDied: The zygote is dead.
+        """
+        with contextlib.ExitStack() as theirs:
+            channel, their_channel = socket.socketpair()
+            theirs.enter_context(their_channel)
+            report, their_report = socket.socketpair()
+            theirs.enter_context(their_report)
+            stderr = theirs.enter_context(open_stderr())
+            try:
+                self._request(FORK, [their_report.fileno(), stderr, their_channel.fileno(), *descriptors])
+            except BaseException:
+                channel.close()
+                report.close()
+                raise
+        channel.setblocking(False)
+        report.setblocking(False)
+        return Spawned(channel, report)
+
+    def _request(self, kind: int, descriptors: list[int]) -> None:
+        with self._lock:
+            if self.was_shut_down:
+                raise ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard")
+            try:
+                send_descriptors(self._control, REQUEST.pack(kind, 0), descriptors)
+            except BlockingIOError:
+                message = f"the zygote (pid {self.pid}) takes no requests; it was last {self._read_notes()}"
+                raise WorkerDied(message, pid=self.pid, exit_code=None, signal_name=None, task=None) from None
+            except (BrokenPipeError, ConnectionResetError):
+                message = f"the zygote (pid {self.pid}) has died"
+                raise WorkerDied(message, pid=self.pid, exit_code=None, signal_name=None, task=None) from None
+
+    def doing(self) -> str:
+        """What it was last known to do, for messages: "importing torch", "waiting for requests"."""
+        with self._lock:
+            return self._read_notes()
+
+    def failure(self) -> Exception | None:
+        """Why it could not import its preload set; None if it could, or has not yet."""
+        with self._lock:
+            self._read_notes()
+            return self._failure
+
+    def _read_notes(self) -> str:
+        with contextlib.suppress(BlockingIOError, EOFError, OSError):
+            while True:
+                for kind, _, body in self._inbox.receive():
+                    if kind == NOTE:
+                        self._doing = bytes(body).decode()
+                    elif kind == WARM:
+                        self._doing = "waiting for requests"
+                    elif kind == FAILED:
+                        self._failure = decode_error(body)
+                        self._failure.add_note(f"raised by the zygote, {self._doing} (preload set {self.preload})")
+        return self._doing
+
+    def close(self) -> None:
+        """End it and its workers, and wait until they are gone. Idempotent."""
+        with contextlib.suppress(ClosedError, WorkerDied):
+            self._request(SHUTDOWN, [])
+        with self._lock:
+            self.was_shut_down = True
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # its workers die with it (PDEATHSIG)
+            self._process.wait(_END_SECONDS)
+        self._control.close()
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's zygote without touching it."""
+        self.was_shut_down = True
+        self._process.returncode = 0  # it is no child of this process: Popen must neither wait for it nor warn
+        self._control.close()
+
+
+@contextlib.contextmanager
+def open_stderr() -> Iterator[int]:
+    """This process's standard error at this moment; where it is closed, a descriptor that swallows all."""
+    try:
+        descriptor = os.dup(2)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    try:
+        yield descriptor
+    finally:
+        close_all([descriptor])
+
+
+def absolute_sys_path() -> list[str]:
+    """sys.path as it is now, for a process whose working directory may differ."""
+    return [os.path.abspath(entry) if entry == "" or os.path.exists(entry) else entry for entry in sys.path]
+
+
+_zygotes: dict[tuple[tuple[str, ...], bool], Zygote] = {}
+_lock = threading.Lock()
+
+
+def zygote_for(preload: tuple[str, ...], *, use_pidfd: bool | None = None) -> Zygote:
+    """The process's zygote of this preload set; started if there is none, or it has died. Does not wait for it.
+
+    Args:
+        preload: Modules, in the order in which they are imported.
+        use_pidfd: None: where the platform has pidfds. False is the fallback of other platforms, for tests.
+    """
+    key = (preload, has_pidfd() if use_pidfd is None else use_pidfd)
+    with _lock:
+        zygote = _zygotes.get(key)
+        if zygote is not None and not zygote.is_alive:
+            zygote.close()
+            zygote = None
+        if zygote is None:
+            zygote = _zygotes[key] = Zygote(preload, use_pidfd=key[1])
+        return zygote
+
+
+def live_zygotes() -> list[Zygote]:
+    """Those that this process has now."""
+    with _lock:
+        return [zygote for zygote in _zygotes.values() if zygote.is_alive]
+
+
+def shutdown() -> None:
+    """End every zygote of this process, and with them all workers.
+
+    Called at the interpreter's exit, and whenever nothing of millpond is wanted for a while; loaders and guards that
+    are still open raise ClosedError from then on, and new ones start new zygotes. Idempotent.
+    """
+    with _lock:
+        zygotes = list(_zygotes.values())
+        _zygotes.clear()
+    for zygote in zygotes:
+        zygote.close()
+
+
+def _forget_after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread may have held it at the fork
+    for zygote in _zygotes.values():
+        zygote.forget()
+    _zygotes.clear()
+
+
+atexit.register(shutdown)
+os.register_at_fork(after_in_child=_forget_after_fork)
