@@ -38,7 +38,7 @@ def identity_of(picture: NDArray[np.uint8]) -> tuple[int, int]:
 
 @dataclass
 class FakeReader:
-    """Gives `picture_of`; `bad` samples fail, a worker dies once at `deadly` ones."""
+    """Gives `picture_of`; `bad` samples fail; at `deadly` ones a worker dies, once if there is a path `died`."""
 
     cameras: tuple[str, ...]
     episode_frames: int
@@ -74,9 +74,14 @@ class FakeReader:
         return ReadReport(failures, {"frames_decoded": len(unique)}, learned=(part, len(unique)))
 
     def _die_once(self, samples: NDArray[np.int64]) -> None:
-        if self.died is not None and set(samples.tolist()) & self.deadly and not self.died.exists():
-            self.died.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+        if not set(samples.tolist()) & self.deadly:
+            return
+        try:
+            if self.died is not None:
+                self.died.touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def close(self) -> None:
         """Nothing is open."""

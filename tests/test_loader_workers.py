@@ -54,12 +54,25 @@ def test_workers_that_are_killed_from_outside_are_replaced_between_batches() -> 
         assert books.balance == 0
 
 
-def test_a_sample_that_kills_every_worker_is_an_error_that_names_the_signal(tmp_path: Path) -> None:
-    dataset = FakeDataset(deadly=frozenset({200}), died=tmp_path / "no such folder" / "never there")
-    with make_loader(dataset, num_workers=2, memory="300MiB") as loader:
-        dataset_reader_dies_always = pytest.raises((errors.WorkerDied, FileNotFoundError))
-        with dataset_reader_dies_always:
+def test_a_sample_that_kills_every_worker_is_an_error_that_names_the_signal() -> None:
+    with make_loader(FakeDataset(deadly=frozenset({200})), num_workers=2, memory="300MiB", shuffle=False) as loader:
+        with pytest.raises(errors.WorkerDied, match="SIGKILL") as caught:
             take(loader)
+        assert caught.value.signal_name == "SIGKILL"
+        assert loader.statistics().samples >= 100  # what came before it was delivered
+
+
+def test_such_a_sample_is_skipped_with_its_segment_when_asked(tmp_path: Path) -> None:
+    dataset = FakeDataset(deadly=frozenset({200}))
+    with make_loader(
+        dataset, num_workers=2, memory="300MiB", on_error="skip", quarantine=tmp_path / "q.jsonl"
+    ) as loader:
+        samples = sum(take(loader), [])
+        books = loader.statistics().books
+        assert books is not None
+        assert 0 < books.skipped <= 40
+        assert books.balance == 0
+        assert 200 not in samples
 
 
 def test_breaking_off_again_and_again_loses_no_slot() -> None:

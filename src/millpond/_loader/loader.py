@@ -289,7 +289,7 @@ class Loader:
             heap_copies=running.outbox.heap_copies if running else 0,
             counters=dict(running.driver.counters) if running else {},
             worker_restarts=workers.restarts if workers else 0,
-            worker_pids=workers.pids if workers else (),
+            worker_pids=tuple(worker.pid for worker in workers.workers if worker.pid) if workers else (),
             books=None if self._books is None else replace(self._books),
         )
 

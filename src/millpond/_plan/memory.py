@@ -201,10 +201,11 @@ def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | Non
     """
     if not plans:
         return None
-    wanted = GOOD_MIXING if mixing is None else mixing
+    best = max(plan.mixing for plan in plans)
+    wanted = min(GOOD_MIXING, best - 0.01) if mixing is None else mixing
     good = [plan for plan in plans if plan.mixing >= wanted]
     if not good:
-        return max(plans, key=lambda plan: (round(plan.mixing, 2), -plan.cost)) if mixing is None else None
+        return None
     limit = 1.02 * min(plan.cost for plan in good)
     return min((plan for plan in good if plan.cost <= limit), key=lambda plan: (plan.segment_samples, plan.cost))
 
