@@ -1,1 +1,99 @@
-"""Flat memory, no hangs, nothing lost, at the speed of sequential decode: video, audio and images for training."""
+"""Flat memory, no hangs, nothing lost, at the speed of sequential decode: video, audio and images for training.
+
+Every public name is imported from here. Names are loaded when they are first used: a worker needs few of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from millpond._datasets.lerobot import LeRobotDataset
+    from millpond._loader.loader import Loader, LoaderStatistics
+    from millpond._media.audio import Audio, load_audio
+    from millpond._plan.books import Books
+    from millpond._plan.memory import MemoryPlan
+    from millpond._workers.zygote import shutdown
+    from millpond.errors import (
+        ArenaFull,
+        ClosedError,
+        CorruptMedia,
+        DataError,
+        DeadlineExceeded,
+        DecodeTimeout,
+        FetchTimeout,
+        FrameTimestampError,
+        InternalError,
+        MillpondError,
+        ObjectMissing,
+        RemoteError,
+        UnsupportedFormat,
+        UsageError,
+        WorkerDied,
+    )
+
+_HOMES = {
+    "millpond._datasets.lerobot": ("LeRobotDataset",),
+    "millpond._loader.loader": ("Loader", "LoaderStatistics"),
+    "millpond._media.audio": ("Audio", "load_audio"),
+    "millpond._plan.books": ("Books",),
+    "millpond._plan.memory": ("MemoryPlan",),
+    "millpond._workers.zygote": ("shutdown",),
+    "millpond.errors": (
+        "ArenaFull",
+        "ClosedError",
+        "CorruptMedia",
+        "DataError",
+        "DeadlineExceeded",
+        "DecodeTimeout",
+        "FetchTimeout",
+        "FrameTimestampError",
+        "InternalError",
+        "MillpondError",
+        "ObjectMissing",
+        "RemoteError",
+        "UnsupportedFormat",
+        "UsageError",
+        "WorkerDied",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ArenaFull",
+    "Audio",
+    "Books",
+    "ClosedError",
+    "CorruptMedia",
+    "DataError",
+    "DeadlineExceeded",
+    "DecodeTimeout",
+    "FetchTimeout",
+    "FrameTimestampError",
+    "InternalError",
+    "LeRobotDataset",
+    "Loader",
+    "LoaderStatistics",
+    "MemoryPlan",
+    "MillpondError",
+    "ObjectMissing",
+    "RemoteError",
+    "UnsupportedFormat",
+    "UsageError",
+    "WorkerDied",
+    "load_audio",
+    "shutdown",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'millpond' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -277,6 +277,11 @@ class Loader:
         facts = (self.dataset.fingerprint, self.batch_size, self._seed, self._shuffle, self._drop_last)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
+    @property
+    def open_slots(self) -> int:
+        """Slots of the pond in use now: its level. Costs nothing."""
+        return self._running.driver.open_slots() if self._running else 0
+
     def statistics(self) -> LoaderStatistics:
         """What was done so far."""
         running = self._running
@@ -284,7 +289,7 @@ class Loader:
         return LoaderStatistics(
             **self._totals,
             wait_seconds=self._wait_seconds,
-            open_slots=running.driver.open_slots() if running else 0,
+            open_slots=self.open_slots,
             held_batches=running.outbox.held_batches if running else 0,
             heap_copies=running.outbox.heap_copies if running else 0,
             counters=dict(running.driver.counters) if running else {},

@@ -133,6 +133,7 @@ class Pond:
         self._plan = plan
         self._num_parts = num_parts
         self._gathered = layout == "gathered"
+        self._pond_slots = len(pond_slots)
         self._free_pond = deque(pond_slots)
         self._free_outlet = None if outlet_slots is None else deque(outlet_slots)
         sizes = plan.batch_sizes
@@ -166,10 +167,8 @@ class Pond:
 
     @property
     def open_slots(self) -> int:
-        """Slots of the pond that are in use."""
-        return sum(1 for batch in self._batches.values() if batch.slot >= 0) + sum(
-            1 for segment in self._segments.values() if segment.slot >= 0
-        )
+        """Slots of the pond that are in use; where there is no outlet, those that the user holds included."""
+        return self._pond_slots - len(self._free_pond)
 
     def next_task(self) -> SegmentTask | FinishTask | None:
         """The task to start now, or None when none can be: everything is out, or no slot is free."""

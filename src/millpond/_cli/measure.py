@@ -1,0 +1,103 @@
+"""Running epochs and measuring them: what `demo` and `bench` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from millpond._loader.loader import Loader
+from millpond._observe.environment import environment_facts
+from millpond._observe.memory import MemorySampler
+from millpond._observe.meter import BatchMeter
+from millpond._observe.report import Line, Report, memory_growth, write_report
+from millpond._plan.mixing import expected_distinct
+
+
+@dataclass(frozen=True, slots=True)
+class EpochMeasure:
+    """One epoch.
+
+    Attributes:
+        meter: When batches came.
+        wall_seconds: From asking for the first batch to the end.
+        cpu_seconds: Of the training process, all of its threads.
+        mixing: Distinct episodes per full batch, over a full shuffle's; None where batches do not name episodes.
+    """
+
+    meter: BatchMeter
+    wall_seconds: float
+    cpu_seconds: float
+    mixing: float | None
+
+    @property
+    def samples_per_second(self) -> float:
+        """Over the whole epoch."""
+        return self.meter.samples / self.wall_seconds
+
+
+def run_epoch(loader: Loader, on_batch: Callable[[int], None] = lambda samples: None) -> EpochMeasure:
+    """Take every batch of the next epoch and let it go at once.
+
+    Args:
+        loader: Warm or not; what it must still open counts.
+        on_batch: Told the samples of each batch.
+    """
+    meter = BatchMeter()
+    episodes = []
+    began, cpu_began = time.perf_counter(), time.process_time()
+    for batch in loader:
+        samples = len(batch["episode_index"])
+        episodes.append(np.asarray(batch["episode_index"]).copy())
+        meter.note(samples, loader.open_slots)
+        on_batch(samples)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
+    full = [len(np.unique(indices)) for indices in episodes if len(indices) == loader.batch_size]
+    expected = expected_distinct(loader.dataset.groups, loader.batch_size)
+    return EpochMeasure(meter, wall, cpu, float(np.mean(full)) / expected if full else None)
+
+
+def report_epoch(
+    path: Path,
+    title: str,
+    subtitle: str,
+    loader: Loader,
+    epoch: EpochMeasure,
+    memory: MemorySampler,
+    *,
+    headlines: dict[str, str],
+    ceiling_samples_per_second: float | None = None,
+) -> None:
+    """Write the page of one epoch."""
+    throughput = epoch.meter.throughput()
+    books = loader.statistics().books
+    plan = loader.memory_plan()
+    report = Report(
+        title=title,
+        subtitle=subtitle,
+        headlines=headlines,
+        throughput=Line(throughput.elapsed_seconds.tolist(), throughput.samples_per_second.tolist()),
+        ceiling_samples_per_second=ceiling_samples_per_second,
+        memory=memory_growth(memory.points),
+        budget_bytes=plan.memory_bytes,
+        pond=Line(*(values.tolist() for values in epoch.meter.pond_levels())),
+        pond_slots=plan.pond_slots,
+        books=asdict(books) if books else {},
+        memory_plan=str(plan),
+        environment=environment_facts(),
+    )
+    write_report(report, path)
+
+
+def mebibytes(size: float) -> str:
+    """A size for people."""
+    return f"{size / 2**20:.0f} MiB"
+
+
+def as_json(measure: dict[str, Any]) -> dict[str, Any]:
+    """A measurement with the machine that it was made on."""
+    return {"environment": environment_facts(), **measure}
