@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -37,16 +38,16 @@ from millpond._workers.messages import (
 # Not SIGUSR1, which Slurm sends; macOS has no real-time signals.
 DUMP_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 3) + 3
 # One process of the pool must not start a thread per core. A numpy that the zygote preloaded has read them already.
-ONE_THREAD = {
-    name: "1"
-    for name in (
+ONE_THREAD = dict.fromkeys(
+    (
         "OPENBLAS_NUM_THREADS",
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
         "NUMEXPR_NUM_THREADS",
         "VECLIB_MAXIMUM_THREADS",
-    )
-}
+    ),
+    "1",
+)
 # A terminal's Ctrl-C, and what schedulers send to every process of a job, are for the training process to act on.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -95,8 +96,10 @@ def run(descriptors: Sequence[int], stderr: int, zygote_pid: int) -> None:
             exit_code = _serve(channel, descriptors)
         sys.stdout.flush()
         sys.stderr.flush()
-    except OSError:
+    except (BrokenPipeError, ConnectionResetError):
         pass  # the training process has gone, or closed its end
+    except BaseException:  # noqa: BLE001 - the handler's close() may raise anything, and nobody above would show it
+        traceback.print_exc()
     finally:
         os._exit(exit_code)
 

@@ -6,7 +6,6 @@ import array
 import contextlib
 import os
 import socket
-import tempfile
 from collections.abc import Iterable, Sequence
 
 # The kernel's limit of one message (SCM_MAX_FD).
@@ -56,6 +55,8 @@ def anonymous_file(name: str, size_bytes: int, *, use_memfd: bool = True) -> int
     if use_memfd and hasattr(os, "memfd_create"):
         descriptor = os.memfd_create(name)
     else:
+        import tempfile  # and hashing, random numbers and archives with it: not into every worker
+
         with tempfile.TemporaryFile(prefix=f"{name}-") as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, size_bytes)

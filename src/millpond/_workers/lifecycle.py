@@ -82,6 +82,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.KILLED, _E.KILL): _S.KILLED,
     (_S.KILLED, _E.UNREAPABLE): _S.LOST,
     (_S.KILLED, _E.REAPED): _S.DEAD,
+    (_S.LOST, _E.READY): _S.LOST,
+    (_S.LOST, _E.FINISHED): _S.LOST,
+    (_S.LOST, _E.EMPTIED): _S.LOST,
     (_S.LOST, _E.REAPED): _S.DEAD,
 }
 

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import selectors
@@ -42,7 +43,7 @@ from millpond._workers.messages import (
 )
 from millpond._workers.verdicts import NEVER, Limits
 from millpond._workers.worker import Task, Worker
-from millpond._workers.zygote import Zygote, absolute_sys_path, has_pidfd, zygote_for
+from millpond._workers.zygote import absolute_sys_path, has_pidfd, zygote_for
 from millpond.errors import ClosedError, InternalError, WorkerDied
 
 logger = logging.getLogger("millpond")
@@ -222,12 +223,11 @@ class Supervisor:
 
     def wake(self) -> None:
         """Make the `wait` that runs, or the next one, return. Any thread, at any time; also after close()."""
-        with self._wake_lock:
+        if os.getpid() != self._owner_pid:
+            return  # a forked child runs finalizers, too; the lock may have been held at the fork
+        with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it will wake without this byte
             if not self._is_closed:
-                try:
-                    os.write(self._wake_write, b"\0")
-                except BlockingIOError:
-                    pass  # it is awake already
+                os.write(self._wake_write, b"\0")
 
     def statistics(self) -> Statistics:
         """Counts, and who the workers are."""
@@ -432,7 +432,7 @@ class Supervisor:
             self._bury(worker)
 
     def _bury(self, worker: Worker) -> None:
-        """It can write nothing any more: take its last answers, then give its tasks to others and its place to a new one."""
+        """It can write nothing any more: take its last answers, give its tasks to others, its place to a new one."""
         self._take_frames(worker, worker.receive_all())
         was_starting = not worker.was_ready
         worker.take(Event.REAPED, time.monotonic())
@@ -515,13 +515,15 @@ class Supervisor:
 
         Idle workers end in good order, busy ones get a short grace and then SIGKILL.
         """
+        if os.getpid() != self._owner_pid:
+            self._is_closed = True  # a forked child: the sockets here are copies, and the workers are not its own
+            return
         with self._wake_lock:
             if self._is_closed:
                 return
             self._is_closed = True
         try:
-            if os.getpid() == self._owner_pid:
-                self._end_workers()
+            self._end_workers()
         finally:
             self._release()
 
@@ -553,8 +555,7 @@ class Supervisor:
     def _release(self) -> None:
         for worker in self._workers:
             if worker.state is not State.DEAD:
-                if os.getpid() == self._owner_pid:
-                    worker.kill()
+                worker.kill()
                 worker.close()
         self._selector.close()
         if hasattr(self, "_cells"):

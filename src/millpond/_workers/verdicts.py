@@ -93,6 +93,9 @@ class End:
 
     def in_words(self) -> str:
         """What became of it: "was killed by SIGSEGV (Segmentation fault)"."""
+        if self.hang is not None:
+            what = "made no progress for" if self.hang.cause is Cause.STALLED else "did not end a task in"
+            return f"{what} {self.hang.elapsed_seconds:.1f} s (limit {self.hang.limit_seconds:.1f} s) and was killed"
         code = self.exit_code
         if code is None:
             return "ended with the zygote that would have said how"
@@ -166,8 +169,8 @@ def start_took_too_long(worker_index: int, limits: Limits, elapsed_seconds: floa
 def will_not_die(worker_index: int, pid: int | None, limits: Limits) -> WorkerDied:
     """SIGKILL did not end it: the kernel waits for a device or a network file system on its behalf (state D)."""
     message = (
-        f"worker {worker_index} (pid {pid}) still runs {limits.reap_seconds:.0f} s after SIGKILL: it waits in the kernel, "
-        "most likely for storage that does not answer; its memory may still be written to"
+        f"worker {worker_index} (pid {pid}) still runs {limits.reap_seconds:.0f} s after SIGKILL: it waits in the "
+        "kernel, most likely for storage that does not answer; its memory may still be written to"
     )
     return WorkerDied(message, pid=pid, exit_code=None, signal_name=None, task=None)
 

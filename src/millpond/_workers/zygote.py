@@ -57,7 +57,7 @@ class Zygote:
 
     Args:
         preload: Modules that it imports before it forks.
-        use_pidfd: Whether workers and parent are watched by pidfd; without, by the sockets' ends and the zygote's report.
+        use_pidfd: Whether workers and parent are watched by pidfd; else by the sockets' ends and the zygote's report.
     """
 
     def __init__(self, preload: tuple[str, ...], *, use_pidfd: bool) -> None:
@@ -185,6 +185,7 @@ class Zygote:
 
     def forget(self) -> None:
         """In a forked child: let go of the parent's zygote without touching it."""
+        self._lock = threading.Lock()  # another thread may have held it at the fork
         self.was_shut_down = True
         self._process.returncode = 0  # it is no child of this process: Popen must neither wait for it nor warn
         self._control.close()

@@ -22,7 +22,7 @@ from millpond._workers import child
 from millpond._workers.descriptors import close_all, receive_descriptors, send_descriptors
 from millpond._workers.messages import FAILED, NOTE, WARM, encode_error, pack
 
-# A request on the control socket. FORK comes with the report socket, the worker's stderr, then the worker's descriptors.
+# A request on the control socket. FORK comes with the report socket, the worker's stderr, the worker's descriptors.
 REQUEST = struct.Struct("<Ii")
 FORK, SHUTDOWN = 1, 2
 # What the report socket of a worker tells: FORKED (pid; with its pidfd) or NOT_FORKED (errno), then EXITED (status).
@@ -56,11 +56,11 @@ def _preload(control: socket.socket, modules: Sequence[str]) -> None:
             control.sendall(b"".join(pack(NOTE, 0, f"importing {module}".encode())))
             importlib.import_module(module)
         _check_single_threaded()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - an import may raise anything; the training process must learn of it
         control.sendall(b"".join(pack(FAILED, 0, encode_error(error))))
         raise SystemExit(1) from None
     gc.collect()
-    gc.freeze()  # the collector would write to every object's header, and each worker would get its own copy of the page
+    gc.freeze()  # the collector would write to every object's header, and so copy each page into each worker
     control.sendall(b"".join(pack(WARM)))
 
 
