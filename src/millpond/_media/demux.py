@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -10,13 +12,19 @@ import av.container
 import av.error
 import av.video
 import numpy as np
-from numpy.typing import NDArray
 
 from millpond._plan.sample_table import Backend, SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia
 
+_MAX_BLOCK_HEADER_BYTES = 64
+"""Between where a demuxer says that a packet begins and its payload: at most 26 in MKV, 8 in AVI."""
+
+
 Progress = Callable[[], None]
+
+_PACKET_CODECS = ("h264", "hevc", "av1", "vp9", "vp8", "mjpeg", "ffv1", "prores", "png")
+"""Codecs of which a packet is a frame and pts in packets come back on frames. MPEG-4 part 2 orders them by itself."""
 
 
 class PacketRulesDoNotFit(Exception):  # noqa: N818 - a reason to use the other backend, not an error
@@ -83,6 +91,13 @@ def pick_video_stream(container: av.container.InputContainer, path: str) -> av.v
     return chosen
 
 
+def require_packet_codec(stream: av.video.VideoStream) -> None:
+    """Raise PacketRulesDoNotFit for a codec that is not known to keep the packet rules."""
+    codec = stream.codec_context.codec.canonical_name
+    if codec not in _PACKET_CODECS:
+        raise PacketRulesDoNotFit(f"the codec {codec!r} is not known to keep the packet rules")
+
+
 def stream_parameters(stream: av.video.VideoStream, rotation_degrees: int) -> StreamParameters:
     """What the container says of a stream."""
     context = stream.codec_context
@@ -105,7 +120,9 @@ def stream_parameters(stream: av.video.VideoStream, rotation_degrees: int) -> St
     )
 
 
-def read_indexed_rows(container: av.container.InputContainer, stream: av.video.VideoStream) -> Rows:
+def read_indexed_rows(
+    container: av.container.InputContainer, stream: av.video.VideoStream, size_bytes: int, path: str
+) -> Rows:
     """Rows of a container whose index tells place, size and keyframe of every packet (MP4, MOV).
 
     The index is read after the demux, since a fragmented file has but a part of it when it is opened. A truncated file
@@ -125,6 +142,8 @@ def read_indexed_rows(container: av.container.InputContainer, stream: av.video.V
         rows.is_discard.append(packet.is_discard)
         packets.append((packet.pos, packet.size))
     entries = list(stream.index_entries)
+    # first of all: a file that was cut short must not look like one whose packets break the rules
+    require_within_file([entry.pos + entry.size for entry in entries], size_bytes, path)
     if len(entries) != len(packets):
         raise PacketRulesDoNotFit(f"the index has {len(entries)} entries for {len(packets)} packets")
     for entry, (position, size) in zip(entries, packets, strict=True):
@@ -137,15 +156,46 @@ def read_indexed_rows(container: av.container.InputContainer, stream: av.video.V
     return rows
 
 
-def require_within_file(rows: Rows, identity: FileIdentity, path: str) -> None:
-    """A file that was cut short has packets beyond its end."""
-    stops: NDArray[np.int64] = np.array(rows.offset, np.int64) + np.array(rows.size, np.int64)
-    beyond = np.flatnonzero(stops > identity.size_bytes)
-    if len(beyond):
+def read_scanned_rows(
+    container: av.container.InputContainer, stream: av.video.VideoStream, descriptor: int, progress: Progress
+) -> tuple[Rows, list[int]]:
+    """Rows, and the CRC-32 of each packet, of a container that must be read as a whole (MKV, WebM, AVI).
+
+    The place of a packet is where its bytes are found in the file: demuxers say where the block begins, not where the
+    payload does, and a payload may be stored in another form than it is given in.
+    """
+    rows, crcs = Rows.empty(), []
+    for packet in container.demux(stream):
+        if packet.size == 0 and packet.pts is None:
+            continue
+        if packet.pts is None or packet.pos is None:
+            raise PacketRulesDoNotFit("a packet has no presentation time or no place")
+        if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
+            raise PacketRulesDoNotFit("the codec's parameters change within the stream")
+        payload = bytes(packet)
+        stored = os.pread(descriptor, packet.size + _MAX_BLOCK_HEADER_BYTES, packet.pos)
+        header = stored.find(payload)
+        if header < 0:
+            raise PacketRulesDoNotFit("a packet is stored in another form than it is decoded in")
+        rows.pts.append(packet.pts)
+        rows.dts.append(packet.pts if packet.dts is None else packet.dts)
+        rows.offset.append(packet.pos + header)
+        rows.size.append(packet.size)
+        rows.is_key.append(packet.is_keyframe)
+        rows.is_discard.append(packet.is_discard)
+        crcs.append(zlib.crc32(payload))
+        progress()
+    return rows, crcs
+
+
+def require_within_file(stops: list[int], size_bytes: int, path: str) -> None:
+    """Raise CorruptMedia if packets (or boxes) end beyond the end of the file: it was cut short."""
+    beyond = [stop for stop in stops if stop > size_bytes]
+    if beyond:
         raise CorruptMedia(
-            f"{path!r} is cut short: it has {identity.size_bytes} bytes, but {len(beyond)} of its {len(stops)} packets "
-            f"lie beyond that (the last ends at byte {stops.max()}); fetch or write the file again",
+            f"{path!r} is cut short: it has {size_bytes} bytes, but its header tells of {max(beyond)} ({len(beyond)} "
+            f"of {len(stops)} packets lie beyond the end); fetch or write the file again",
             path=path,
-            size_bytes=identity.size_bytes,
-            wanted_bytes=int(stops.max()),
+            size_bytes=size_bytes,
+            wanted_bytes=max(beyond),
         )

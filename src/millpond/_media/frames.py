@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import av.error
 import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.packet_run import FramesMissing, PacketRun
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
-from millpond.errors import DataError
+from millpond.errors import CorruptMedia, DataError
 
 Write = Callable[[int, NDArray[np.uint8]], None]
 Progress = Callable[[], None]
@@ -158,9 +159,26 @@ class _Job:
     def _decode(self, gops: NDArray[np.int64], first: int, preroll_gops: int) -> None:
         wanted = self._frames[first : first + len(gops)]
         places = dict(zip(self._file.table.frame_rows[wanted].tolist(), range(first, first + len(gops)), strict=True))
-        run = PacketRun(
-            self._file, int(gops[0]), int(gops[-1]) + 1, places, int(wanted[-1]) + 1, known_crcs=self._known_crcs
-        )
+        if self._file.table.backend == "container":
+            self._decode_from_container(places)
+        else:
+            self._decode_packets(gops, places, int(wanted[-1]) + 1, preroll_gops)
+
+    def _decode_from_container(self, places: Mapping[int, int]) -> None:
+        source = self._file.container_frames
+        before = source.frames_decoded
+        try:
+            for row, place in places.items():
+                self._write(place, self._maker.picture(source.frame(row, self._progress)))
+        except av.error.FFmpegError as error:
+            raise CorruptMedia(f"{self._file.path!r} does not decode: {error}", path=self._file.path) from error
+        finally:
+            self._costs[2] += source.frames_decoded - before
+
+    def _decode_packets(
+        self, gops: NDArray[np.int64], places: Mapping[int, int], stop_frame: int, preroll_gops: int
+    ) -> None:
+        run = PacketRun(self._file, int(gops[0]), int(gops[-1]) + 1, places, stop_frame, known_crcs=self._known_crcs)
         try:
             run.decode(self._maker, self._write, self._progress, preroll_gops)
             self._new_crcs.update(run.new_crcs)

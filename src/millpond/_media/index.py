@@ -12,13 +12,18 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._media.container_backend import build_container_table, display_matrix
 from millpond._media.demux import (
     PacketRulesDoNotFit,
+    Progress,
     pick_video_stream,
     read_indexed_rows,
+    read_scanned_rows,
+    require_packet_codec,
     require_within_file,
     stream_parameters,
 )
+from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov, turn_of
 from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
 from millpond._media.sparse_file import SparseFile
 from millpond._plan.sample_table import SampleTable
@@ -30,16 +35,25 @@ _logger = logging.getLogger("millpond")
 SIDECAR_KIND = "table1"
 """Of sample tables; the number goes up when their meaning changes."""
 
+_SCANNED_FORMATS = ("matroska,webm", "avi")
+
 _COLUMNS = ("pts", "dts", "offset", "size", "is_key", "is_discard", "crc", "crc_known")
 
 
-def load_sample_table(path: str | os.PathLike[str], store: SidecarStore, *, camera: str = "") -> SampleTable:
+def _no_progress() -> None:
+    pass
+
+
+def load_sample_table(
+    path: str | os.PathLike[str], store: SidecarStore, *, camera: str = "", progress: Progress = _no_progress
+) -> SampleTable:
     """Get the sample table of the first video stream of a file.
 
     Args:
         path: A local video file.
         store: Where the table is looked for, and kept once it is made.
         camera: Named in errors.
+        progress: Called per packet or frame, where the file must be read as a whole.
 
     Raises:
         ObjectMissing: No file at `path`.
@@ -49,7 +63,7 @@ def load_sample_table(path: str | os.PathLike[str], store: SidecarStore, *, came
         kept = store.load(path, SIDECAR_KIND)
         table = None if kept is None else _table_from(kept)
         if table is None:
-            table = build_sample_table(path)
+            table = build_sample_table(path, progress)
             _keep(path, store, table)
         return table
     except DataError as error:
@@ -69,30 +83,64 @@ def learn_crcs(
         _keep(path, store, table.with_crcs(rows, crcs))
 
 
-def build_sample_table(path: str | os.PathLike[str]) -> SampleTable:
-    """Read the table from the file itself."""
+def build_sample_table(path: str | os.PathLike[str], progress: Progress = _no_progress) -> SampleTable:
+    """Read the table from the file itself: from the header of an MP4, else from all of it."""
     name, identity = os.fspath(path), file_identity(path)
+    descriptor = os.open(name, os.O_RDONLY)
     try:
-        return _from_mp4(name, identity)
+        try:
+            return _by_packets(name, descriptor, identity, progress)
+        except PacketRulesDoNotFit as reason:
+            _logger.info("%r is decoded through its container: %s", name, reason)
+            return build_container_table(name, identity, progress)
     except av.error.FFmpegError as error:
         raise CorruptMedia(f"{name!r} does not open as video: {error}", path=name) from error
-
-
-def _from_mp4(path: str, identity: FileIdentity) -> SampleTable:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with av.open(SparseFile(descriptor, identity.size_bytes), mode="r", format="mov") as container:
-            stream = pick_video_stream(container, path)
-            rows = read_indexed_rows(container, stream)
-            parameters = stream_parameters(stream, 0)
     finally:
         os.close(descriptor)
-    require_within_file(rows, identity, path)
-    table = rows.to_table(parameters, identity, "packets")
+
+
+def _by_packets(path: str, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+    file = SparseFile(descriptor, identity.size_bytes)
+    if file.looks_like_mp4:
+        table = _from_header(path, file, identity)
+    else:
+        table = _from_scan(path, descriptor, identity, progress)
     reason = table.uncuttable_reason()
     if reason is not None:
         raise PacketRulesDoNotFit(reason)
     return table
+
+
+def _from_header(path: str, file: SparseFile, identity: FileIdentity) -> SampleTable:
+    require_within_file([box.stop for box in file.boxes], identity.size_bytes, path)
+    with av.open(file, mode="r", format="mov") as container:
+        stream = pick_video_stream(container, path)
+        require_packet_codec(stream)
+        rows = read_indexed_rows(container, stream, identity.size_bytes, path)
+        turn = turn_of(matrix_from_moov(file.payload_of(b"moov"), stream.id))
+        parameters = stream_parameters(stream, turn[0])
+    return rows.to_table(parameters, identity, "packets", is_mirrored=turn[1])
+
+
+def _from_scan(path: str, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+    with av.open(path, mode="r") as container:
+        stream = pick_video_stream(container, path)
+        if container.format.name not in _SCANNED_FORMATS:
+            raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
+        require_packet_codec(stream)
+        rows, crcs = read_scanned_rows(container, stream, descriptor, progress)
+        turn = turn_of(_first_matrix(path))
+        parameters = stream_parameters(stream, turn[0])
+    return rows.to_table(parameters, identity, "packets", crc=crcs, is_mirrored=turn[1])
+
+
+def _first_matrix(path: str) -> Matrix:
+    """Only a decoded frame says how an MKV wants to be turned."""
+    with av.open(path, mode="r") as container:
+        stream = pick_video_stream(container, path)
+        stream.codec_context.thread_count = 1
+        frame = next(container.decode(stream), None)
+        return matrix_from_frame(None if frame is None else display_matrix(frame))
 
 
 def _keep(path: str | os.PathLike[str], store: SidecarStore, table: SampleTable) -> None:

@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 
 _MEDIA_BOX = b"mdat"
+_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _MAX_BOXES = 1_000_000  # a fragment has two; a file with more boxes than this is no MP4 but bytes that look like one
 
 
@@ -53,6 +54,18 @@ class SparseFile:
         self.boxes = top_level_boxes(descriptor, size_bytes)
         self._media = [(b.payload, min(b.stop, size_bytes)) for b in self.boxes if b.kind == _MEDIA_BOX]
         self.real_bytes_read = 0
+
+    @property
+    def looks_like_mp4(self) -> bool:
+        """The file begins with a box that MP4 and MOV files begin with."""
+        return bool(self.boxes) and self.boxes[0].kind in _FIRST_BOXES
+
+    def payload_of(self, kind: bytes) -> bytes:
+        """The payload of the first top-level box of a kind; empty if there is none."""
+        for box in self.boxes:
+            if box.kind == kind:
+                return os.pread(self._descriptor, min(box.stop, self._size) - box.payload, box.payload)
+        return b""
 
     def readable(self) -> bool:
         """It is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from types import TracebackType
 
+from millpond._media.container_backend import ContainerFrames
 from millpond._plan.sample_table import SampleTable
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, ObjectMissing
@@ -26,6 +27,14 @@ class VideoFile:
         self.preroll_gops = 0
         """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
         self._descriptor: int | None = None
+        self._container_frames: ContainerFrames | None = None
+
+    @property
+    def container_frames(self) -> ContainerFrames:
+        """Frames through a container, for tables whose backend that is; open until `close`."""
+        if self._container_frames is None:
+            self._container_frames = ContainerFrames(self.path, self.table)
+        return self._container_frames
 
     @property
     def is_open(self) -> bool:
@@ -57,10 +66,12 @@ class VideoFile:
         self._require_same(os.fstat(self._open()))
 
     def close(self) -> None:
-        """Give the descriptor back. Idempotent."""
+        """Give every descriptor back. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+        if self._container_frames is not None:
+            self._container_frames.close()
 
     def __enter__(self) -> VideoFile:
         return self

@@ -1,0 +1,178 @@
+"""Frames through a container, front to back: slower, for streams whose packets cannot be cut out.
+
+MPEG-TS, MPEG-4 part 2 and whatever else fails the packet rules. The table is made by decoding the whole stream once,
+and keeps the time and a CRC-32 of the luma of every picture: so a frame that is found again after a seek is known to be
+the one, and a seek that landed badly is noticed. Then the stream is decoded from its beginning.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import av
+import av.container
+import av.error
+import av.video
+import numpy as np
+
+from millpond._media.demux import Rows, pick_video_stream, stream_parameters
+from millpond._media.display import matrix_from_frame, turn_of
+from millpond._plan.sample_table import SampleTable
+from millpond._values import FileIdentity
+from millpond.errors import CorruptMedia
+
+Progress = Callable[[], None]
+
+_SEEK_OVER_FRAMES = 64
+"""Fewer frames than this are decoded rather than jumped over: a seek costs about two GOPs of preroll."""
+
+
+def picture_crc(frame: av.VideoFrame) -> int:
+    """CRC-32 of the first plane of a decoded frame, without the padding of its lines."""
+    plane: Any = frame.planes[0]
+    line_bytes = min(frame.width * ((frame.format.components[0].bits + 7) // 8), abs(plane.line_size))
+    lines = np.ndarray((plane.height, line_bytes), np.uint8, buffer=plane, strides=(abs(plane.line_size), 1))
+    return zlib.crc32(np.ascontiguousarray(lines).data)
+
+
+def display_matrix(frame: av.VideoFrame) -> bytes | None:
+    """The display matrix that a frame carries, as FFmpeg stores it."""
+    every: Any = frame.side_data  # iterates over its items, where its stub says over names
+    for side_data in every:
+        if side_data.type.name == "DISPLAYMATRIX":
+            return bytes(side_data)
+    return None
+
+
+def build_container_table(path: str, identity: FileIdentity, progress: Progress) -> SampleTable:
+    """Decode a whole stream and write down when each frame is shown, and what it looks like.
+
+    A frame that the decoder marks as corrupt, and those after an error up to the next keyframe, are not frames.
+
+    Raises:
+        CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
+    """
+    rows, crcs, turn = Rows.empty(), [], (0, False)
+    with av.open(path, mode="r") as container:
+        stream = pick_video_stream(container, path)
+        stream.codec_context.thread_count = 1
+        for frame, is_sound in _frames(container, stream):
+            if frame.pts is None:
+                raise CorruptMedia(f"{path!r} has a frame without a time; write it as MP4 or MKV", path=path)
+            if not rows.pts:
+                turn = turn_of(matrix_from_frame(display_matrix(frame)))
+            rows.pts.append(frame.pts)
+            rows.is_key.append(bool(frame.key_frame) or not rows.is_key)
+            rows.is_discard.append(not is_sound)
+            crcs.append(picture_crc(frame))
+            progress()
+        parameters = stream_parameters(stream, turn[0])
+    rows.dts, rows.offset, rows.size = rows.pts, [-1] * len(crcs), [0] * len(crcs)
+    if np.any(np.diff(np.array(rows.pts, np.int64)) <= 0):
+        raise CorruptMedia(f"the times of the frames of {path!r} do not ascend; write it as MP4 or MKV", path=path)
+    table = rows.to_table(parameters, identity, "container", crc=crcs, is_mirrored=turn[1])
+    if not table.num_frames:
+        raise CorruptMedia(f"no frame of {path!r} decodes", path=path)
+    return table
+
+
+def _frames(
+    container: av.container.InputContainer, stream: av.video.VideoStream
+) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """Yield every frame that comes, and whether no error came since the last keyframe."""
+    is_sound = True
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            is_sound = False
+            continue
+        for frame in frames:
+            is_sound = (is_sound or bool(frame.key_frame)) and not frame.is_corrupt
+            yield frame, is_sound
+
+
+class ContainerFrames:
+    """An open container that gives frames by index; keeps its place, so that going on costs no seek.
+
+    One thread at a time. Whoever made it closes it.
+    """
+
+    def __init__(self, path: str, table: SampleTable) -> None:
+        self._path = path
+        self._table = table
+        self._opened: tuple[av.container.InputContainer, av.video.VideoStream] | None = None
+        self._source: Iterator[tuple[av.VideoFrame, bool]] = iter(())
+        self._next_row = 0
+        self.frames_decoded = 0
+
+    def close(self) -> None:
+        """Close the container. Idempotent; the next frame opens it again."""
+        if self._opened is not None:
+            self._opened[0].close()
+            self._opened, self._source = None, iter(())
+
+    def frame(self, row: int, progress: Progress) -> av.VideoFrame:
+        """Get one frame; ascending rows cost one decode each.
+
+        Raises:
+            CorruptMedia: The frame does not come as it did when the table was made.
+        """
+        for approach in (self._go_on, self._seek, self._rewind):
+            frame = approach(row, progress)
+            if frame is not None:
+                return frame
+        raise CorruptMedia(
+            f"frame {row} of {self._path!r} does not decode as it did when its sample table was made",
+            path=self._path,
+            row=row,
+        )
+
+    def _go_on(self, row: int, progress: Progress) -> av.VideoFrame | None:
+        """Decode on, if the frame lies not far ahead."""
+        if self._opened is None or not 0 <= row - self._next_row < _SEEK_OVER_FRAMES:
+            return None
+        return self._decode_to(row, progress)
+
+    def _seek(self, row: int, progress: Progress) -> av.VideoFrame | None:
+        """Jump to the keyframe before the frame's own; what comes before the frame wanted is not looked at."""
+        keys = np.flatnonzero(self._table.is_key[: row + 1])
+        if len(keys) < 3:
+            return None
+        container, stream = self._open()
+        try:
+            container.seek(int(self._table.pts[keys[-2]]), stream=stream)
+        except av.error.FFmpegError:
+            return None
+        self._source = _frames(container, stream)
+        return self._decode_to(row, progress)
+
+    def _rewind(self, row: int, progress: Progress) -> av.VideoFrame | None:
+        """Decode from the beginning."""
+        self.close()
+        self._source = _frames(*self._open())
+        return self._decode_to(row, progress)
+
+    def _open(self) -> tuple[av.container.InputContainer, av.video.VideoStream]:
+        if self._opened is None:
+            container = av.open(self._path, mode="r")
+            stream = pick_video_stream(container, self._path)
+            stream.codec_context.thread_count = 1
+            self._opened = container, stream
+        return self._opened
+
+    def _decode_to(self, row: int, progress: Progress) -> av.VideoFrame | None:
+        wanted_pts, wanted_crc = int(self._table.pts[row]), int(self._table.crc[row])
+        self._next_row = self._table.num_rows  # the place is known again only when the frame was found
+        for frame, _ in self._source:
+            self.frames_decoded += 1
+            progress()
+            if frame.pts is None or frame.pts < wanted_pts:
+                continue
+            if frame.pts == wanted_pts and picture_crc(frame) == wanted_crc:
+                self._next_row = row + 1
+                return frame
+            break
+        return None
