@@ -1,1 +1,1 @@
-"""Observing: memory of the process tree, the ceiling, reports."""
+"""What a run costs and how near it comes to the best: memory of a process tree, the ceiling, the report."""

@@ -1,0 +1,42 @@
+"""What machine and which versions a figure was measured with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+_PACKAGES = ("millpond", "av", "numpy", "pyarrow", "torch", "torchcodec", "lerobot")
+
+
+def environment_facts() -> dict[str, str]:
+    """Name the machine, its cores and memory, Python, and the version of every package that matters here."""
+    memory = psutil.virtual_memory()
+    facts = {
+        "machine": f"{_processor_name()}, {usable_cores()} cores, {memory.total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+    }
+    for package in _PACKAGES:
+        try:
+            facts[package] = version(package)
+        except PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor_name() -> str:
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        for line in table.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
