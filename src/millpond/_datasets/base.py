@@ -110,6 +110,11 @@ class Dataset(Protocol):
         """A digest of what the samples are and how they are numbered; a checkpoint must match it."""
         ...
 
+    @property
+    def reader_modules(self) -> tuple[str, ...]:
+        """Modules that a worker had better import before it is forked: those of the reader."""
+        ...
+
     def __len__(self) -> int: ...
 
     def cuts(self) -> NDArray[np.int64]:
@@ -118,6 +123,10 @@ class Dataset(Protocol):
 
     def cut_costs(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64, (n,): frames to decode, all cameras, to serve the samples start to stop of each pair."""
+        ...
+
+    def unique_frames(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, (n,): the most frames of any one camera that the samples start to stop of each pair show."""
         ...
 
     def reader(self) -> Reader:

@@ -1,0 +1,214 @@
+"""The columns of numbers of a data parquet as one memory-mappable array of rows, made once and kept as a sidecar."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.layout import Feature
+from millpond._media.sidecars import SidecarStore
+from millpond.errors import CorruptMedia, DataError
+
+_logger = logging.getLogger("millpond")
+
+_VERSION = 1
+"""Goes up when the meaning of the rows changes."""
+
+
+@dataclass(frozen=True)
+class ColumnFile:
+    """The rows of one data parquet.
+
+    Attributes:
+        path: An .npy file of structured rows; text is there as int32 codes.
+        texts: Feature of text to the text of each code.
+    """
+
+    path: Path
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def rows(self) -> NDArray[Any]:
+        """Map the rows, structured (R,); read-only."""
+        return map_rows(self.path)
+
+
+def map_rows(path: str | Path) -> NDArray[Any]:
+    """Map an .npy file of rows, read-only; a plain array over the map, without the costs of np.memmap's methods."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+class ColumnStore:
+    """Makes and finds column files.
+
+    Args:
+        store: Where they are kept. Where that cannot be written they go to a temporary folder, for as long as this
+            object lives.
+        features: All features; pictures are left out.
+    """
+
+    def __init__(self, store: SidecarStore, features: Sequence[Feature]) -> None:
+        self._store = store
+        self._features = tuple(f for f in features if not f.is_camera)
+        self._row_dtype = np.dtype([_row_field(f) for f in self._features])
+        description = json.dumps([_VERSION, [(f.name, f.dtype, f.shape) for f in self._features]])
+        self._kind = f"rows{zlib.crc32(description.encode()):08x}"
+        self._fallback: Path | None = None
+
+    def load(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
+        """Find the rows of a parquet file, or make them.
+
+        Args:
+            path: The parquet file.
+            progress: Called per row group.
+
+        Raises:
+            ObjectMissing: No such file.
+            CorruptMedia: It does not parse, or lacks a column, or has other shapes than info.json says.
+        """
+        texts = self._store.load(path, self._kind)
+        found = self._store.find(path, self._kind, ".npy")
+        if found is not None and texts is not None:
+            return ColumnFile(found, dict(texts.facts))
+        try:
+            return self._make(path, progress)
+        except DataError:
+            raise
+        except OSError as error:
+            if self._fallback is not None or not self._is_unwritable(error):
+                raise CorruptMedia(f"'{path}' does not read: {error}", path=str(path)) from error
+        return self._fall_back()._make(path, progress)
+
+    def _is_unwritable(self, error: OSError) -> bool:
+        return error.filename is not None and str(error.filename).startswith(str(self._store.folder))
+
+    def _fall_back(self) -> ColumnStore:
+        _logger.warning(
+            "cannot keep table columns in %s: they are converted anew by every run, into a temporary folder; set "
+            "MILLPOND_CACHE_DIR to a folder that can be written",
+            self._store.folder,
+        )
+        self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
+        weakref.finalize(self, _remove_own, self._fallback, os.getpid())
+        self._store = SidecarStore(self._fallback)
+        return self
+
+    def _make(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
+        import pyarrow as pa
+
+        with self._store.write(path, self._kind, ".npy") as temporary:
+            try:
+                texts = self._convert(path, temporary, progress)
+            except (pa.ArrowException, ValueError, TypeError) as error:
+                raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
+        self._store.save(path, self._kind, {}, texts)
+        return ColumnFile(self._store.path_of(path, self._kind, ".npy"), texts)
+
+    def _convert(self, path: Path, target: Path, progress: Callable[[], None]) -> dict[str, list[str]]:
+        codes: dict[str, dict[str, int]] = {f.name: {} for f in self._features if f.is_text}
+        with _opened(path) as parquet:
+            _require_columns(parquet.schema_arrow.names, self._features, path)
+            total = parquet.metadata.num_rows
+            rows = _new_rows(target, self._row_dtype, total)
+            position = 0
+            for group in range(parquet.num_row_groups):
+                table = parquet.read_row_group(group, columns=[f.name for f in self._features], use_threads=False)
+                part = rows[position : position + table.num_rows]
+                for feature in self._features:
+                    part[feature.name] = _values(table.column(feature.name), feature, codes, path)
+                position += table.num_rows
+                progress()
+            if isinstance(rows, np.memmap):
+                rows.flush()
+        return {name: list(of) for name, of in codes.items()}
+
+
+def _remove_own(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # a forked child runs finalizers too
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _row_field(feature: Feature) -> tuple[str, Any, tuple[int, ...]]:
+    return feature.name, np.dtype(np.int32 if feature.is_text else feature.dtype), feature.shape
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A parquet file by our own descriptor, closed also where the footer does not parse."""
+    import pyarrow.parquet as pq
+
+    with open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+        yield parquet
+
+
+def _new_rows(target: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    if count == 0:  # an empty file cannot be mapped for writing
+        empty = np.zeros(0, dtype)
+        with open(target, "wb") as file:
+            np.save(file, empty)
+        return empty
+    return np.lib.format.open_memmap(target, mode="w+", dtype=dtype, shape=(count,))
+
+
+def _require_columns(names: Sequence[str], features: Sequence[Feature], path: Path) -> None:
+    missing = [feature.name for feature in features if feature.name not in names]
+    if missing:
+        raise CorruptMedia(
+            f"'{path}' has no column {', '.join(map(repr, missing))}, which meta/info.json lists",
+            path=str(path),
+            columns=missing,
+        )
+
+
+def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], path: Path) -> NDArray[Any]:
+    """One column of a row group, (n, *shape), in the dtype that info.json says."""
+    count = len(column)
+    flat = column.combine_chunks()
+    if hasattr(flat, "chunks"):  # an empty chunked array stays chunked
+        return np.zeros((count, *feature.shape), feature.dtype)
+    flat = _flattened(flat)
+    if flat.null_count:
+        raise CorruptMedia(
+            f"'{path}' has {flat.null_count} empty values in column {feature.name!r}",
+            path=str(path),
+            column=feature.name,
+        )
+    if feature.is_text:
+        known = codes[feature.name]
+        numbers = [known.setdefault(text, len(known)) for text in flat.to_pylist()]
+        return np.asarray(numbers, np.int32).reshape(count, *feature.shape)
+    values = np.asarray(flat.to_numpy(zero_copy_only=False))
+    wanted = int(np.prod(feature.shape, dtype=np.int64)) * count
+    if len(values) != wanted:
+        raise CorruptMedia(
+            f"'{path}' has {len(values)} numbers in column {feature.name!r}, where {count} rows of shape "
+            f"{feature.shape} make {wanted}",
+            path=str(path),
+            column=feature.name,
+        )
+    return values.reshape(count, *feature.shape).astype(feature.dtype, copy=False)
+
+
+def _flattened(array: Any) -> Any:
+    """Values below all lists; extension arrays (datasets' Array2D) by what they store."""
+    import pyarrow as pa
+
+    while True:
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        elif pa.types.is_nested(array.type) and not pa.types.is_struct(array.type):
+            array = array.flatten()
+        else:
+            return array

@@ -1,0 +1,284 @@
+"""What the files under meta/ of a LeRobot v3.0 dataset say, read and checked for form; nothing here is believed yet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
+
+SUPPORTED_VERSION = "v3.0"
+
+_CAMERA_DTYPES = ("video", "image")
+_TEXT_DTYPE = "string"
+_NUMBER_KINDS = "biuf"
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One entry of `features` in info.json. `shape` is that of one frame, () for LeRobot's (1,)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def is_camera(self) -> bool:
+        """Pictures, in MP4 or in parquet."""
+        return self.dtype in _CAMERA_DTYPES
+
+    @property
+    def is_text(self) -> bool:
+        """Strings."""
+        return self.dtype == _TEXT_DTYPE
+
+    @property
+    def is_number(self) -> bool:
+        """An array of numbers."""
+        return not self.is_camera and not self.is_text
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the episodes lie in the files of one kind (the data parquets, or the MP4s of one camera).
+
+    Attributes:
+        paths: Every file that an episode names.
+        file_of: int64, (E,), position in `paths`.
+        from_seconds: float64, (E,), where the episode starts in its MP4, NaN where it is not told; zeros for parquet.
+        to_seconds: float64, (E,), where it ends.
+    """
+
+    paths: tuple[Path, ...]
+    file_of: NDArray[np.int64]
+    from_seconds: NDArray[np.float64]
+    to_seconds: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The metadata of a dataset; E episodes, ascending by `episode_index`.
+
+    Attributes:
+        root: The dataset's folder.
+        fps: Frames per second.
+        features: In the order of info.json.
+        episode_index: int64, (E,).
+        lengths: int64, (E,), frames.
+        from_index: int64, (E,), `dataset_from_index`.
+        to_index: int64, (E,), `dataset_to_index`.
+        data: The data parquets.
+        videos: Camera to its MP4s.
+        tasks: Sentence of each task index.
+        totals: `total_episodes` and `total_frames` of info.json, where it has them.
+    """
+
+    root: Path
+    fps: float
+    features: tuple[Feature, ...]
+    episode_index: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    from_index: NDArray[np.int64]
+    to_index: NDArray[np.int64]
+    data: Placement
+    videos: dict[str, Placement]
+    tasks: Mapping[int, str]
+    totals: Mapping[str, int]
+
+    @cached_property
+    def cameras(self) -> tuple[Feature, ...]:
+        """Features that are pictures."""
+        return tuple(feature for feature in self.features if feature.is_camera)
+
+
+def read_layout(root: str | Path) -> Layout:
+    """Read the metadata.
+
+    Raises:
+        ObjectMissing: No dataset at `root`, or no episodes in it.
+        UnsupportedFormat: Another version, or features of a kind that is not read.
+        CorruptMedia: A file under meta/ does not parse, or lacks what it must have.
+    """
+    root = Path(root)
+    info = _read_info(root)
+    features = tuple(_feature(name, of, root) for name, of in info["features"].items())
+    columns = _read_episodes(root, features)
+    order = np.argsort(columns["episode_index"], kind="stable")
+    columns = {name: values[order] for name, values in columns.items()}
+    _refuse_duplicates(columns["episode_index"], root)
+    videos = {
+        feature.name: _placement(root, info["video_path"], columns, feature.name)
+        for feature in features
+        if feature.dtype == "video"
+    }
+    return Layout(
+        root=root,
+        fps=float(info["fps"]),
+        features=features,
+        episode_index=columns["episode_index"],
+        lengths=columns["length"],
+        from_index=columns["dataset_from_index"],
+        to_index=columns["dataset_to_index"],
+        data=_placement(root, info["data_path"], columns, None),
+        videos=videos,
+        tasks=_read_tasks(root),
+        totals={name: int(info[name]) for name in ("total_episodes", "total_frames") if name in info},
+    )
+
+
+def _read_info(root: Path) -> dict[str, Any]:
+    path = root / "meta/info.json"
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ObjectMissing(
+            f"no LeRobot dataset at '{root}': there is no meta/info.json; give the folder that holds meta/ and data/",
+            path=str(path),
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CorruptMedia(f"'{path}' does not read as JSON: {error}", path=str(path)) from error
+    version = info.get("codebase_version") if isinstance(info, dict) else None
+    if version != SUPPORTED_VERSION:
+        remedy = (
+            "convert it with `python -m lerobot.datasets.v30.convert_dataset_v21_to_v30`"
+            if str(version).startswith("v2")
+            else "use a version of millpond that reads it"
+        )
+        raise UnsupportedFormat(
+            f"'{root}' is a LeRobot dataset of version {version!r}; millpond reads {SUPPORTED_VERSION}: {remedy}",
+            path=str(path),
+            version=version,
+            supported=SUPPORTED_VERSION,
+        )
+    missing = [name for name in ("fps", "features", "data_path") if not info.get(name)]
+    if missing or not isinstance(info["features"], dict):
+        raise CorruptMedia(f"'{path}' lacks {', '.join(missing) or 'a usable features table'}", path=str(path))
+    if any(of.get("dtype") == "video" for of in info["features"].values()) and not info.get("video_path"):
+        raise CorruptMedia(f"'{path}' has features of video, but no video_path", path=str(path))
+    return {"video_path": None, **info}
+
+
+def _feature(name: str, of: Mapping[str, Any], root: Path) -> Feature:
+    dtype, shape = str(of.get("dtype")), tuple(int(size) for size in of.get("shape", ()))
+    if dtype in _CAMERA_DTYPES:
+        names = of.get("names") or []
+        if len(shape) == 3 and list(names[:1]) in (["channels"], ["channel"]):
+            shape = (*shape[1:], shape[0])
+        return Feature(name, dtype, shape)
+    if dtype != _TEXT_DTYPE and _number_dtype(dtype) is None:
+        raise UnsupportedFormat(
+            f"feature {name!r} of '{root}' has dtype {dtype!r}; millpond reads video, image, string and numpy's "
+            "booleans, integers and floats: remove the feature from the dataset",
+            path=str(root),
+            feature=name,
+            dtype=dtype,
+        )
+    return Feature(name, dtype, () if shape == (1,) else shape)
+
+
+def _number_dtype(dtype: str) -> np.dtype[Any] | None:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        return None
+    return found if found.kind in _NUMBER_KINDS else None
+
+
+def _read_episodes(root: Path, features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
+    """The columns of meta/episodes that place an episode, over all its files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = {"episode_index": "i8", "length": "i8", "dataset_from_index": "i8", "dataset_to_index": "i8"}
+    names |= {"data/chunk_index": "i8", "data/file_index": "i8"}
+    for feature in features:
+        if feature.dtype == "video":
+            prefix = f"videos/{feature.name}"
+            names |= {f"{prefix}/chunk_index": "i8", f"{prefix}/file_index": "i8"}
+            names |= {f"{prefix}/from_timestamp": "f8", f"{prefix}/to_timestamp": "f8"}
+    paths = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    if not paths:
+        raise ObjectMissing(f"no parquet file under '{root}/meta/episodes'", path=str(root / "meta/episodes"))
+    parts: list[dict[str, NDArray[Any]]] = []
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=list(names), partitioning=None)
+            parts.append({name: _episode_column(table, name, dtype, path) for name, dtype in names.items()})
+        except DataError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def _episode_column(table: Any, name: str, dtype: str, path: Path) -> NDArray[Any]:
+    if name not in table.column_names:
+        raise CorruptMedia(f"'{path}' has no column {name!r}", path=str(path), column=name)
+    column = table.column(name)
+    if column.null_count and dtype == "i8":
+        raise CorruptMedia(
+            f"'{path}' has {column.null_count} empty values in column {name!r}", path=str(path), column=name
+        )
+    values = np.asarray(column.to_numpy()).astype(dtype)
+    is_bad = values < (1 if name == "length" else 0)
+    if dtype == "i8" and is_bad.any():
+        raise CorruptMedia(
+            f"'{path}' has {values[is_bad][0]} in column {name!r}, row {int(np.argmax(is_bad))}",
+            path=str(path),
+            column=name,
+        )
+    return values
+
+
+def _refuse_duplicates(episode_index: NDArray[np.int64], root: Path) -> None:
+    twice = episode_index[1:][episode_index[1:] == episode_index[:-1]]
+    if len(twice):
+        raise CorruptMedia(
+            f"'{root}/meta/episodes' lists episode {twice[0]} more than once",
+            path=str(root / "meta/episodes"),
+            episode=int(twice[0]),
+        )
+
+
+def _placement(root: Path, pattern: str, columns: Mapping[str, NDArray[Any]], camera: str | None) -> Placement:
+    prefix = "data" if camera is None else f"videos/{camera}"
+    places = np.stack([columns[f"{prefix}/chunk_index"], columns[f"{prefix}/file_index"]], axis=1)
+    unique, file_of = np.unique(places, axis=0, return_inverse=True)
+    names = {} if camera is None else {"video_key": camera}
+    try:
+        paths = tuple(root / pattern.format(chunk_index=int(c), file_index=int(f), **names) for c, f in unique)
+    except (KeyError, IndexError, ValueError) as error:
+        raise CorruptMedia(
+            f"'{root}/meta/info.json' has an unusable path {pattern!r}: {error}", path=str(root)
+        ) from error
+    zeros = np.zeros(len(file_of))
+    return Placement(
+        paths,
+        file_of.reshape(-1).astype(np.int64),
+        zeros if camera is None else columns[f"{prefix}/from_timestamp"],
+        zeros if camera is None else columns[f"{prefix}/to_timestamp"],
+    )
+
+
+def _read_tasks(root: Path) -> dict[int, str]:
+    """Sentences by index; they are pandas' index, so their column has one of several names."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = root / "meta/tasks.parquet"
+    if not path.exists():
+        return {}
+    try:
+        table = pq.read_table(path, partitioning=None)
+        indices = table.column("task_index").to_pylist()
+        texts = next(c for c, f in zip(table.columns, table.schema, strict=True) if f.name != "task_index").to_pylist()
+        return {int(index): str(text) for index, text in zip(indices, texts, strict=True)}
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise CorruptMedia(f"'{path}' does not read as a table of tasks: {error}", path=str(path)) from error

@@ -1,0 +1,399 @@
+"""LeRobot v3.0 datasets on a local disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.columns import ColumnStore
+from millpond._datasets.decode_costs import DecodeCosts
+from millpond._datasets.layout import Feature, Layout, read_layout
+from millpond._datasets.lerobot_reader import CameraSource, LeRobotReader, TableSource
+from millpond._datasets.survey import (
+    Surveyor,
+    VideoFacts,
+    VideoSurvey,
+    missing_totals,
+    require_files,
+    select_episodes,
+    survey_images,
+)
+from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
+from millpond._media.index import learn_crcs
+from millpond._media.pictures import interpolation_flag
+from millpond._media.sidecars import SidecarStore
+from millpond._values import Field
+from millpond.errors import DataError
+
+TABLE_PART = "table"
+"""The one part of a dataset without cameras."""
+
+BESIDE_FOLDER = ".millpond"
+"""Where sidecars go with `cache_dir="beside"`, in the dataset's folder."""
+
+_MAX_LEARNED_ROWS = 1 << 20
+"""CRC-32s held before they are written: 12 MB."""
+
+FileProgress = Callable[[int, int], None]
+"""`progress(files_done, files)`."""
+
+
+class LeRobotDataset:
+    """A LeRobot v3.0 dataset: many episodes per file, cameras as MP4 or as images in parquet.
+
+    Opening it reads the metadata, the sample table of each MP4 and the numbers of each parquet, or the sidecars that
+    an earlier run kept, and compares them. Only what makes the whole dataset unreadable raises here; what is wrong
+    with single episodes is in `problems`, and fails just the samples concerned when they are read.
+
+    Args:
+        root: The folder that holds meta/, data/ and videos/.
+        episodes: Episode numbers to take; samples are numbered 0 to N - 1 through them in ascending order.
+        cameras: Camera features to take; None takes all.
+        delta_timestamps: Feature to times in seconds relative to the sample. The feature then has a first axis of so
+            many steps, steps outside of the episode show its first or last frame, and `<feature>_is_pad` says which.
+        tolerance_s: The greatest distance between a time asked for and a frame's, in seconds.
+        image_size: (height, width) that pictures are resized to; None keeps theirs, and then all must be alike.
+        interpolation: "bilinear", "area" or "bicubic".
+        cache_dir: Where sidecars go; "beside" takes the folder .millpond in the dataset; None takes MILLPOND_CACHE_DIR.
+        progress: Called with (files done, files) while it opens.
+
+    Raises:
+        ObjectMissing: No dataset there.
+        UnsupportedFormat: Not v3.0, or features that millpond does not read.
+        CorruptMedia: The metadata does not parse.
+        ValueError: Unknown episodes, cameras or features, or times between frames.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        episodes: Sequence[int] | None = None,
+        cameras: Sequence[str] | None = None,
+        delta_timestamps: Mapping[str, Sequence[float]] | None = None,
+        tolerance_s: float = 1e-4,
+        image_size: tuple[int, int] | None = None,
+        interpolation: str = "bilinear",
+        cache_dir: str | Path | None = None,
+        progress: FileProgress | None = None,
+    ) -> None:
+        self.root = Path(root)
+        interpolation_flag(interpolation)
+        self._interpolation = interpolation
+        self._image_size = _checked_size(image_size)
+        whole = read_layout(self.root)
+        selected = _selected_positions(whole, episodes)
+        self._layout = select_episodes(whole, selected)
+        self._cameras = _selected_cameras(whole, cameras)
+        self._numbers = tuple(f for f in whole.features if f.is_number)
+        known = [f.name for f in (*self._cameras, *self._numbers)]
+        self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
+        self._store = SidecarStore(self.root / BESIDE_FOLDER if cache_dir == "beside" else _folder(cache_dir))
+        self._survey(whole, selected, tolerance_s, progress)
+        self._learned: dict[tuple[str, int], list[tuple[NDArray[np.int64], NDArray[np.uint32]]]] = {}
+        self._learned_rows = 0
+
+    def _survey(
+        self, whole: Layout, selected: NDArray[np.int64], tolerance_s: float, progress: FileProgress | None
+    ) -> None:
+        require_files(self._layout)
+        videos = [camera.name for camera in self._cameras if camera.dtype == "video"]
+        placements = [self._layout.data, *(self._layout.videos[name] for name in videos)]
+        total = sum(len(np.unique(placement.file_of)) for placement in placements)
+        surveyor = Surveyor(whole, selected, tolerance_s, self._store, _Counter(total, progress))
+        self._columns = ColumnStore(self._store, whole.features)  # kept: it may own a temporary folder
+        self._table = surveyor.survey_table(self._columns, whole.features)
+        self._seen: dict[str, VideoSurvey] = {
+            camera.name: surveyor.survey_videos(camera.name, required_size=self._image_size)
+            if camera.dtype == "video"
+            else survey_images(self._table, len(self))
+            for camera in self._cameras
+        }
+        self._remarks = [*missing_totals(whole), *(r for seen in self._seen.values() for r in seen.remarks)]
+
+    def __len__(self) -> int:
+        return int(self._bounds[-1])
+
+    def __repr__(self) -> str:
+        return (
+            f"LeRobotDataset({str(self.root)!r}: {len(self)} samples in {self.num_episodes} episodes, "
+            f"{len(self._cameras)} cameras, {self.fps:g} fps)"
+        )
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self._layout.fps
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes taken."""
+        return len(self._layout.lengths)
+
+    @property
+    def episode_index(self) -> NDArray[np.int64]:
+        """int64, (E,): the numbers of the episodes taken, ascending."""
+        return self._layout.episode_index
+
+    @property
+    def episode_lengths(self) -> NDArray[np.int64]:
+        """int64, (E,): frames of each."""
+        return self._layout.lengths
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Camera features taken."""
+        return tuple(camera.name for camera in self._cameras)
+
+    @property
+    def video_facts(self) -> dict[str, VideoFacts]:
+        """Codec, GOPs, bytes, ... of each camera."""
+        return {name: seen.facts for name, seen in self._seen.items()}
+
+    @property
+    def problems(self) -> dict[int, DataError]:
+        """Episode number to what is wrong with it (the first thing, where there are several).
+
+        An episode that has rows but no place in the metadata is listed too; no sample is of it.
+        """
+        found: dict[int, DataError] = {}
+        for error in self._episode_errors():
+            found.setdefault(int(error.episode), error)
+        return found
+
+    def check(self) -> list[DataError]:
+        """Everything found wrong when the dataset was opened, remarks that concern no single episode included."""
+        return [*self._episode_errors(), *self._remarks]
+
+    def _episode_errors(self) -> list[DataError]:
+        sources = [self._table.places.problems, *(s.places.problems for s in self._seen.values()), self._table.orphans]
+        unique = {id(error): error for problems in sources for error in problems.values()}
+        return sorted(unique.values(), key=lambda error: int(error.episode))
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """Every array of a sample; cameras first, stored (..., H, W, C)."""
+        pictures = [
+            Field(camera.name, (*self._steps(camera.name), *self._picture_size(camera), 3), "uint8", frames=True)
+            for camera in self._cameras
+        ]
+        numbers = [Field(f.name, (*self._steps(f.name), *f.shape), f.dtype) for f in self._numbers]
+        padding = [Field(name + PAD_SUFFIX, (len(offsets),), "bool") for name, offsets in self._offsets.items()]
+        return (*pictures, *numbers, *padding)
+
+    def _steps(self, name: str) -> tuple[int, ...]:
+        return (len(self._offsets[name]),) if name in self._offsets else ()
+
+    def _picture_size(self, camera: Feature) -> tuple[int, int]:
+        if self._image_size is not None:
+            return self._image_size
+        in_file = self._seen[camera.name].facts.picture_size
+        height, width = in_file if in_file != (0, 0) else camera.shape[:2]
+        return height, width
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The cameras; the first also reads the numbers."""
+        return self.cameras or (TABLE_PART,)
+
+    @property
+    def part_fields(self) -> dict[str, tuple[str, ...]]:
+        """The fields that each part fills."""
+        others = tuple(field.name for field in self.fields if not field.frames)
+        own = {camera: (camera,) for camera in self.cameras}
+        return {part: own.get(part, ()) + (others if part == self.parts[0] else ()) for part in self.parts}
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """int64, (N,): the episode number of each sample."""
+        return np.repeat(self._layout.episode_index, self._layout.lengths)
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.int64]:
+        return np.concatenate(([0], np.cumsum(self._layout.lengths))).astype(np.int64)
+
+    @cached_property
+    def _costs(self) -> dict[str, DecodeCosts]:
+        return {
+            name: DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
+            for name, seen in self._seen.items()
+        }
+
+    def _offset_array(self, name: str) -> NDArray[np.int64]:
+        return np.asarray(self._offsets.get(name, (0,)), np.int64)
+
+    def cuts(self) -> NDArray[np.int64]:
+        """int64, (S + 1,): samples before which no camera has a GOP that goes on, 0 and N included."""
+        free = np.ones(len(self), np.bool_)
+        for costs in self._costs.values():
+            free &= costs.starts_gop()
+        free[0] = True
+        return np.append(np.flatnonzero(free), len(self)).astype(np.int64)
+
+    def cut_costs(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, (n,): frames that must be decoded, over all cameras, to serve the samples of each [start, stop).
+
+        What comes before in the first GOP, and what windows reach for beyond the samples, is included.
+        """
+        total = np.zeros(len(starts), np.int64)
+        for costs in self._costs.values():
+            total += costs.decoded(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
+        return total
+
+    def unique_frames(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, (n,): the most frames of any one camera that the samples of each [start, stop) show."""
+        most = np.zeros(len(starts), np.int64)
+        for costs in self._costs.values():
+            np.maximum(most, costs.unique(np.asarray(starts, np.int64), np.asarray(stops, np.int64)), out=most)
+        return most
+
+    @property
+    def reader_modules(self) -> tuple[str, ...]:
+        """What a worker imports before it is forked."""
+        modules = ("millpond._datasets.lerobot_reader",)
+        return (*modules, "pyarrow.parquet") if any(c.dtype == "image" for c in self._cameras) else modules
+
+    def reader(self) -> LeRobotReader:
+        """A fresh reader."""
+        return LeRobotReader(
+            self._bounds,
+            self._layout.episode_index,
+            {camera.name: self._camera_source(camera) for camera in self._cameras},
+            TableSource(
+                tuple(self._table.paths),
+                self._table.places,
+                tuple((f.name, f.shape, f.dtype) for f in self._numbers),
+                {name: self._offset_array(name) for name in self._offsets},
+            ),
+            self.parts[0],
+            self._store,
+        )
+
+    def _camera_source(self, camera: Feature) -> CameraSource:
+        in_parquet = camera.dtype == "image"
+        placement = self._layout.data if in_parquet else self._layout.videos[camera.name]
+        seen = self._seen[camera.name]
+        return CameraSource(
+            name=camera.name,
+            in_parquet=in_parquet,
+            offsets=self._offset_array(camera.name),
+            paths=tuple(str(path) for path in placement.paths),
+            identities=tuple(seen.identities),
+            places=seen.places,
+            picture_size=self._picture_size(camera),
+            is_resized=self._image_size is not None,
+            interpolation=self._interpolation,
+        )
+
+    def describe(self, sample: int) -> dict[str, Any]:
+        """What a sample is, for errors and for the quarantine file."""
+        if not 0 <= sample < len(self):
+            raise IndexError(f"sample {sample} of {len(self)}")
+        position = int(np.searchsorted(self._bounds, sample, side="right")) - 1
+        return {
+            "episode_index": int(self._layout.episode_index[position]),
+            "frame_index": int(sample - self._bounds[position]),
+            "sample": int(sample),
+        }
+
+    def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
+        """Add `task` and the columns of text, each a list of n strings."""
+        if self._layout.tasks:
+            batch["task"] = [self._layout.tasks.get(task, "") for task in self._table.task_of[samples].tolist()]
+        for name, codes in self._table.text_codes.items():
+            batch[name] = _spelled(codes[samples].tolist(), self._table.texts[name])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the samples, their numbers and the cuts: what the order of an epoch depends on. No paths."""
+        facts = [self.fps, sorted(self._offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for array in (self._layout.episode_index, self._layout.lengths, self.cuts()):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def learn(self, learned: object) -> None:
+        """Take CRC-32s of packets that a reader read for the first time."""
+        if not isinstance(learned, list):
+            return
+        for camera, file, rows, crcs in learned:
+            self._learned.setdefault((camera, file), []).append((rows, crcs))
+            self._learned_rows += len(rows)
+        if self._learned_rows > _MAX_LEARNED_ROWS:
+            self._write_learned()
+
+    def close(self) -> None:
+        """Write what was learned. Idempotent; the dataset can be used again."""
+        self._write_learned()
+
+    def _write_learned(self) -> None:
+        learned, self._learned, self._learned_rows = self._learned, {}, 0
+        for (camera, file), parts in learned.items():
+            rows, first = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
+            crcs = np.concatenate([crcs for _, crcs in parts])[first]
+            path = self._layout.videos[camera].paths[file]
+            if path.exists() and self._seen[camera].identities[file] is not None:
+                learn_crcs(path, self._store, rows, crcs)
+
+
+class _Counter:
+    """Counts files for a progress bar."""
+
+    def __init__(self, total: int, progress: FileProgress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+
+def _folder(cache_dir: str | Path | Literal["beside"] | None) -> Path | None:
+    return None if cache_dir is None else Path(cache_dir)
+
+
+def _checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    if image_size is None:
+        return None
+    size = tuple(int(length) for length in image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"image_size must be (height, width) of at least 1 pixel each, not {image_size!r}")
+    return size[0], size[1]
+
+
+def _selected_positions(layout: Layout, episodes: Sequence[int] | None) -> NDArray[np.int64]:
+    if episodes is None:
+        return np.arange(len(layout.episode_index))
+    wanted = np.unique(np.asarray(list(episodes), np.int64))
+    if not len(wanted):
+        raise ValueError("episodes is empty; leave it out to take all")
+    unknown = np.setdiff1d(wanted, layout.episode_index)
+    if len(unknown):
+        raise ValueError(
+            f"episodes {unknown[:5].tolist()} are not in '{layout.root}', which has {len(layout.episode_index)} "
+            f"episodes, {layout.episode_index[0]} to {layout.episode_index[-1]}"
+        )
+    return np.searchsorted(layout.episode_index, wanted).astype(np.int64)
+
+
+def _selected_cameras(layout: Layout, cameras: Sequence[str] | None) -> tuple[Feature, ...]:
+    if cameras is None:
+        return layout.cameras
+    if isinstance(cameras, str):
+        raise TypeError(f"cameras must be a list of features, not the string {cameras!r}")
+    known = [camera.name for camera in layout.cameras]
+    unknown = [name for name in cameras if name not in known]
+    if unknown:
+        raise ValueError(f"cameras {unknown} are not in '{layout.root}'; it has {', '.join(known) or 'none'}")
+    return tuple(camera for camera in layout.cameras if camera.name in cameras)
+
+
+def _spelled(codes: Any, texts: Sequence[str]) -> Any:
+    return [_spelled(code, texts) for code in codes] if isinstance(codes, list) else texts[codes] if texts else ""

@@ -1,0 +1,347 @@
+"""Go through the files of a dataset once, before the first epoch: where each sample lies, and what is wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.columns import ColumnStore
+from millpond._datasets.frame_match import Claims, gops_of, match_frames, unclaimed_frames
+from millpond._datasets.layout import Feature, Layout
+from millpond._datasets.places import NOWHERE, Places, Runs, retold
+from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
+from millpond._media.index import load_sample_table
+from millpond._media.sidecars import SidecarStore, file_identity
+from millpond._plan.sample_table import SampleTable
+from millpond._values import FileIdentity
+from millpond.errors import CorruptMedia, DataError, ObjectMissing
+
+SURVEY_THREADS = 8
+"""Most of the time is file system calls and FFmpeg, both without the GIL."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What `inspect` shows of one camera, over the files that opened.
+
+    Attributes:
+        codecs: Names of FFmpeg's decoders.
+        backends: "packets" or "container".
+        num_files: MP4s that opened.
+        size_bytes: Of those.
+        num_frames: They show.
+        picture_size: (height, width) in the file.
+        gop_frames: Frames of every GOP, int64 (G,).
+    """
+
+    codecs: tuple[str, ...]
+    backends: tuple[str, ...]
+    num_files: int
+    size_bytes: int
+    num_frames: int
+    picture_size: tuple[int, int]
+    gop_frames: NDArray[np.int64] = field(repr=False)
+
+
+@dataclass
+class VideoSurvey:
+    """One camera of MP4s; E selected episodes, N samples.
+
+    Attributes:
+        places: Frames of each episode.
+        identities: Of each file, None where it did not open.
+        gop: int32, (N,), a number for each GOP, unique over the files; below 0 where a sample has no frame.
+        preroll: int32, (N,), frames from the keyframe to the sample's, both included; 0 where it has none.
+        facts: For people.
+        remarks: What is odd, but fails no sample.
+    """
+
+    places: Places
+    identities: list[FileIdentity | None]
+    gop: NDArray[np.int32]
+    preroll: NDArray[np.int32]
+    facts: VideoFacts
+    remarks: list[DataError]
+
+
+@dataclass
+class TableSurvey:
+    """The data parquets.
+
+    Attributes:
+        places: Rows of each episode.
+        paths: Column file of each parquet, "" where that did not read.
+        identities: Of each parquet, None where it is not there.
+        task_of: int32, (N,), task index of each sample; 0 where it has no row.
+        text_codes: Feature of text -> int32, (N, ...), positions in `texts`.
+        texts: Feature of text -> the texts.
+        orphans: Episodes that have rows but no place in the metadata.
+    """
+
+    places: Places
+    paths: list[str]
+    identities: list[FileIdentity | None]
+    task_of: NDArray[np.int32]
+    text_codes: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    orphans: dict[int, DataError] = field(default_factory=dict)
+
+
+class Surveyor:
+    """Opens each file once, several at a time.
+
+    Args:
+        layout: All episodes.
+        selected: int64, (E,), positions in `layout`, ascending.
+        tolerance_s: For times.
+        store: Of sidecars.
+        on_file: Called after each file, one call at a time.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        selected: NDArray[np.int64],
+        tolerance_s: float,
+        store: SidecarStore,
+        on_file: Callable[[], None],
+    ) -> None:
+        self._all = layout
+        self._selected = selected
+        self._layout = select_episodes(layout, selected)
+        self._tolerance_s = tolerance_s
+        self._store = store
+        self._on_file = on_file
+        self._lock = threading.Lock()
+        self._samples = Runs.of(self._layout.lengths)
+
+    def survey_videos(self, camera: str, *, required_size: tuple[int, int] | None) -> VideoSurvey:
+        """Match one camera's frames.
+
+        Args:
+            camera: A feature of video.
+            required_size: (height, width) that all files must have; None asks them to be alike.
+        """
+        placement = self._layout.videos[camera]
+        claims = Claims(camera, placement, self._layout)
+        work = _VideoWork(camera, claims, Claims(camera, self._all.videos[camera], self._all), self._samples)
+        contradictions = work.all_claims.contradictions()
+        for episode, position in enumerate(self._selected.tolist()):
+            if position in contradictions:
+                work.places.fail(episode, contradictions[position])
+        self._each_file(np.unique(placement.file_of), lambda file: self._survey_video(work, file))
+        return work.result(required_size)
+
+    def _survey_video(self, work: _VideoWork, file: int) -> None:
+        episodes = np.flatnonzero(work.claims.placement.file_of == file)
+        path = work.claims.placement.paths[file]
+        try:
+            table = load_sample_table(path, self._store)
+        except PermissionError as error:
+            work.fail_file(episodes, CorruptMedia(f"'{path}' may not be read: {error}", path=str(path)))
+            return
+        except DataError as error:
+            work.fail_file(episodes, error)
+            return
+        fit = np.asarray([e for e in episodes.tolist() if e not in work.places.problems], np.int64)
+        with self._lock:
+            match_frames(work.claims, file, table, fit, self._tolerance_s, work.places)
+            work.note(file, table, episodes)
+
+    def survey_table(self, columns: ColumnStore, features: Sequence[Feature]) -> TableSurvey:
+        """Match the rows."""
+        placement, count = self._layout.data, len(self._samples.episode)
+        survey = TableSurvey(
+            Places.nowhere(len(self._selected)),
+            [""] * len(placement.paths),
+            [None] * len(placement.paths),
+            np.zeros(count, np.int32),
+        )
+        for feature in features:
+            if feature.is_text:
+                survey.text_codes[feature.name] = np.zeros((count, *feature.shape), np.int32)
+                survey.texts[feature.name] = []
+        self._each_file(np.unique(placement.file_of), lambda file: self._survey_rows(survey, columns, file))
+        return survey
+
+    def _survey_rows(self, survey: TableSurvey, columns: ColumnStore, file: int) -> None:
+        path = self._layout.data.paths[file]
+        episodes = np.flatnonzero(self._layout.data.file_of == file)
+        try:
+            survey.identities[file] = file_identity(path)
+            found = columns.load(path, _nothing)
+            rows = found.rows()
+            keys = RowKeys.of(path, rows)
+        except DataError as error:
+            for episode in episodes.tolist():
+                number = int(self._layout.episode_index[episode])
+                survey.places.fail(episode, retold(error, f"episode {number}", episode=number))
+            return
+        survey.paths[file] = str(found.path)
+        orphans = orphan_rows(keys, self._all, file)
+        with self._lock:
+            place_rows(keys, file, episodes, self._layout, self._tolerance_s, survey.places)
+            survey.orphans.update(orphans)
+            self._note_words(survey, rows, found.texts, episodes)
+
+    def _note_words(self, survey: TableSurvey, rows: NDArray[Any], texts: Any, episodes: NDArray[np.int64]) -> None:
+        """Keep what becomes text: the task and the text columns of each sample."""
+        samples = self._samples.samples_of(episodes)
+        places = survey.places.at(self._samples.episode[samples], self._samples.position[samples])
+        samples, places = samples[places != NOWHERE], places[places != NOWHERE]
+        if "task_index" in (rows.dtype.names or ()):
+            survey.task_of[samples] = rows["task_index"][places]
+            self._refuse_unknown_tasks(survey, samples)
+        for name, codes in survey.text_codes.items():
+            codes[samples] = rows[name][places] + len(survey.texts[name])
+            survey.texts[name].extend(texts[name])
+
+    def _refuse_unknown_tasks(self, survey: TableSurvey, samples: NDArray[np.int64]) -> None:
+        if not self._all.tasks:
+            return
+        unknown = ~np.isin(survey.task_of[samples], list(self._all.tasks))
+        for sample in samples[unknown].tolist():
+            episode = int(self._samples.episode[sample])
+            if episode in survey.places.problems and survey.places.file_of[episode] == NOWHERE:
+                continue
+            number = int(self._layout.episode_index[episode])
+            path = str(self._layout.root / "meta/tasks.parquet")
+            text = f"episode {number} has task {survey.task_of[sample]}, which '{path}' does not list"
+            survey.places.fail(episode, CorruptMedia(text, path=path, episode=number))
+
+    def _each_file(self, files: NDArray[np.int64], do: Callable[[int], None]) -> None:
+        def run(file: int) -> None:
+            do(file)
+            with self._lock:
+                self._on_file()
+
+        with ThreadPoolExecutor(min(SURVEY_THREADS, max(len(files), 1)), "millpond-survey") as pool:
+            for done in [pool.submit(run, file) for file in files.tolist()]:
+                done.result()
+
+
+def select_episodes(layout: Layout, selected: NDArray[np.int64]) -> Layout:
+    """The same metadata for some of the episodes; files keep their numbers."""
+
+    def of(placement: Any) -> Any:
+        arrays = {n: getattr(placement, n)[selected] for n in ("file_of", "from_seconds", "to_seconds")}
+        return replace(placement, **arrays)
+
+    names = ("episode_index", "lengths", "from_index", "to_index")
+    return replace(
+        layout,
+        data=of(layout.data),
+        videos={camera: of(placement) for camera, placement in layout.videos.items()},
+        **{name: getattr(layout, name)[selected] for name in names},
+    )
+
+
+class _VideoWork:
+    """What is gathered about one camera while its files are opened."""
+
+    def __init__(self, camera: str, claims: Claims, all_claims: Claims, samples: Runs) -> None:
+        self.camera = camera
+        self.claims = claims
+        self.all_claims = all_claims
+        self.places = Places.nowhere(len(claims.layout.lengths))
+        self._samples = samples
+        count = len(samples.episode)
+        self._gop = -2 - np.arange(count, dtype=np.int32)  # every one its own GOP
+        self._preroll = np.zeros(count, np.int32)
+        self._num_gops = 0
+        self._tables: dict[int, tuple[Any, ...]] = {}
+        self._identities: list[FileIdentity | None] = [None] * len(claims.placement.paths)
+        self._remarks: list[DataError] = []
+
+    def fail_file(self, episodes: NDArray[np.int64], error: DataError) -> None:
+        """Nothing of a file can be read."""
+        for episode in episodes.tolist():
+            if episode not in self.places.problems:
+                self._fail(episode, error)
+
+    def _fail(self, episode: int, error: DataError) -> None:
+        number = int(self.claims.layout.episode_index[episode])
+        told = retold(error, f"episode {number} of camera {self.camera!r}", episode=number, camera=self.camera)
+        self.places.fail(episode, told)
+
+    def note(self, file: int, table: SampleTable, episodes: NDArray[np.int64]) -> None:
+        """Take from a table what is needed of it, so that the table itself can go."""
+        samples = self._samples.samples_of(episodes)
+        frames = self.places.at(self._samples.episode[samples], self._samples.position[samples])
+        samples, frames = samples[frames != NOWHERE], frames[frames != NOWHERE]
+        if len(samples):
+            gop, preroll = gops_of(table, frames)
+            self._gop[samples] = gop + self._num_gops
+            self._preroll[samples] = preroll
+        self._num_gops += table.num_gops
+        self._identities[file] = table.identity
+        gop_frames = np.diff(table.gop_starts)
+        stream = table.stream.codec_name, table.backend, table.identity.size_bytes, table.num_frames
+        self._tables[file] = (*stream, gop_frames, table.picture_size)
+        remark = unclaimed_frames(self.all_claims, file, table)
+        if remark is not None:
+            self._remarks.append(remark)
+
+    def result(self, required_size: tuple[int, int] | None) -> VideoSurvey:
+        """All files are done; those whose pictures have another size fail."""
+        files = sorted(self._tables)
+        sizes = [self._tables[file][5] for file in files]
+        if required_size is None and sizes:
+            for file, size in zip(files, sizes, strict=True):
+                if size != sizes[0]:
+                    self._fail_size(file, size, sizes[0])
+        facts = VideoFacts(
+            codecs=tuple(sorted({self._tables[file][0] for file in files})),
+            backends=tuple(sorted({self._tables[file][1] for file in files})),
+            num_files=len(files),
+            size_bytes=sum(self._tables[file][2] for file in files),
+            num_frames=sum(self._tables[file][3] for file in files),
+            gop_frames=np.concatenate([np.zeros(0, np.int64), *(self._tables[file][4] for file in files)]),
+            picture_size=sizes[0] if sizes else (0, 0),
+        )
+        return VideoSurvey(self.places, self._identities, self._gop, self._preroll, facts, self._remarks)
+
+    def _fail_size(self, file: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
+        path = str(self.claims.placement.paths[file])
+        text = (
+            f"'{path}' has pictures of {size[0]} x {size[1]}, other files of {expected[0]} x {expected[1]}; give "
+            "image_size= to make all pictures one size"
+        )
+        error = CorruptMedia(text, path=path, picture_size=size, expected_size=expected)
+        for episode in np.flatnonzero(self.claims.placement.file_of == file).tolist():
+            self._fail(episode, error)
+
+
+def survey_images(table: TableSurvey, num_samples: int) -> VideoSurvey:
+    """A camera of PNGs in the data parquets: every picture is a GOP of its own."""
+    facts = VideoFacts(("image",), ("image",), len(table.paths), 0, num_samples, (0, 0), np.ones(num_samples, np.int64))
+    gop = np.arange(num_samples, dtype=np.int32)
+    return VideoSurvey(table.places, table.identities, gop, np.ones(num_samples, np.int32), facts, [])
+
+
+def missing_totals(layout: Layout) -> list[DataError]:
+    """Where info.json counts other than meta/episodes."""
+    path = str(layout.root / "meta/info.json")
+    counted = {"total_episodes": len(layout.lengths), "total_frames": int(layout.lengths.sum())}
+    return [
+        CorruptMedia(f"'{path}' says {name} is {value}, meta/episodes makes it {counted[name]}", path=path)
+        for name, value in layout.totals.items()
+        if value != counted[name]
+    ]
+
+
+def require_files(layout: Layout) -> None:
+    """Raise where not a single data parquet is there: then it is the wrong folder, or only its metadata was fetched."""
+    if not any(path.exists() for path in layout.data.paths):
+        path = str(layout.data.paths[0])
+        raise ObjectMissing(f"none of the data files of '{layout.root}' is there, the first is '{path}'", path=path)
+
+
+def _nothing() -> None:
+    pass
