@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import FakeDataset, identity_of
-from test_loader_inline import checked, make_loader, take
 
+from fakes import FakeDataset, identity_of
 from millpond import errors
+from test_loader_inline import checked, flat, make_loader, take
 
 HERE = Path(__file__).parent
 
@@ -67,7 +67,7 @@ def test_such_a_sample_is_skipped_with_its_segment_when_asked(tmp_path: Path) ->
     with make_loader(
         dataset, num_workers=2, memory="300MiB", on_error="skip", quarantine=tmp_path / "q.jsonl"
     ) as loader:
-        samples = sum(take(loader), [])
+        samples = flat(take(loader))
         books = loader.statistics().books
         assert books is not None
         assert 0 < books.skipped <= 40
@@ -82,7 +82,7 @@ def test_breaking_off_again_and_again_loses_no_slot() -> None:
                 if number == 3:
                     break
             del _batch
-        assert sorted(sum(take(loader), [])) == list(range(400))
+        assert sorted(flat(take(loader))) == list(range(400))
         assert loader.statistics().heap_copies == 0
 
 

@@ -16,7 +16,8 @@ from millpond._plan.segments import cut_segments
 
 def make_plan(total: int = 2994, gop: int = 2, target: int = 16, **changes: Any) -> EpochPlan:
     cuts = np.append(np.arange(0, total, gop), total)
-    options = dict(batch_size=32, horizon_batches=24, shuffle=True, seed=0, epoch=0, drop_last=False) | changes
+    options: dict[str, Any] = {"batch_size": 32, "horizon_batches": 24, "shuffle": True, "seed": 0, "epoch": 0}
+    options |= {"drop_last": False} | changes
     return plan_epoch(cut_segments(cuts, target_samples=target, split=False), np.arange(total) // 100, **options)
 
 
@@ -24,9 +25,7 @@ def make_plan(total: int = 2994, gop: int = 2, target: int = 16, **changes: Any)
 def test_every_sample_stands_in_one_row_of_one_batch(
     total: int, gop: int, batch_size: int, horizon: int, shuffle: bool, drop_last: bool
 ) -> None:
-    plan = make_plan(
-        total, gop, batch_size=batch_size, horizon_batches=horizon, shuffle=shuffle, drop_last=drop_last
-    )
+    plan = make_plan(total, gop, batch_size=batch_size, horizon_batches=horizon, shuffle=shuffle, drop_last=drop_last)
     assert len(set(plan.samples.tolist())) == len(plan.samples) == total - plan.num_dropped
     assert plan.num_dropped == (total % batch_size if drop_last else 0)
     sizes = plan.batch_sizes

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from millpond._plan.epoch import blocks_needed, open_batches_needed
 from millpond._plan.memory import (
     MIB,
     Demand,
@@ -17,7 +18,6 @@ from millpond._plan.memory import (
     plan_within,
     smallest_memory,
 )
-from millpond._plan.epoch import blocks_needed, open_batches_needed
 from millpond._plan.segments import cut_segments
 from millpond._values import parse_bytes
 

@@ -63,8 +63,13 @@ def run(pond: Pond, rng: random.Random, failing: Failing = lambda task: {}) -> l
 
 
 @given(
-    st.integers(1, 200), st.integers(1, 40), st.integers(1, 12), st.booleans(), st.sampled_from(["direct", "gathered"]),
-    st.booleans(), st.randoms(use_true_random=False),
+    st.integers(1, 200),
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.booleans(),
+    st.sampled_from(["direct", "gathered"]),
+    st.booleans(),
+    st.randoms(use_true_random=False),
 )
 def test_all_is_delivered_in_order_with_the_slots_that_the_plan_needs(
     total: int, gop: int, horizon: int, shuffle: bool, layout: Layout, outlet: bool, rng: random.Random

@@ -54,7 +54,8 @@ class StreamParameters:
 class Field:
     """One array of a sample: its name, its shape as it is stored, without the batch dimension, its dtype.
 
-    `frames` is True for pixels: `shape` is (..., H, W, C), and they are delivered (..., C, H, W), channels-last in memory.
+    `frames` is True for pixels: `shape` is (..., H, W, C), and they are delivered (..., C, H, W), channels-last in
+    memory.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Leases: a slot lent to the user for as long as any array or tensor of it lives.
 
-Each field of a batch is one `LeasedArray`, an object that is no ndarray. `np.asarray` of it makes an array whose base is
-that object; every view, slice and tensor made from that array keeps the object alive, since numpy collapses chains of
+Each field of a batch is one `LeasedArray`, an object that is no ndarray. `np.asarray` of it makes an array whose base
+is that object; every view, slice and tensor made from that array keeps the object alive, since numpy collapses chains
+of
 bases only down to the first non-ndarray. A finalizer on an array or a tensor would fire while views of it live on.
 
 The lease ends when its last field is collected, in the process that took it: a forked child that collects its copy must
@@ -35,9 +36,7 @@ class Lease:
         self._drops = itertools.count(1)  # one C call a drop: threads that drop at once get different numbers
         self._pid = os.getpid()
 
-    def lend(
-        self, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> NDArray[Any]:
+    def lend(self, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """An array over `address`, C-contiguous, whose last view ends this lease's hold on that field.
 
         Args:
@@ -59,9 +58,7 @@ class LeasedArray:
 
     __slots__ = ("__array_interface__", "_keep", "_lease")
 
-    def __init__(
-        self, lease: Lease, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, lease: Lease, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._lease = lease
         self._keep = keep
         self.__array_interface__ = {

@@ -103,7 +103,7 @@ def available_bytes() -> int:
 
 
 def _open_posix() -> int:
-    import _posixshmem  # multiprocessing.shared_memory stands on it, but starts a process to track names
+    import _posixshmem  # type: ignore[import-not-found] # multiprocessing.shared_memory stands on it, but starts a process to track names
 
     name = f"/millpond-{secrets.token_hex(8)}"
     descriptor: int = _posixshmem.shm_open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, mode=0o600)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -53,7 +53,7 @@ def bench(
     plan = loader.memory_plan()
     ratios = [epoch.samples_per_second / one.samples_per_second for epoch, one in zip(epochs, slices, strict=True)]
     mixings = [epoch.mixing for epoch in epochs if epoch.mixing is not None]
-    measured = {
+    measured: dict[str, Any] = {
         "dataset": dataset.name,
         "image_size": size,
         "batch_size": batch_size,
@@ -96,7 +96,7 @@ def bench(
         _print_table(measured)
 
 
-def _print_table(measured: dict[str, object]) -> None:
+def _print_table(measured: dict[str, Any]) -> None:
     table = Table(title=f"{measured['dataset']}, {measured['num_workers']} workers", show_header=False)
     for name, value in measured.items():
         if name not in ("dataset", "ratios", "num_workers"):

@@ -54,7 +54,9 @@ def _cameras_table(dataset: LeRobotDataset) -> Table:
 
 
 def _trade_table(plans: list[MemoryPlan], chosen: MemoryPlan) -> Table:
-    table = Table(title=f"the trade at {chosen.memory_bytes >> 20} MiB; Loader(mixing=...) chooses", title_justify="left")
+    table = Table(
+        title=f"the trade at {chosen.memory_bytes >> 20} MiB; Loader(mixing=...) chooses", title_justify="left"
+    )
     columns = ("segment", "GOPs", "layout", "horizon", "arena MiB", "mixing", "decodes/frame", "first batch after", "")
     for name in columns:
         table.add_column(name, justify="right")

@@ -86,7 +86,8 @@ class Outbox:
                     rows[target] = rows[row]
                 target += 1
             rows[target:] = 0
-        return ready.samples[good]
+        kept: NDArray[np.int64] = ready.samples[good]
+        return kept
 
     def hand_over(self, slot: int, rows: int) -> dict[str, Any]:
         """The first `rows` rows of a slot; the slot is given back when the last array of it is gone."""
@@ -134,10 +135,13 @@ class Outbox:
         self.heap_copies += 1
         number = self.heap_copies
         self._copies[number] = wanted
-        lease = Lease(lambda: self._copies.pop(number))
+        lease = Lease(lambda: self._forget_copy(number))
         batch = {name: self._copied_field(lease, slot, rows, field) for name, field in self._fields.items()}
         self._release(slot)
         return batch
+
+    def _forget_copy(self, number: int) -> None:
+        del self._copies[number]
 
     def _copied_field(self, lease: Lease, slot: int, rows: int, field: Field) -> Any:
         """A copy on the heap, lent like a slot, so that it is known when it goes."""

@@ -177,8 +177,8 @@ def _no_progress() -> None:
 class WorkerDriver(_Driving):
     """Feeds a supervisor from a thread, so that workers stay busy while the training loop computes.
 
-    The thread owns pond and supervisor. Commands reach it through a deque and the supervisor's wake-up; ready batches, or
-    the error that stopped the epoch, leave through a queue.
+    The thread owns pond and supervisor. Commands reach it through a deque and the supervisor's wake-up; ready batches,
+    or the error that stopped the epoch, leave through a queue.
     """
 
     def __init__(

@@ -6,31 +6,22 @@ import hashlib
 import importlib.util
 import math
 import os
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-
 from millpond._datasets.base import Dataset
-from millpond._loader.batches import Outbox
-from millpond._loader.demand import block_layout, demand_of, probe_transform
-from millpond._loader.driver import Driver, InlineDriver, Slots, WorkerDriver
+from millpond._loader.demand import demand_of, probe_transform
+from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.quarantine import Quarantine
-from millpond._loader.work import Transform, Work
-from millpond._arena.layout import SlotLayout, SlotPool
-from millpond._arena.memory import ArenaMemory
+from millpond._loader.running import Running, Wishes, open_running
+from millpond._loader.work import Transform
 from millpond._plan.books import Books
-from millpond._plan.epoch import EpochPlan
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
-from millpond._plan.pond import ReadyBatch
-from millpond._plan.segments import cut_segments
-from millpond._values import Field, parse_bytes
-from millpond._workers.supervisor import Supervisor
+from millpond._values import parse_bytes
 from millpond.errors import ClosedError, UsageError
-from millpond.settings import Settings
 
 STATE_VERSION = 1
 
@@ -132,13 +123,13 @@ class Loader:
         self._drop_last = drop_last
         self._seed = seed
         self._num_workers = available_cores() if num_workers is None else num_workers
-        self._on_error = on_error
-        self._timeout_seconds = timeout
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
-        self._quarantine = Quarantine(Path(quarantine))
+        self._policy = Policy(on_error, Quarantine(Path(quarantine)), timeout, decorates=transform is None)
         self._transform = transform
-        self._stored_fields = {field.name: field for field in dataset.fields}
-        self._fields = probe_transform(dataset, transform) if transform is not None else self._stored_fields
+        if transform is None:
+            self._fields = {field.name: field for field in dataset.fields}
+        else:
+            self._fields = probe_transform(dataset, transform)
         self._demand = demand_of(
             dataset,
             batch_size=batch_size,
@@ -152,14 +143,12 @@ class Loader:
         self._plan = self._choose_plan(parse_bytes(memory), mixing)
         self._pid = os.getpid()
         self._closed = False
-        self._running: _Running | None = None
-        self._active: weakref.ref[EpochIterator] | None = None
+        self._running: Running | None = None
+        self._last_iterator: weakref.ref[EpochIterator] | None = None
         self._next = (0, 0)  # epoch and batch with which the next iterator begins
-        self._position = (0, 0)  # epoch and batch of which state_dict tells
+        self._progress = Progress()
         self._resumed_books: Books | None = None
         self._books: Books | None = None
-        self._totals = {"epochs": 0, "batches": 0, "samples": 0}
-        self._wait_seconds = 0.0
 
     def _choose_plan(self, memory_bytes: int, mixing: float | None) -> MemoryPlan:
         plans = list(candidates(self._demand, memory_bytes, splits=mixing is not None))
@@ -168,16 +157,17 @@ class Loader:
         if not plans:
             smallest = smallest_memory(self._demand)
             raise ValueError(
-                f"memory={memory_bytes} bytes ({memory_bytes >> 20} MiB) cannot hold {self.batch_size} samples a batch of "
-                f"{self._demand.sample_bytes} bytes with {self._num_workers} workers; the smallest that can is "
-                f'"{smallest >> 20}MiB". A smaller image_size=, batch_size= or num_workers= needs less'
+                f"memory={memory_bytes} bytes ({memory_bytes >> 20} MiB) cannot hold batches of {self.batch_size} "
+                f"samples of {self._demand.sample_bytes} bytes with {self._num_workers} workers; the smallest that can "
+                f'is "{smallest >> 20}MiB". A smaller image_size=, batch_size= or num_workers= needs less'
             )
         chosen = choose(plans, mixing=mixing)
         if chosen is None:
             best = max(plans, key=lambda plan: plan.mixing)
             raise ValueError(
                 f"mixing={mixing} cannot be reached within memory={memory_bytes >> 20} MiB: the best is "
-                f"{best.mixing:.2f}, with {best.decodes_per_frame:.1f} decodes per frame; raise memory= or lower mixing="
+                f"{best.mixing:.2f}, with {best.decodes_per_frame:.1f} decodes per frame; raise memory= or "
+                "lower mixing="
             )
         return chosen
 
@@ -206,31 +196,55 @@ class Loader:
         A resumed epoch goes on at the batch where it was saved.
         """
         self._check_usable()
-        active = self._active and self._active()
-        if active is not None and not active.is_over:
+        if self._live_iterator() is not None:
             raise UsageError(
-                "this loader is being iterated already; finish that iterator or close() it first, or make a second Loader"
+                "this loader is being iterated already; finish that iterator or close() it first, "
+                "or make a second Loader"
             )
-        running = self._running or self._open()
+        if self._running is None:
+            self._running = open_running(self, self._wishes())
         epoch, first_batch = self._next
-        plan = plan_within(self._demand, self._plan, running.segments, epoch)
+        plan = plan_within(self._demand, self._plan, self._running.segments, epoch)
         books = self._resumed_books or Books(planned=len(self.dataset), dropped=plan.num_dropped)
-        if first_batch:
-            plan = plan.resumed_at(first_batch)
         self._books, self._resumed_books = books, None
-        self._next, self._position = (epoch + 1, 0), self._next
-        iterator = EpochIterator(self, running, plan, books, epoch)
-        self._active = weakref.ref(iterator)
+        self._next, self._progress.position = (epoch + 1, 0), self._next
+        iterator = EpochIterator(
+            self.dataset,
+            self._running.driver,
+            self._running.outbox,
+            plan.resumed_at(first_batch) if first_batch else plan,
+            books,
+            epoch,
+            self._policy,
+            self._progress,
+        )
+        self._last_iterator = weakref.ref(iterator)
         return iterator
+
+    def _live_iterator(self) -> EpochIterator | None:
+        iterator = self._last_iterator() if self._last_iterator is not None else None
+        return None if iterator is None or iterator.is_over else iterator
+
+    def _wishes(self) -> Wishes:
+        return Wishes(
+            dataset=self.dataset,
+            plan=self._plan,
+            batch_size=self.batch_size,
+            num_workers=self._num_workers,
+            transform=self._transform,
+            delivered_fields=self._fields,
+            timeout_seconds=self._policy.timeout_seconds,
+            as_tensors=self._as_tensors,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the next epoch's number."""
-        self._next = self._position = (epoch, 0)
+        self._next = self._progress.position = (epoch, 0)
         self._resumed_books = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, after the batch that was taken last: small, plain, JSON."""
-        epoch, batch = self._position
+        epoch, batch = self._progress.position
         books = self._resumed_books or self._books
         return {
             "version": STATE_VERSION,
@@ -248,8 +262,7 @@ class Loader:
             ValueError: The state is of another dataset, batch size, seed or memory plan.
         """
         self._check_usable()
-        active = self._active and self._active()
-        if active is not None and not active.is_over:
+        if self._live_iterator() is not None:
             raise UsageError("load_state_dict while the loader is being iterated; close() the iterator first")
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
@@ -257,10 +270,10 @@ class Loader:
             raise ValueError("this state belongs to another dataset, batch_size, seed, shuffle or drop_last")
         if state["order"] != self._order_parameters():
             raise ValueError(
-                f"this state was saved with {state['order']}, and memory= and mixing= now give {self._order_parameters()}; "
-                "use those that it was saved with"
+                f"this state was saved with {state['order']}, and memory= and mixing= now give "
+                f"{self._order_parameters()}; use those that it was saved with"
             )
-        self._next = self._position = (state["epoch"], state["batch"])
+        self._next = self._progress.position = (state["epoch"], state["batch"])
         self._resumed_books = Books(**state["books"]) if state["books"] else None
 
     def _order_parameters(self) -> dict[str, Any]:
@@ -287,8 +300,10 @@ class Loader:
         running = self._running
         workers = running.supervisor.statistics() if running and running.supervisor else None
         return LoaderStatistics(
-            **self._totals,
-            wait_seconds=self._wait_seconds,
+            epochs=self._progress.epochs,
+            batches=self._progress.batches,
+            samples=self._progress.samples,
+            wait_seconds=self._progress.wait_seconds,
             open_slots=self.open_slots,
             held_batches=running.outbox.held_batches if running else 0,
             heap_copies=running.outbox.heap_copies if running else 0,
@@ -303,11 +318,11 @@ class Loader:
         if self._closed or os.getpid() != self._pid:
             return
         self._closed = True
-        active = self._active and self._active()
-        if active is not None:
-            active.close()
+        iterator = self._live_iterator()
+        if iterator is not None:
+            iterator.close()
         if self._running is not None:
-            self._running.finalizer()
+            self._running.close()
             self._running = None
         self.dataset.close()
 
@@ -319,181 +334,7 @@ class Loader:
         if self._closed:
             raise ClosedError("this loader is closed")
 
-    def _open(self) -> _Running:
-        """Make arena, workers and driver."""
-        self._running = _Running.open(self)
-        return self._running
-
 
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Running:
-    """What a loader has only while it runs: arena, driver, outbox. Closed once, by `finalizer`."""
-
-    def __init__(self, arena: ArenaMemory, driver: Driver, outbox: Outbox, supervisor: Supervisor | None) -> None:
-        self.arena = arena
-        self.driver = driver
-        self.outbox = outbox
-        self.supervisor = supervisor
-        self.segments: Any = None
-        self.finalizer: Callable[[], object] = lambda: None
-
-    @classmethod
-    def open(cls, loader: Loader) -> _Running:
-        plan, dataset = loader._plan, loader.dataset
-        segments = cut_segments(dataset.cuts(), target_samples=plan.segment_samples, split=plan.splits_gops)
-        gathered = plan.layout == "gathered"
-        stored = tuple(loader._stored_fields.values())
-        rows = [(field, loader.batch_size) for field in stored]
-        pond_layout = block_layout(dataset, segments) if gathered else SlotLayout.of(rows)
-        pond = SlotPool(pond_layout, 0, plan.pond_slots)
-        outlet = None
-        if plan.outlet_slots:
-            leaving = SlotLayout.of([(field, loader.batch_size) for field in loader._fields.values()])
-            outlet = SlotPool(leaving, pond.size_bytes, plan.outlet_slots)
-        arena = ArenaMemory.create(
-            pond.size_bytes + (outlet.size_bytes if outlet else 0), posix=Settings().posix_shared_memory
-        )
-        work = Work(
-            dataset.reader(),
-            stored,
-            pond,
-            outlet,
-            gathered=gathered,
-            transform=loader._transform,
-            arena_bytes=arena.size_bytes,
-        )
-        slots = Slots(plan.pond_slots, plan.outlet_slots)
-        supervisor = None
-        try:
-            driver: Driver
-            if loader._num_workers == 0:
-                work.use(arena)
-                driver = InlineDriver(work, slots, dataset.parts, plan.layout, dataset.learn)
-            else:
-                supervisor = _start_workers(work, arena, loader)
-                driver = WorkerDriver(supervisor, slots, dataset.parts, plan.layout, dataset.learn)
-        except BaseException:
-            arena.close()
-            raise
-        outbox = Outbox(
-            arena,
-            outlet or pond,
-            loader._fields,
-            held_batches=plan.held_batches,
-            heap_bytes=plan.heap_bytes,
-            release=driver.release,
-            as_tensors=loader._as_tensors,
-        )
-        running = cls(arena, driver, outbox, supervisor)
-        running.segments = segments
-        # Also when the loader is collected without a close, and when the interpreter ends.
-        running.finalizer = weakref.finalize(loader, _close_running, driver, arena, os.getpid())
-        return running
-
-
-def _close_running(driver: Driver, arena: ArenaMemory, pid: int) -> None:
-    if os.getpid() == pid:
-        driver.close()
-        arena.close()
-
-
-def _start_workers(work: Work, arena: ArenaMemory, loader: Loader) -> Supervisor:
-    import cloudpickle
-
-    return Supervisor(
-        cloudpickle.dumps(work),
-        num_workers=loader._num_workers,
-        descriptors=[arena.descriptor],
-        preload=("millpond._loader.work", *loader.dataset.reader_modules),
-        task_timeout_seconds=loader._timeout_seconds,
-    )
-
-
-class EpochIterator(Iterator[dict[str, Any]]):
-    """One epoch of a loader."""
-
-    def __init__(self, loader: Loader, running: _Running, plan: EpochPlan, books: Books, epoch: int) -> None:
-        self._loader = loader
-        self._running = running
-        self._books = books
-        self._number = epoch
-        self._next_batch = plan.first_batch
-        self._num_batches = plan.num_batches
-        self.is_over = False
-        running.driver.start(plan)
-
-    def __next__(self) -> dict[str, Any]:
-        if not self.is_over:
-            self._loader._check_usable()
-        while not self.is_over:
-            if self._next_batch == self._num_batches:
-                self._finish()
-                break
-            batch = self._take()
-            if batch is not None:
-                return batch
-        raise StopIteration
-
-    def _take(self) -> dict[str, Any] | None:
-        loader = self._loader
-        began = time.perf_counter()
-        try:
-            ready = self._running.driver.next_ready(loader._timeout_seconds)
-        except BaseException:
-            self.close()
-            raise
-        loader._wait_seconds += time.perf_counter() - began
-        if ready.failures:
-            self._account_failures(ready)
-        samples = self._running.outbox.close_up(ready)
-        self._next_batch += 1
-        loader._position = (self._number, self._next_batch)
-        if len(samples) == 0:
-            self._running.driver.release(ready.slot)
-            return None
-        self._books.delivered += len(samples)
-        batch = self._running.outbox.hand_over(ready.slot, len(samples))
-        if loader._transform is None:
-            loader.dataset.decorate(batch, samples)
-        loader._totals["batches"] += 1
-        loader._totals["samples"] += len(samples)
-        return batch
-
-    def _account_failures(self, ready: ReadyBatch) -> None:
-        loader = self._loader
-        if loader._on_error == "raise":
-            self._books.failed += len(ready.failures)
-            row = min(ready.failures)
-            error, facts = ready.failures[row], loader.dataset.describe(int(ready.samples[row]))
-            self._running.driver.release(ready.slot)
-            self.close()
-            error.add_note(f"sample {int(ready.samples[row])} of epoch {self._number}: {facts}")
-            raise error
-        for row in sorted(ready.failures):
-            sample = int(ready.samples[row])
-            description = loader.dataset.describe(sample)
-            loader._quarantine.add(
-                epoch=self._number, sample=sample, description=description, error=ready.failures[row]
-            )
-        self._books.skipped += len(ready.failures)
-
-    def _finish(self) -> None:
-        self.is_over = True
-        loader = self._loader
-        loader._position = (self._number + 1, 0)
-        loader._totals["epochs"] += 1
-        self._books.check()
-
-    def close(self) -> None:
-        """End the epoch early; the next one that begins is the following."""
-        if self.is_over or os.getpid() != self._loader._pid:
-            return
-        self.is_over = True
-        self._running.driver.cancel()
-
-    def __del__(self) -> None:
-        self.close()

@@ -159,7 +159,8 @@ class Work:
         np.take(frames, window, axis=0, out=target.reshape(len(window), *frames.shape[1:]), mode="clip")
 
     def _transform_row(self, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
-        assert self._transform is not None and self._outlet is not None
+        assert self._transform is not None
+        assert self._outlet is not None
         given = self._transform({name: self.sample(slot, row, name) for name in self._fields})
         expected = self._outlet.layout.placements
         check_transformed(given, expected.keys())

@@ -25,8 +25,8 @@ GOOD_MIXING = 0.95
 
 ARENA_SHARE = 0.8
 RESERVE_BYTES = 128 * MIB
-"""The arena takes at most `ARENA_SHARE` of what the budget has above `RESERVE_BYTES`. Both are fixed, so that the order of
-an epoch does not depend on `num_workers`: processes that do not fit beside that arena are refused instead."""
+"""The arena takes at most `ARENA_SHARE` of what the budget has above `RESERVE_BYTES`. Both are fixed, so that the
+order of an epoch does not depend on `num_workers`: processes that do not fit beside that arena are refused instead."""
 
 ZYGOTE_BYTES = 32 * MIB
 WORKER_BYTES = 32 * MIB
@@ -35,7 +35,7 @@ TRAINER_BYTES = 16 * MIB
 bytes and its reformatter at 640x480; training process 8 MiB of tables, threads and messages (see bench/epoch.py)."""
 
 TASK_COST_FRAMES = 0.5
-"""A task's own cost (message, context, first faults), in frames decoded at 640x480: 0.3 to 0.6 ms against 0.6 to 1.2."""
+"""A task's own cost (message, context, first faults), in frames of 640x480: 0.3 to 0.6 ms, a frame 0.6 to 1.2."""
 
 COPY_COST_FRAMES = 0.05
 """One more copy of a frame, in frames decoded."""
@@ -193,7 +193,7 @@ def candidates(demand: Demand, memory_bytes: int, *, splits: bool) -> Iterator[M
 def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | None:
     """The cheapest plan that mixes well enough; None where there is none.
 
-    Among plans within 2 % of the cheapest the one with the shortest segments wins: it mixes neighbouring batches better.
+    Among plans within 2 % of the cheapest the one with the shortest segments wins: it mixes neighbours better.
 
     Args:
         plans: From `candidates`.

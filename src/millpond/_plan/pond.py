@@ -204,9 +204,7 @@ class Pond:
             return None
         opened = self._open
         assert opened is not None
-        task = SegmentTask(
-            self._new_id(), self._next_part, opened.samples, opened.slots, opened.rows, opened.segment
-        )
+        task = SegmentTask(self._new_id(), self._next_part, opened.samples, opened.slots, opened.rows, opened.segment)
         self._tasks[task.task_id] = task
         self._next_part += 1
         if self._next_part == self._num_parts:

@@ -1,0 +1,173 @@
+"""One epoch as the training loop sees it: batches in order, failures by policy, books that balance."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from millpond._datasets.base import Dataset
+from millpond._loader.batches import Outbox
+from millpond._loader.driver import Driver
+from millpond._loader.quarantine import Quarantine
+from millpond._plan.books import Books
+from millpond._plan.epoch import EpochPlan
+from millpond._plan.pond import ReadyBatch
+from millpond.errors import ClosedError, UsageError
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a loader has done since it was made, and where it stands; written by its iterators.
+
+    Attributes:
+        epochs: Epochs that were run to their end.
+        batches: Batches delivered.
+        samples: Samples delivered.
+        wait_seconds: How long the consumer waited for batches.
+        position: (epoch, batch) that comes next.
+    """
+
+    epochs: int = 0
+    batches: int = 0
+    samples: int = 0
+    wait_seconds: float = 0.0
+    position: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How an epoch treats what goes wrong.
+
+    Attributes:
+        on_error: "raise" or "skip".
+        quarantine: Where skipped samples are written down.
+        timeout_seconds: For a batch; None: no limit.
+        decorates: Whether the dataset adds what is no array (not after a transform, which made its own batch).
+    """
+
+    on_error: Literal["raise", "skip"]
+    quarantine: Quarantine
+    timeout_seconds: float | None
+    decorates: bool
+
+
+class EpochIterator(Iterator[dict[str, Any]]):
+    """One epoch of a loader; made by `iter(loader)`.
+
+    Args:
+        dataset: What is read.
+        driver: Moves the epoch forward.
+        outbox: Hands batches over.
+        plan: The order.
+        books: Counted on.
+        epoch: The epoch's number.
+        policy: For failures.
+        progress: Written to.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        driver: Driver,
+        outbox: Outbox,
+        plan: EpochPlan,
+        books: Books,
+        epoch: int,
+        policy: Policy,
+        progress: Progress,
+    ) -> None:
+        self._dataset = dataset
+        self._driver = driver
+        self._outbox = outbox
+        self._books = books
+        self._epoch = epoch
+        self._policy = policy
+        self._progress = progress
+        self._next_batch = plan.first_batch
+        self._num_batches = plan.num_batches
+        self._pid = os.getpid()
+        self._is_closed = False
+        self.is_over = False
+        driver.start(plan)
+
+    def __next__(self) -> dict[str, Any]:
+        if os.getpid() != self._pid:
+            raise UsageError(
+                f"this iterator belongs to process {self._pid}; a forked child ({os.getpid()}) must make its own loader"
+            )
+        if self._is_closed:
+            raise ClosedError("this epoch was closed, by its loader, its iterator or an error")
+        while self._next_batch < self._num_batches:
+            batch = self._take()
+            if batch is not None:
+                return batch
+        self._finish()
+        raise StopIteration
+
+    def _take(self) -> dict[str, Any] | None:
+        """The next batch; None where every row of it was bad."""
+        began = time.perf_counter()
+        try:
+            ready = self._driver.next_ready(self._policy.timeout_seconds)
+        except BaseException:
+            self.close()
+            raise
+        self._progress.wait_seconds += time.perf_counter() - began
+        if ready.failures:
+            self._account_failures(ready)
+        samples = self._outbox.close_up(ready)
+        self._next_batch += 1
+        self._progress.position = (self._epoch, self._next_batch)
+        if len(samples) == 0:
+            self._driver.release(ready.slot)
+            return None
+        self._books.delivered += len(samples)
+        self._progress.batches += 1
+        self._progress.samples += len(samples)
+        batch = self._outbox.hand_over(ready.slot, len(samples))
+        if self._policy.decorates:
+            self._dataset.decorate(batch, samples)
+        return batch
+
+    def _account_failures(self, ready: ReadyBatch) -> None:
+        if self._policy.on_error == "raise":
+            self._stop_at(ready)
+        for row in sorted(ready.failures):
+            sample = int(ready.samples[row])
+            self._policy.quarantine.add(
+                epoch=self._epoch,
+                sample=sample,
+                description=self._dataset.describe(sample),
+                error=ready.failures[row],
+            )
+        self._books.skipped += len(ready.failures)
+
+    def _stop_at(self, ready: ReadyBatch) -> None:
+        self._books.failed += len(ready.failures)
+        row = min(ready.failures)
+        sample = int(ready.samples[row])
+        self._driver.release(ready.slot)
+        self.close()
+        error = ready.failures[row]
+        error.add_note(f"sample {sample} of epoch {self._epoch}: {self._dataset.describe(sample)}")
+        raise error
+
+    def _finish(self) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._progress.epochs += 1
+            self._progress.position = (self._epoch + 1, 0)
+            self._books.check()
+
+    def close(self) -> None:
+        """End the epoch early; the next one that begins is the following. Idempotent."""
+        if not self.is_over and os.getpid() == self._pid:
+            self.is_over = self._is_closed = True
+            self._driver.cancel()
+
+    def __del__(self) -> None:
+        if hasattr(self, "is_over"):
+            self.close()

@@ -1,0 +1,139 @@
+"""What a loader has only while it runs: arena, workers, driver, outbox; made for the first epoch, closed once."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cloudpickle
+
+from millpond._arena.layout import SlotLayout, SlotPool
+from millpond._arena.memory import ArenaMemory
+from millpond._datasets.base import Dataset
+from millpond._loader.batches import Outbox
+from millpond._loader.demand import block_layout
+from millpond._loader.driver import Driver, InlineDriver, Slots, WorkerDriver
+from millpond._loader.work import Transform, Work
+from millpond._plan.memory import MemoryPlan
+from millpond._plan.segments import Segments, cut_segments
+from millpond._values import Field
+from millpond._workers.supervisor import Supervisor
+from millpond.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What the user asked for, as far as running it needs.
+
+    Attributes:
+        dataset: What is read.
+        plan: The memory plan that was chosen.
+        batch_size: Rows of a batch.
+        num_workers: 0: in this process.
+        transform: Applied to each sample, or None.
+        delivered_fields: Arrays of a batch, by name, as they leave.
+        timeout_seconds: For a task; None: no limit.
+        as_tensors: Whether torch tensors are made.
+    """
+
+    dataset: Dataset
+    plan: MemoryPlan
+    batch_size: int
+    num_workers: int
+    transform: Transform | None
+    delivered_fields: dict[str, Field]
+    timeout_seconds: float | None
+    as_tensors: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The open resources of a loader.
+
+    Attributes:
+        segments: What tasks decode.
+        driver: Moves epochs forward.
+        outbox: Hands batches over.
+        supervisor: Of the workers; None where there are none.
+        close: Ends all of it; idempotent, also called when the loader is collected or the interpreter ends.
+    """
+
+    segments: Segments
+    driver: Driver
+    outbox: Outbox
+    supervisor: Supervisor | None
+    close: Callable[[], object]
+
+
+def open_running(owner: object, wishes: Wishes) -> Running:
+    """Make arena, workers and driver, to be closed no later than `owner` is collected."""
+    plan, dataset = wishes.plan, wishes.dataset
+    segments = cut_segments(dataset.cuts(), target_samples=plan.segment_samples, split=plan.splits_gops)
+    pond, outlet = _pools(wishes, segments)
+    arena = ArenaMemory.create(
+        pond.size_bytes + (outlet.size_bytes if outlet else 0), posix=Settings().posix_shared_memory
+    )
+    try:
+        driver, supervisor = _driver(wishes, arena, pond, outlet)
+    except BaseException:
+        arena.close()
+        raise
+    outbox = Outbox(
+        arena,
+        outlet or pond,
+        wishes.delivered_fields,
+        held_batches=plan.held_batches,
+        heap_bytes=plan.heap_bytes,
+        release=driver.release,
+        as_tensors=wishes.as_tensors,
+    )
+    close = weakref.finalize(owner, _close, driver, arena, os.getpid())
+    return Running(segments, driver, outbox, supervisor, close)
+
+
+def _pools(wishes: Wishes, segments: Segments) -> tuple[SlotPool, SlotPool | None]:
+    plan, rows = wishes.plan, wishes.batch_size
+    if plan.layout == "gathered":
+        layout = block_layout(wishes.dataset, segments)
+    else:
+        layout = SlotLayout.of([(field, rows) for field in wishes.dataset.fields])
+    pond = SlotPool(layout, 0, plan.pond_slots)
+    if not plan.outlet_slots:
+        return pond, None
+    leaving = SlotLayout.of([(field, rows) for field in wishes.delivered_fields.values()])
+    return pond, SlotPool(leaving, pond.size_bytes, plan.outlet_slots)
+
+
+def _driver(
+    wishes: Wishes, arena: ArenaMemory, pond: SlotPool, outlet: SlotPool | None
+) -> tuple[Driver, Supervisor | None]:
+    plan, dataset = wishes.plan, wishes.dataset
+    work = Work(
+        dataset.reader(),
+        dataset.fields,
+        pond,
+        outlet,
+        gathered=plan.layout == "gathered",
+        transform=wishes.transform,
+        arena_bytes=arena.size_bytes,
+    )
+    slots = Slots(plan.pond_slots, plan.outlet_slots)
+    if wishes.num_workers == 0:
+        work.use(arena)
+        return InlineDriver(work, slots, dataset.parts, plan.layout, dataset.learn), None
+    supervisor = Supervisor(
+        cloudpickle.dumps(work),
+        num_workers=wishes.num_workers,
+        descriptors=[arena.descriptor],
+        preload=("millpond._loader.work", *dataset.reader_modules),
+        task_timeout_seconds=float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds,
+    )
+    return WorkerDriver(supervisor, slots, dataset.parts, plan.layout, dataset.learn), supervisor
+
+
+def _close(driver: Driver, arena: ArenaMemory, pid: int) -> None:
+    if os.getpid() == pid:
+        driver.close()
+        arena.close()
