@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from millpond._datasets.base import FrameWriter, Progress, ReadReport, Sink
 from millpond._datasets.columns import map_rows
+from millpond._datasets.cut_short import load_table
 from millpond._datasets.image_files import ImageFile, open_image_file
 from millpond._datasets.open_files import OpenFiles
 from millpond._datasets.places import NOWHERE, Places, retold
 from millpond._datasets.windows import PAD_SUFFIX, padded_steps, window_positions
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
-from millpond._media.index import load_sample_table
 from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._values import FileIdentity
@@ -277,7 +277,7 @@ class LeRobotReader:
 
     def _open_video(self, camera: CameraSource, file: int) -> VideoFile:
         path = camera.paths[file]
-        table = load_sample_table(path, self._store)
+        table, _ = load_table(path, self._store)
         if table.identity != camera.identities[file]:
             raise CorruptMedia(f"'{path}' changed since the dataset was opened; open the dataset again", path=path)
         return VideoFile(path, table)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.columns import ColumnStore
+from millpond._datasets.cut_short import frames_beyond_end, load_table
 from millpond._datasets.frame_match import Claims, gops_of, match_frames, unclaimed_frames
 from millpond._datasets.layout import Feature, Layout
 from millpond._datasets.places import NOWHERE, Places, Runs, retold
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
-from millpond._media.index import load_sample_table
 from millpond._media.sidecars import SidecarStore, file_identity
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity
@@ -142,7 +142,7 @@ class Surveyor:
         episodes = np.flatnonzero(work.claims.placement.file_of == file)
         path = work.claims.placement.paths[file]
         try:
-            table = load_sample_table(path, self._store)
+            table, cut_short = load_table(path, self._store)
         except PermissionError as error:
             work.fail_file(episodes, CorruptMedia(f"'{path}' may not be read: {error}", path=str(path)))
             return
@@ -152,6 +152,8 @@ class Surveyor:
         fit = np.asarray([e for e in episodes.tolist() if e not in work.places.problems], np.int64)
         with self._lock:
             match_frames(work.claims, file, table, fit, self._tolerance_s, work.places)
+            if cut_short is not None:
+                work.cut(file, frames_beyond_end(table), fit, cut_short)
             work.note(file, table, episodes)
 
     def survey_table(self, columns: ColumnStore, features: Sequence[Feature]) -> TableSurvey:
@@ -265,10 +267,25 @@ class _VideoWork:
             if episode not in self.places.problems:
                 self._fail(episode, error)
 
-    def _fail(self, episode: int, error: DataError) -> None:
+    def cut(self, file: int, is_lost: NDArray[np.bool_], episodes: NDArray[np.int64], error: DataError) -> None:
+        """Some frames of a file, bool (F,), are gone."""
+        for episode in episodes.tolist():
+            if self.places.file_of[episode] == NOWHERE:
+                continue
+            length = int(self.claims.layout.lengths[episode])
+            frames = self.places.at(np.full(length, episode), np.arange(length))
+            kept = np.where((frames == NOWHERE) | is_lost[frames], NOWHERE, frames)
+            if (kept == NOWHERE).all():
+                self._fail(episode, error)
+            elif (kept != frames).any():
+                self.places.scatter(episode, file, kept, self._told(episode, error))
+
+    def _told(self, episode: int, error: DataError) -> DataError:
         number = int(self.claims.layout.episode_index[episode])
-        told = retold(error, f"episode {number} of camera {self.camera!r}", episode=number, camera=self.camera)
-        self.places.fail(episode, told)
+        return retold(error, f"episode {number} of camera {self.camera!r}", episode=number, camera=self.camera)
+
+    def _fail(self, episode: int, error: DataError) -> None:
+        self.places.fail(episode, self._told(episode, error))
 
     def note(self, file: int, table: SampleTable, episodes: NDArray[np.int64]) -> None:
         """Take from a table what is needed of it, so that the table itself can go."""
