@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import av
@@ -13,6 +13,7 @@ import av.error
 import av.video
 import numpy as np
 
+from millpond._media.holes import may_touch_hole
 from millpond._plan.sample_table import Backend, SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia
@@ -23,11 +24,12 @@ _MAX_BLOCK_HEADER_BYTES = 64
 
 Progress = Callable[[], None]
 
-_PACKET_CODECS = ("h264", "hevc", "av1", "vp9", "vp8", "mjpeg", "ffv1", "prores", "png")
-"""Codecs of which a packet is a frame and pts in packets come back on frames. MPEG-4 part 2 orders them by itself."""
+_PACKET_CODECS = ("h264", "hevc", "av1", "vp9")
+"""Codecs that are known to keep the packet rules. Others break one each: MPEG-4 part 2 orders frames by itself, VP8 has
+packets that show nothing, and clean MJPEG holds long runs of zeros, as a hole in a file does."""
 
 
-class PacketRulesDoNotFit(Exception):  # noqa: N818 - a reason to use the other backend, not an error
+class PacketRulesDoNotFit(Exception):
     """The packets of this stream cannot be cut out by byte ranges; the text says why."""
 
 
@@ -53,13 +55,11 @@ class Rows:
         identity: FileIdentity,
         backend: Backend,
         *,
-        crc: Iterable[int] | None = None,
+        crc: Sequence[int | None] | None = None,
         is_mirrored: bool = False,
     ) -> SampleTable:
         """Freeze the columns."""
-        count = len(self.pts)
-        known = crc is not None
-        values = np.fromiter(crc, np.uint32, count) if crc is not None else np.zeros(count, np.uint32)
+        crcs: Sequence[int | None] = [None] * len(self.pts) if crc is None else crc
         return SampleTable(
             stream=stream,
             identity=identity,
@@ -70,8 +70,8 @@ class Rows:
             size=np.array(self.size, np.int32),
             is_key=np.array(self.is_key, np.bool_),
             is_discard=np.array(self.is_discard, np.bool_),
-            crc=values,
-            crc_known=np.full(count, known, np.bool_),
+            crc=np.array([value or 0 for value in crcs], np.uint32),
+            crc_known=np.array([value is not None for value in crcs], np.bool_),
             is_mirrored=is_mirrored,
         )
 
@@ -158,13 +158,16 @@ def read_indexed_rows(
 
 def read_scanned_rows(
     container: av.container.InputContainer, stream: av.video.VideoStream, descriptor: int, progress: Progress
-) -> tuple[Rows, list[int]]:
-    """Rows, and the CRC-32 of each packet, of a container that must be read as a whole (MKV, WebM, AVI).
+) -> tuple[Rows, list[int | None]]:
+    """Rows of a container that must be read as a whole (MKV, WebM, AVI), and the CRC-32 of each packet.
+
+    The CRC is None where the packet may touch a hole: that is looked at when it is read again.
 
     The place of a packet is where its bytes are found in the file: demuxers say where the block begins, not where the
     payload does, and a payload may be stored in another form than it is given in.
     """
-    rows, crcs = Rows.empty(), []
+    rows = Rows.empty()
+    crcs: list[int | None] = []
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is None:
             continue
@@ -183,7 +186,7 @@ def read_scanned_rows(
         rows.size.append(packet.size)
         rows.is_key.append(packet.is_keyframe)
         rows.is_discard.append(packet.is_discard)
-        crcs.append(zlib.crc32(payload))
+        crcs.append(None if may_touch_hole(payload) else zlib.crc32(payload))
         progress()
     return rows, crcs
 

@@ -24,6 +24,7 @@ from millpond._media.demux import (
     stream_parameters,
 )
 from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov, turn_of
+from millpond._media.matroska import require_whole
 from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
 from millpond._media.sparse_file import SparseFile
 from millpond._plan.sample_table import SampleTable
@@ -127,6 +128,8 @@ def _from_scan(path: str, descriptor: int, identity: FileIdentity, progress: Pro
         stream = pick_video_stream(container, path)
         if container.format.name not in _SCANNED_FORMATS:
             raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
+        if "matroska" in container.format.name:
+            require_whole(descriptor, identity.size_bytes, path)
         require_packet_codec(stream)
         rows, crcs = read_scanned_rows(container, stream, descriptor, progress)
         turn = turn_of(_first_matrix(path))

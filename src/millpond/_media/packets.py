@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._media.holes import ZERO_RUN_BYTES, zero_runs, zeros_inside
 from millpond._media.video_file import VideoFile
+from millpond._values import ByteRange
 from millpond.errors import CorruptMedia
 
 CHUNK_BYTES = 8 << 20
 """Packets read and checked at once: bounds the memory of a long run, and no GOP of usual video is larger."""
-
-ZERO_RUN = bytes(32)
-"""A hole in a file reads as zeros. Clean packets of 36 clips never held a run longer than 8."""
 
 
 class PacketReader:
@@ -48,37 +47,48 @@ class PacketReader:
 
     def _chunk(self, rows: NDArray[np.int64]) -> list[tuple[int, memoryview]]:
         table = self._file.table
-        ranges = table.byte_ranges(rows)
+        ranges = [self._with_margin(r) for r in table.byte_ranges(rows)]
         owner = np.searchsorted([r.start for r in ranges], table.offset[rows], side="right") - 1
         buffers = [self._file.read(r) for r in ranges]
         self.bytes_read += sum(map(len, buffers))
         views = [memoryview(b) for b in buffers]
-        has_zeros = [ZERO_RUN in b for b in buffers]
+        holes = [[] if table.crc_known[rows].all() else zero_runs(b) for b in buffers]
         starts = (table.offset[rows] - np.array([r.start for r in ranges], np.int64)[owner]).tolist()
         sizes = table.size[rows].tolist()
         crcs = zip(table.crc[rows].tolist(), table.crc_known[rows].tolist(), strict=True)
         packets = []
         for row, k, start, size, (crc, known) in zip(rows.tolist(), owner.tolist(), starts, sizes, crcs, strict=True):
             payload = views[k][start : start + size]
-            self._check(row, payload, crc if known else self._known_crcs.get(row), has_zeros[k])
+            if not self._has_known_crc(row, payload, crc if known else self._known_crcs.get(row)):
+                self._require_no_hole(row, start, start + size, holes[k])
             packets.append((row, payload))
         return packets
 
-    def _check(self, row: int, payload: memoryview, expected_crc: int | None, may_hold_zeros: bool) -> None:
+    def _with_margin(self, wanted: ByteRange) -> ByteRange:
+        """A little on both sides, where a hole that ends or begins in the packets goes on."""
+        size_bytes = self._file.table.identity.size_bytes
+        return ByteRange(max(wanted.start - ZERO_RUN_BYTES, 0), min(wanted.stop + ZERO_RUN_BYTES, size_bytes))
+
+    def _has_known_crc(self, row: int, payload: memoryview, expected_crc: int | None) -> bool:
         crc = zlib.crc32(payload)
         if expected_crc is None:
-            if may_hold_zeros and ZERO_RUN in bytes(payload):
-                raise CorruptMedia(
-                    f"packet {row} of {self._file.path!r} holds {len(ZERO_RUN)} zero bytes in a row, as a hole in a "
-                    "file does; fetch or write the file again",
-                    path=self._file.path,
-                    row=row,
-                )
             self.new_crcs[row] = crc
-        elif crc != expected_crc:
+            return False
+        if crc != expected_crc:
             raise CorruptMedia(
                 f"packet {row} of {self._file.path!r} changed since it was first read (CRC-32 {crc:08x}, "
                 f"{expected_crc:08x} then); fetch or write the file again",
+                path=self._file.path,
+                row=row,
+            )
+        return True
+
+    def _require_no_hole(self, row: int, start: int, stop: int, holes: list[tuple[int, int]]) -> None:
+        inside = zeros_inside(start, stop, holes)
+        if inside:
+            raise CorruptMedia(
+                f"packet {row} of {self._file.path!r} has {inside} of its {stop - start} bytes in a run of zeros, as in "
+                "a hole of the file; fetch or write the file again",
                 path=self._file.path,
                 row=row,
             )
