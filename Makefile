@@ -1,0 +1,78 @@
+# `make demo` and `make test` are the README's two commands. Each makes its own environment, under .venv.
+# PYTHON is the interpreter that environments are made with; pip takes its settings from your configuration.
+
+PYTHON ?= python3
+DEMO_ENV := .venv/demo
+TEST_ENV := .venv/test
+PEERS_ENV := .venv/peers
+BIN := $(TEST_ENV)/bin
+PYTEST_ARGS ?=
+BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_gop250
+BENCH_OUT ?= .cache/bench
+PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
+
+.PHONY: demo test lint types setup bench bench-peers clean
+.DELETE_ON_ERROR:
+
+demo: $(DEMO_ENV)/ready
+	$(DEMO_ENV)/bin/millpond demo
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(TEST_ENV)/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(TEST_ENV)/ready
+	$(BIN)/mypy
+
+setup: $(TEST_ENV)/ready
+
+# Shuffled epochs and windows beside the ceiling, and beside LeRobot where `make bench-peers` has been run.
+bench: $(TEST_ENV)/ready $(BENCH_DATA)
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/epoch.py $(BENCH_DATA) --out $(BENCH_OUT)/epoch.json $(PEERS)
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/epoch.json $(BENCH_OUT)/epoch.svg
+	$(BIN)/python bench/windows.py $(BENCH_DATA) --out $(BENCH_OUT)/windows.json $(PEERS)
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/windows.json $(BENCH_OUT)/windows.svg
+
+.cache/bench/av1_gop2: | $(TEST_ENV)/ready
+	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec av1 --gop 2
+.cache/bench/h264_gop30: | $(TEST_ENV)/ready
+	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec h264 --gop 30
+.cache/bench/h264_gop250: | $(TEST_ENV)/ready
+	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec h264 --gop 250
+
+bench-peers: $(PEERS_ENV)/ready
+
+# An empty environment with a pip that knows dependency groups.
+define environment
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("millpond needs Python 3.11 or newer; see PYTHON=")'
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/pip install --quiet --upgrade 'pip>=25.1'
+endef
+
+# No CUDA is needed; the base install has no torch.
+$(DEMO_ENV)/ready: pyproject.toml
+	$(call environment,$(DEMO_ENV))
+	$(DEMO_ENV)/bin/pip install --quiet --editable .
+	touch $@
+
+# torchcodec without its dependencies: it would choose a torch of its own. Tests that want it say why they are skipped
+# where FFmpeg's libraries are not installed.
+$(TEST_ENV)/ready: pyproject.toml
+	$(call environment,$(TEST_ENV))
+	$(BIN)/pip install --quiet --group test --editable . torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps torchcodec==0.13.0
+	touch $@
+
+# LeRobot's datasets without its robots, simulators and policies; bench/README.md says why these versions.
+$(PEERS_ENV)/ready: bench/peers.txt
+	$(call environment,$(PEERS_ENV))
+	$(PEERS_ENV)/bin/pip install --quiet --requirement bench/peers.txt
+	$(PEERS_ENV)/bin/pip install --quiet --no-deps lerobot==0.4.4 torchcodec==0.13.0 torchvision==0.28.0
+	touch $@
+
+clean:
+	rm -rf .venv .cache/bench
