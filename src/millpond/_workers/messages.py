@@ -52,6 +52,8 @@ class Start:
 
 def encode(value: object) -> bytes:
     """Pickle a value, by value where it comes from `__main__`."""
+    if type(value) is bytes:  # what a caller has packed already
+        return pickle.dumps(value, protocol=5)
     data: bytes = cloudpickle.dumps(value, protocol=5)
     return data
 

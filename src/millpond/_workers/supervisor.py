@@ -43,7 +43,7 @@ from millpond._workers.messages import (
 )
 from millpond._workers.verdicts import NEVER, Limits
 from millpond._workers.worker import Task, Worker
-from millpond._workers.zygote import absolute_sys_path, has_pidfd, zygote_for
+from millpond._workers.zygote import absolute_sys_path, discard, has_pidfd, zygote_for
 from millpond.errors import ClosedError, InternalError, WorkerDied
 
 logger = logging.getLogger("millpond")
@@ -469,10 +469,11 @@ class Supervisor:
         self._restarts += 1
         self._failed_starts = self._failed_starts + 1 if was_starting else 0
         failure = worker.zygote.failure() if was_starting else None
-        if worker.zygote.was_shut_down:
-            self._fatal = self._fatal or ClosedError("millpond.shutdown() has ended the worker processes")
-        elif failure is not None:
+        if failure is not None:
             self._fatal = self._fatal or failure
+            discard(worker.zygote)
+        elif worker.zygote.was_shut_down:
+            self._fatal = self._fatal or ClosedError("millpond.shutdown() has ended the worker processes")
         elif self._restarts > self._max_restarts:
             self._fatal = self._fatal or verdicts.too_many_restarts(self._restarts, self._max_restarts, end)
         elif self._failed_starts >= _MAX_FAILED_STARTS:

@@ -154,8 +154,8 @@ class Worker:
 
     def ask_for_stack(self) -> None:
         """Have it write its Python stack to its dump file and die of that; in C with the GIL held, and stopped, too."""
-        self._signal(signal.SIGCONT)
         self._signal(DUMP_SIGNAL)
+        self._signal(signal.SIGCONT)  # second: a stopped one must find the other waiting when it goes on
 
     def _signal(self, number: int) -> None:
         if self.pid is None or self.is_reaped:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -64,18 +65,23 @@ class Zygote:
         self.preload = preload
         self.use_pidfd = use_pidfd
         self.was_shut_down = False
+        self._is_broken = False  # its socket's end comes a moment before its process can be seen to have ended
         self._lock = threading.Lock()
         self._doing = "starting the interpreter"
         self._failure: Exception | None = None
         self._control, theirs = socket.socketpair()
         self._control.setblocking(False)
         self._inbox = Inbox(self._control)
-        with theirs:
-            try:
-                self._process = self._start(theirs.fileno())
-            except BaseException:
-                self._control.close()
-                raise
+        # Not 0 to 2, which would be its standard streams: they are free here if this process has closed its own.
+        control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        theirs.close()
+        try:
+            self._process = self._start(control)
+        except BaseException:
+            self._control.close()
+            raise
+        finally:
+            os.close(control)
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
         arguments = {
@@ -103,9 +109,14 @@ class Zygote:
         return self._process.pid
 
     @property
+    def control_descriptor(self) -> int:
+        """The one descriptor that a zygote costs this process."""
+        return self._control.fileno()
+
+    @property
     def is_alive(self) -> bool:
         """Whether it can be asked for workers."""
-        return not self.was_shut_down and self._process.poll() is None
+        return not self._is_broken and self._process.poll() is None
 
     def spawn(self, descriptors: list[int]) -> Spawned:
         """Ask for a worker; does not wait for it.
@@ -138,11 +149,14 @@ class Zygote:
             if self.was_shut_down:
                 raise ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard")
             try:
+                if self._control.fileno() < 0:
+                    raise BrokenPipeError
                 send_descriptors(self._control, REQUEST.pack(kind, 0), descriptors)
             except BlockingIOError:
                 message = f"the zygote (pid {self.pid}) takes no requests; it was last {self._read_notes()}"
                 raise WorkerDied(message, pid=self.pid, exit_code=None, signal_name=None, task=None) from None
             except (BrokenPipeError, ConnectionResetError):
+                self._is_broken = True
                 message = f"the zygote (pid {self.pid}) has died"
                 raise WorkerDied(message, pid=self.pid, exit_code=None, signal_name=None, task=None) from None
 
@@ -170,12 +184,16 @@ class Zygote:
                         self._failure.add_note(f"raised by the zygote, {self._doing} (preload set {self.preload})")
         return self._doing
 
-    def close(self) -> None:
-        """End it and its workers, and wait until they are gone. Idempotent."""
+    def shut_down(self) -> None:
+        """End it and its workers, and wait until they are gone; who asks it for more gets a ClosedError. Idempotent."""
         with contextlib.suppress(ClosedError, WorkerDied):
             self._request(SHUTDOWN, [])
         with self._lock:
-            self.was_shut_down = True
+            self.was_shut_down = self._is_broken = True
+        self.bury()
+
+    def bury(self) -> None:
+        """Wait until it is gone, and close this end. Idempotent."""
         try:
             self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -186,7 +204,7 @@ class Zygote:
     def forget(self) -> None:
         """In a forked child: let go of the parent's zygote without touching it."""
         self._lock = threading.Lock()  # another thread may have held it at the fork
-        self.was_shut_down = True
+        self.was_shut_down = self._is_broken = True
         self._process.returncode = 0  # it is no child of this process: Popen must neither wait for it nor warn
         self._control.close()
 
@@ -224,17 +242,29 @@ def zygote_for(preload: tuple[str, ...], *, use_pidfd: bool | None = None) -> Zy
     with _lock:
         zygote = _zygotes.get(key)
         if zygote is not None and not zygote.is_alive:
-            zygote.close()
+            zygote.bury()
             zygote = None
         if zygote is None:
             zygote = _zygotes[key] = Zygote(preload, use_pidfd=key[1])
         return zygote
 
 
-def live_zygotes() -> list[Zygote]:
-    """Those that this process has now."""
+def discard(zygote: Zygote) -> None:
+    """Give up a zygote that failed; the next `zygote_for` of its preload set starts another."""
     with _lock:
-        return [zygote for zygote in _zygotes.values() if zygote.is_alive]
+        for key in [key for key, known in _zygotes.items() if known is zygote]:
+            del _zygotes[key]
+    zygote.shut_down()
+
+
+def live_zygotes() -> list[Zygote]:
+    """Those that this process has now; dead ones are buried."""
+    with _lock:
+        for key, zygote in list(_zygotes.items()):
+            if not zygote.is_alive:
+                zygote.bury()
+                del _zygotes[key]
+        return list(_zygotes.values())
 
 
 def shutdown() -> None:
@@ -247,7 +277,7 @@ def shutdown() -> None:
         zygotes = list(_zygotes.values())
         _zygotes.clear()
     for zygote in zygotes:
-        zygote.close()
+        zygote.shut_down()
 
 
 def _forget_after_fork() -> None:

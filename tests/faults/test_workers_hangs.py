@@ -1,0 +1,98 @@
+"""Workers that hang: their stack is told, they are killed and replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from millpond.errors import DeadlineExceeded, DecodeTimeout
+from worker_tasks import NeverReady, error_of, results, workers
+
+LIMIT = 0.15
+
+
+@pytest.mark.parametrize("use_pidfd", [True, False], ids=["pidfd", "report"])
+def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(use_pidfd: bool) -> None:
+    with workers(1, stall_timeout_seconds=LIMIT, use_pidfd=use_pidfd) as supervisor:
+        results(supervisor, ("echo", 0))
+        began = time.monotonic()
+        error = error_of(supervisor, ("hold_gil",))
+        elapsed = time.monotonic() - began
+    assert isinstance(error, DecodeTimeout)
+    assert isinstance(error, TimeoutError)
+    assert error.limit_seconds == LIMIT <= error.elapsed_seconds < LIMIT + 1
+    assert elapsed < 2 * (LIMIT + 1)  # it is done again once
+    assert "in match" in error.stack
+    assert "in match" in error.__notes__[0]
+
+
+def test_a_stopped_worker_is_a_hung_one() -> None:
+    with workers(1, stall_timeout_seconds=LIMIT) as supervisor:
+        assert isinstance(error_of(supervisor, ("stop",)), DecodeTimeout)
+        assert results(supervisor, ("echo", 1)) == [1]
+
+
+def test_a_hang_that_does_not_come_again_costs_nothing_but_time(tmp_path: Path) -> None:
+    with workers(2, stall_timeout_seconds=LIMIT) as supervisor:
+        assert results(supervisor, ("once", str(tmp_path / "flag"), "hold_gil")) == ["recovered"]
+        assert supervisor.statistics().restarts == 1
+
+
+def test_a_slow_task_that_makes_progress_is_not_hung() -> None:
+    with workers(1, stall_timeout_seconds=0.5) as supervisor:
+        assert results(supervisor, ("steady", 14, 0.05)) == [14]
+        assert supervisor.statistics().restarts == 0
+
+
+def test_a_task_that_makes_progress_for_ever_meets_the_total_limit() -> None:
+    with workers(1, stall_timeout_seconds=0.1, task_timeout_seconds=0.3) as supervisor:
+        error = error_of(supervisor, ("spin",))
+    assert isinstance(error, DecodeTimeout)
+    assert error.limit_seconds == 0.3
+    assert error.progress_count > 0
+    assert "did not end" in str(error)
+
+
+def test_time_counts_from_when_a_task_is_its_worker_s_first() -> None:
+    with workers(1, task_timeout_seconds=0.5, tasks_in_flight_per_worker=4) as supervisor:
+        assert results(supervisor, *[("steady", 1, 0.2)] * 4) == [1] * 4
+        assert supervisor.statistics().restarts == 0
+
+
+def test_an_answer_that_came_while_nobody_looked_counts() -> None:
+    with workers(1, task_timeout_seconds=0.1) as supervisor:
+        supervisor.wait(0.001)
+        results(supervisor, ("echo", 0))
+        supervisor.submit(1, ("echo", 1))
+        time.sleep(0.2)  # the driver is late: what it finds first is that the limit has passed
+        (answer,) = supervisor.wait(30)
+        assert (answer.task_id, supervisor.statistics().restarts) == (1, 0)
+
+
+def test_an_idle_worker_is_never_hung() -> None:
+    with workers(1, stall_timeout_seconds=0.02) as supervisor:
+        results(supervisor, ("echo", 0))
+        assert supervisor.wait(0.1) == []
+        assert supervisor.statistics().restarts == 0
+
+
+def test_a_worker_that_does_not_start_is_an_error_that_says_what_the_zygote_did() -> None:
+    with workers(1, handler=NeverReady(), start_timeout_seconds=0.3) as supervisor:
+        with pytest.raises(DeadlineExceeded, match=r"not ready 0\.3 s .*limit 0\.3 s.*the zygote was ") as caught:
+            supervisor.wait(30)
+        assert caught.value.doing
+
+
+def test_closing_ends_hung_and_stopped_workers() -> None:
+    with workers(2) as supervisor:
+        pids = sorted({*results(supervisor, *[("pid",)] * 8)})
+        supervisor.submit(1, ("hold_gil",))
+        supervisor.submit(2, ("hold_gil",))
+        os.kill(pids[0], signal.SIGSTOP)
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)

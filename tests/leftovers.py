@@ -1,0 +1,145 @@
+"""Finds what a test leaves behind: processes, threads, descriptors, shared memory, temporary files.
+
+tests/conftest.py imports the two fixtures, which makes them run around every test. Zygotes may stay warm between tests;
+the session's end ends them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from millpond._workers.zygote import live_zygotes, shutdown
+
+_PATIENCE_SECONDS = 3.0
+# Of the standard library, once per process and for its life.
+_KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+# Opened once per process, for its life, by the libraries that use them.
+_KEPT_TARGETS = ("/dev/urandom", "/dev/nvidia", "/dev/null")
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """What this process has at one moment."""
+
+    processes: frozenset[str]
+    threads: frozenset[str]
+    descriptors: frozenset[str]
+    shared_memory: frozenset[str]
+    temporary_files: frozenset[str]
+
+    @classmethod
+    def now(cls) -> Belongings:
+        """Taken without waiting."""
+        return cls(_processes(), _threads(), _descriptors(), _shared_memory(), _temporary_files())
+
+    def beyond(self, before: Belongings) -> dict[str, list[str]]:
+        """What is here and was not before, by kind."""
+        kinds = self.__dataclass_fields__
+        new = {kind: sorted(getattr(self, kind) - getattr(before, kind)) for kind in kinds}
+        return {kind: names for kind, names in new.items() if names}
+
+
+def _processes() -> frozenset[str]:
+    zygotes = {zygote.pid for zygote in live_zygotes()}
+    children = psutil.Process().children(recursive=True)
+    return frozenset(_describe(child) for child in children if child.pid not in zygotes and not _is_kept(child))
+
+
+def _describe(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {process.name()} ({process.status()})"
+    except psutil.NoSuchProcess:
+        return f"{process.pid} (gone)"
+
+
+def _is_kept(process: psutil.Process) -> bool:
+    try:
+        return any(name in argument for argument in process.cmdline() for name in _KEPT_PROCESSES)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _threads() -> frozenset[str]:
+    return frozenset(f"{thread.name} ({thread.ident})" for thread in threading.enumerate())
+
+
+def _descriptors() -> frozenset[str]:
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return frozenset()
+    kept = {zygote.control_descriptor for zygote in live_zygotes()} | _tracker_descriptors()
+    targets = {int(name): _target(folder / name) for name in os.listdir(folder)}
+    mine = {number: target for number, target in targets.items() if target is not None and number not in kept}
+    return frozenset(f"{number} {target}" for number, target in mine.items() if not target.startswith(_KEPT_TARGETS))
+
+
+def _target(link: Path) -> str | None:
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:  # the descriptor with which the folder was listed
+        return None
+
+
+def _tracker_descriptors() -> set[int]:
+    """Pipes to the processes of _KEPT_PROCESSES."""
+    kept = set()
+    for module, name in (("resource_tracker", "_resource_tracker"), ("forkserver", "_forkserver")):
+        keeper = getattr(sys.modules.get(f"multiprocessing.{module}"), name, None)
+        for attribute in ("_fd", "_forkserver_alive_fd"):
+            descriptor = getattr(keeper, attribute, None)
+            if isinstance(descriptor, int):
+                kept.add(descriptor)
+    return kept
+
+
+def _shared_memory() -> frozenset[str]:
+    folder = Path("/dev/shm")
+    names = os.listdir(folder) if folder.is_dir() else []
+    # Beside other test processes only our own names say anything.
+    ours_only = "PYTEST_XDIST_WORKER" in os.environ
+    return frozenset(name for name in names if not ours_only or "millpond" in name)
+
+
+def _temporary_files() -> frozenset[str]:
+    return frozenset(name for name in os.listdir(tempfile.gettempdir()) if name.startswith("millpond"))
+
+
+def _settled(look: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:
+    """What `look` finds once it finds nothing, or patience is over; what other processes do has no event to await."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    found = look()
+    if found:
+        gc.collect()  # cycles hold sockets and files
+    while found and time.monotonic() < deadline:
+        time.sleep(0.01)
+        found = look()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a process, thread, descriptor, piece of shared memory or temporary file of ours."""
+    before = Belongings.now()
+    yield
+    left = _settled(lambda: Belongings.now().beyond(before))
+    assert not left, f"left behind: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def zygotes_end_with_the_session() -> Iterator[None]:
+    """Ends the warm zygotes, and fails the session if one does not go."""
+    yield
+    pids = [zygote.pid for zygote in live_zygotes()]
+    shutdown()
+    assert not [pid for pid in pids if psutil.pid_exists(pid)], "a zygote outlived shutdown()"
