@@ -30,10 +30,13 @@ class Claims:
     def contradictions(self) -> dict[int, DataError]:
         """Episodes, of all that there are, whose times cannot be right whatever the files hold."""
         found = self._wrong_spans()
+        # An episode whose own numbers disagree says nothing about others.
+        is_sound = ~np.isin(np.arange(len(self.layout.lengths)), list(found))
         for file in range(len(self.placement.paths)):
-            for episode, other in self._overlaps(np.flatnonzero(self.placement.file_of == file)).items():
+            episodes = np.flatnonzero(is_sound & (self.placement.file_of == file))
+            for episode, other in self._overlaps(episodes).items():
                 text = f"its time in the file overlaps that of episode {self.layout.episode_index[other]}"
-                found.setdefault(episode, self._error(episode, text))
+                found[episode] = self._error(episode, text)
         return found
 
     def _wrong_spans(self) -> dict[int, DataError]:
@@ -57,7 +60,7 @@ class Claims:
         start = self.placement.from_seconds[order]
         stop = start + self.layout.lengths[order] / self.layout.fps - slack
         found: dict[int, int] = {}
-        if len(order) < 2 or not np.isfinite(start).all():
+        if len(order) < 2:
             return found
         reach = np.maximum.accumulate(stop)
         for late in (np.flatnonzero(start[1:] < reach[:-1]) + 1).tolist():

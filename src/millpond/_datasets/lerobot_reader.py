@@ -300,7 +300,7 @@ class LeRobotReader:
                 write(j, _fitted(decode_image(data), camera))
                 report.counters["bytes_read"] = report.counters.get("bytes_read", 0) + len(data)
             except DataError as error:
-                failures.append((np.asarray([j]), error))
+                failures.append((np.asarray([j]), retold(error, f"row {row} of '{path}'", path=path)))
             progress()
         report.counters["frames_decoded"] = report.counters.get("frames_decoded", 0) + len(wanted)
         return failures
