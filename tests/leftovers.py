@@ -1,7 +1,8 @@
 """Finds what a test leaves behind: processes, threads, descriptors, shared memory, temporary files.
 
-tests/conftest.py imports the two fixtures, which makes them run around every test. Zygotes may stay warm between tests;
-the session's end ends them.
+tests/conftest.py imports the three fixtures, which makes them run around every test. Zygotes may stay warm between
+tests; the session's end ends them. Temporary files go to a folder of the session's own, so that what other test
+processes do at the same time is not blamed on a test.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from millpond._workers.zygote import live_zygotes, shutdown
 _PATIENCE_SECONDS = 3.0
 # Of the standard library, once per process and for its life.
 _KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+_KEPT_FILES = ("millpond-zoo-",)  # clips that tests/media_zoo.py makes when first wanted, until the process ends
 # Opened once per process, for its life, by the libraries that use them.
 _KEPT_TARGETS = ("/dev/urandom", "/dev/nvidia", "/dev/null")
 
@@ -112,7 +114,7 @@ def _shared_memory() -> frozenset[str]:
 
 
 def _temporary_files() -> frozenset[str]:
-    return frozenset(name for name in os.listdir(tempfile.gettempdir()) if name.startswith("millpond"))
+    return frozenset(name for name in os.listdir(tempfile.gettempdir()) if not name.startswith(_KEPT_FILES))
 
 
 def _settled(look: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:
@@ -127,8 +129,18 @@ def _settled(look: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sends temporary files, also those of child processes, to a folder that no other process writes to."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind(temporary_folder_of_the_session: None) -> Iterator[None]:
     """Fails a test that leaves a process, thread, descriptor, piece of shared memory or temporary file of ours."""
     before = Belongings.now()
     yield
