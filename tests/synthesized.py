@@ -35,7 +35,7 @@ def open_dataset(root: Path, **options: Any) -> LeRobotDataset:
     return LeRobotDataset(root, **{"cache_dir": "beside", **options})
 
 
-def edit_table(path: Path, change: Callable[[dict[str, list[Any]]], None]) -> None:
+def edit_table(path: Path, change: Callable[[dict[str, list[Any]]], object]) -> None:
     """Rewrite a parquet file after `change` had its columns as lists; dtypes stay."""
     table = pq.read_table(path, partitioning=None)
     columns = table.to_pydict()

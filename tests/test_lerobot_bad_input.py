@@ -55,7 +55,7 @@ def assert_named(error: DataError, episode: int, camera: str | None = None) -> N
         assert repr(camera) in str(error)
 
 
-def set_values(name: str, values: dict[int, Any]) -> Callable[[Columns], None]:
+def set_values(name: str, values: dict[int, Any]) -> Callable[[Columns], object]:
     def change(columns: Columns) -> None:
         for row, value in values.items():
             columns[name][row] = value
@@ -63,7 +63,7 @@ def set_values(name: str, values: dict[int, Any]) -> Callable[[Columns], None]:
     return change
 
 
-def drop_rows(*rows: int) -> Callable[[Columns], None]:
+def drop_rows(*rows: int) -> Callable[[Columns], object]:
     def change(columns: Columns) -> None:
         for values in columns.values():
             for row in sorted(rows, reverse=True):
@@ -142,6 +142,14 @@ def test_a_parquet_that_does_not_parse_fails_its_rows_but_no_picture_of_others(d
     assert_rest_is_served(dataset, FRONT, 0, samples_of(0, 1))
 
 
+def test_a_parquet_without_rows_fails_its_episodes(damaged: MakeDataset) -> None:
+    root = damaged(episodes_per_file=2)
+    edit_table(root / DATA_PATH, drop_rows(*range(LENGTHS[0] + LENGTHS[1])))
+    dataset = open_dataset(root)
+    assert failures_of(dataset, FRONT).keys() == samples_of(0, 1)
+    assert "none of its 10 rows" in str(dataset.problems[0])
+
+
 def test_a_missing_parquet_fails_its_episodes(damaged: MakeDataset) -> None:
     root = damaged(episodes_per_file=2)
     (root / DATA_PATH).unlink()
@@ -185,7 +193,7 @@ def test_shuffled_rows_are_found(damaged: MakeDataset) -> None:
     assert failures_of(dataset, FRONT) == {}
 
 
-CONTRADICTIONS: dict[str, tuple[str, Callable[[Columns], None], set[int], str]] = {
+CONTRADICTIONS: dict[str, tuple[str, Callable[[Columns], object], set[int], str]] = {
     "length too small": (EPISODES_PATH, set_values("length", {1: 20}), {1}, "gives it 20 frames"),
     "length too large": (EPISODES_PATH, set_values("length", {1: 22}), {1}, "gives it 22 frames"),
     "index range": (EPISODES_PATH, set_values("dataset_to_index", {2: 45}), {2}, "13 frames, but the rows 31 to 45"),

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import threading
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +48,10 @@ class ColumnFile:
 
 def map_rows(path: str | Path) -> NDArray[Any]:
     """Map an .npy file of rows, read-only; a plain array over the map, without the costs of np.memmap's methods."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except ValueError:  # nothing cannot be mapped
+        return np.asarray(np.load(path, allow_pickle=False))
 
 
 class ColumnStore:
@@ -66,6 +70,7 @@ class ColumnStore:
         description = json.dumps([_VERSION, [(f.name, f.dtype, f.shape) for f in self._features]])
         self._kind = f"rows{zlib.crc32(description.encode()):08x}"
         self._fallback: Path | None = None
+        self._lock = threading.Lock()
 
     def load(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
         """Find the rows of a parquet file, or make them.
@@ -82,57 +87,57 @@ class ColumnStore:
         found = self._store.find(path, self._kind, ".npy")
         if found is not None and texts is not None:
             return ColumnFile(found, dict(texts.facts))
+        with self._lock:
+            store = self._store
         try:
-            return self._make(path, progress)
-        except DataError:
-            raise
+            return self._make(store, path, progress)
         except OSError as error:
-            if self._fallback is not None or not self._is_unwritable(error):
-                raise CorruptMedia(f"'{path}' does not read: {error}", path=str(path)) from error
-        return self._fall_back()._make(path, progress)
+            if isinstance(error, DataError):
+                raise
+            return self._make(self._fall_back(error), path, progress)
 
-    def _is_unwritable(self, error: OSError) -> bool:
-        return error.filename is not None and str(error.filename).startswith(str(self._store.folder))
+    def _fall_back(self, error: OSError) -> SidecarStore:
+        """The store cannot be written: use a temporary one from now on."""
+        with self._lock:
+            if self._fallback is None:
+                _logger.warning(
+                    "cannot keep table columns in %s (%s): they are converted anew by every run, into a temporary "
+                    "folder; set MILLPOND_CACHE_DIR to a folder that can be written",
+                    self._store.folder,
+                    error,
+                )
+                self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
+                weakref.finalize(self, _remove_own, self._fallback, os.getpid())
+                self._store = SidecarStore(self._fallback)
+            return self._store
 
-    def _fall_back(self) -> ColumnStore:
-        _logger.warning(
-            "cannot keep table columns in %s: they are converted anew by every run, into a temporary folder; set "
-            "MILLPOND_CACHE_DIR to a folder that can be written",
-            self._store.folder,
-        )
-        self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
-        weakref.finalize(self, _remove_own, self._fallback, os.getpid())
-        self._store = SidecarStore(self._fallback)
-        return self
-
-    def _make(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
-        import pyarrow as pa
-
-        with self._store.write(path, self._kind, ".npy") as temporary:
-            try:
-                texts = self._convert(path, temporary, progress)
-            except (pa.ArrowException, ValueError, TypeError) as error:
-                raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
-        self._store.save(path, self._kind, {}, texts)
-        return ColumnFile(self._store.path_of(path, self._kind, ".npy"), texts)
+    def _make(self, store: SidecarStore, path: Path, progress: Callable[[], None]) -> ColumnFile:
+        """Convert a file. An OSError that is no DataError is the store's."""
+        with store.write(path, self._kind, ".npy") as temporary:
+            texts = self._convert(path, temporary, progress)
+        store.save(path, self._kind, {}, texts)
+        return ColumnFile(store.path_of(path, self._kind, ".npy"), texts)
 
     def _convert(self, path: Path, target: Path, progress: Callable[[], None]) -> dict[str, list[str]]:
         codes: dict[str, dict[str, int]] = {f.name: {} for f in self._features if f.is_text}
-        with _opened(path) as parquet:
+        with _opened(path) as parquet, open(target, "wb") as file:
             _require_columns(parquet.schema_arrow.names, self._features, path)
-            total = parquet.metadata.num_rows
-            rows = _new_rows(target, self._row_dtype, total)
-            position = 0
+            # Written, not mapped: on a full disk a store to a map is a SIGBUS, a write is an error.
+            header = {"descr": self._row_dtype.descr, "fortran_order": False, "shape": (parquet.metadata.num_rows,)}
+            np.lib.format.write_array_header_1_0(file, header)
             for group in range(parquet.num_row_groups):
-                table = parquet.read_row_group(group, columns=[f.name for f in self._features], use_threads=False)
-                part = rows[position : position + table.num_rows]
-                for feature in self._features:
-                    part[feature.name] = _values(table.column(feature.name), feature, codes, path)
-                position += table.num_rows
+                file.write(self._rows_of(parquet, group, codes, path).tobytes())
                 progress()
-            if isinstance(rows, np.memmap):
-                rows.flush()
         return {name: list(of) for name, of in codes.items()}
+
+    def _rows_of(self, parquet: Any, group: int, codes: dict[str, dict[str, int]], path: Path) -> NDArray[Any]:
+        """One row group, structured."""
+        with _readable(path):
+            table = parquet.read_row_group(group, columns=[f.name for f in self._features], use_threads=False)
+            rows = np.empty(table.num_rows, self._row_dtype)
+            for feature in self._features:
+                rows[feature.name] = _values(table.column(feature.name), feature, codes, path)
+        return rows
 
 
 def _remove_own(folder: Path, pid: int) -> None:
@@ -145,21 +150,27 @@ def _row_field(feature: Feature) -> tuple[str, Any, tuple[int, ...]]:
 
 
 @contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever pyarrow raises is this file's fault."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
+
+
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A parquet file by our own descriptor, closed also where the footer does not parse."""
     import pyarrow.parquet as pq
 
-    with open(path, "rb") as file, pq.ParquetFile(file) as parquet:
+    with contextlib.ExitStack() as stack:
+        with _readable(path):
+            parquet = stack.enter_context(pq.ParquetFile(stack.enter_context(open(path, "rb"))))
         yield parquet
-
-
-def _new_rows(target: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    if count == 0:  # an empty file cannot be mapped for writing
-        empty = np.zeros(0, dtype)
-        with open(target, "wb") as file:
-            np.save(file, empty)
-        return empty
-    return np.lib.format.open_memmap(target, mode="w+", dtype=dtype, shape=(count,))
 
 
 def _require_columns(names: Sequence[str], features: Sequence[Feature], path: Path) -> None:

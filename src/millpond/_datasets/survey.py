@@ -208,13 +208,11 @@ class Surveyor:
         if not self._all.tasks:
             return
         unknown = ~np.isin(survey.task_of[samples], list(self._all.tasks))
-        for sample in samples[unknown].tolist():
-            episode = int(self._samples.episode[sample])
-            if episode in survey.places.problems and survey.places.file_of[episode] == NOWHERE:
-                continue
+        episodes, first = np.unique(self._samples.episode[samples[unknown]], return_index=True)
+        for episode, task in zip(episodes.tolist(), survey.task_of[samples[unknown][first]].tolist(), strict=True):
             number = int(self._layout.episode_index[episode])
             path = str(self._layout.root / "meta/tasks.parquet")
-            text = f"episode {number} has task {survey.task_of[sample]}, which '{path}' does not list"
+            text = f"episode {number} has task {task}, which '{path}' does not list"
             survey.places.fail(episode, CorruptMedia(text, path=path, episode=number))
 
     def _each_file(self, files: NDArray[np.int64], do: Callable[[int], None]) -> None:
