@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from _process import Contender
 from millpond._observe.ceiling import Ceiling
 from millpond._observe.environment import environment_facts
@@ -154,7 +155,9 @@ def construct_and_look(millpond: Contender, construct: dict[str, Any], settings:
 def one_round(
     number: int, settings: Settings, ceiling: Ceiling, millpond: Contender, lerobot: Contender | None
 ) -> dict[str, Any]:
-    measured: dict[str, Any] = {"ceiling": ceiling.measure(settings.ceiling_seconds).samples_per_second}
+    machine = psutil.cpu_times_percent(interval=0.5)  # everybody waits: what is used now is used by others
+    measured: dict[str, Any] = {"others_cpu": (100.0 - machine.idle) / 100.0}
+    measured["ceiling"] = ceiling.measure(settings.ceiling_seconds).samples_per_second
     epochs = [millpond.ask("epoch") for _ in range(settings.epochs)]
     wall = sum(epoch["wall_seconds"] for epoch in epochs)
     measured["millpond"] = sum(epoch["samples"] for epoch in epochs) / wall
@@ -169,7 +172,10 @@ def one_round(
 
 
 def results(rounds: list[dict[str, Any]], last_ceiling: float, first: dict[str, Any]) -> dict[str, Any]:
-    """Medians; each round is held against the ceiling just before it and just after it, and its own LeRobot."""
+    """Medians; each round is held against the ceiling just before it and just after it, and its own LeRobot.
+
+    `others_cpu_most` is the share of the whole machine that somebody else used: above a few per cent, measure again.
+    """
     ceilings = [one["ceiling"] for one in rounds] + [last_ceiling]
     over_ceiling = [
         one["millpond"] * 2 / (before + after)
@@ -182,6 +188,7 @@ def results(rounds: list[dict[str, Any]], last_ceiling: float, first: dict[str, 
         "over_ceiling": statistics.median(over_ceiling),
         "over_ceiling_least": min(over_ceiling),
         "over_ceiling_most": max(over_ceiling),
+        "others_cpu_most": max(one["others_cpu"] for one in rounds),
         "training_cpu": statistics.median(one["training_cpu"] for one in rounds),
         "memory_growth_over_budget": first["memory"]["peak_growth_bytes"] / first["memory"]["budget_bytes"],
         "mixing": first["mixing"],
