@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
 from _process import Contender
 from millpond._observe.ceiling import Ceiling
 from millpond._observe.environment import environment_facts
