@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotLayout, SlotPool
-from millpond._arena.leases import Lease
+from millpond._arena.leases import Lease, field_of
 from millpond._arena.memory import ArenaMemory
 from millpond._values import Field
 from millpond.errors import ArenaFull
@@ -77,9 +77,9 @@ class Lent:
     def __init__(self) -> None:
         self.releases = 0
         self.heap = np.arange(12, dtype=np.uint8)
-        lease = Lease(self._release)
-        self.first: Any = lease.lend(self.heap, self.heap.ctypes.data, (3, 2), np.dtype(np.uint8))
-        self.second: Any = lease.lend(self.heap, self.heap.ctypes.data + 6, (6,), np.dtype(np.uint8))
+        whole = Lease(self.heap, self.heap.ctypes.data, 12, self._release).bytes()
+        self.first: Any = field_of(whole, 0, (3, 2), np.dtype(np.uint8))
+        self.second: Any = field_of(whole, 6, (6,), np.dtype(np.uint8))
 
     def _release(self) -> None:
         self.releases += 1
@@ -135,11 +135,10 @@ def test_a_forked_child_gives_nothing_away() -> None:
 def test_fields_dropped_by_many_threads_release_once() -> None:
     released: list[int] = []
     for _ in range(50):
-        lease = Lease(lambda: released.append(1))
         heap = np.zeros(8, np.uint8)
-        fields: list[NDArray[Any] | None] = [
-            lease.lend(heap, heap.ctypes.data + at, (1,), np.dtype(np.uint8)) for at in range(8)
-        ]
+        whole = Lease(heap, heap.ctypes.data, 8, lambda: released.append(1)).bytes()
+        fields: list[Any] = [field_of(whole, at, (1,), np.dtype(np.uint8)) for at in range(8)]
+        del whole
         barrier = threading.Barrier(8)
 
         def drop(at: int, fields: list[Any] = fields, barrier: threading.Barrier = barrier) -> None:

@@ -258,8 +258,8 @@ def test_copies_beyond_the_budget_are_an_error_that_names_the_holders() -> None:
         warnings.simplefilter("ignore", RuntimeWarning)
         iterator = iter(loader)
         assert loader._running is not None
-        loader._running.outbox._heap_limit = 3000
-        with pytest.raises(errors.ArenaFull, match="2 batches are held on their slots and 2 as copies") as caught:
+        loader._running.outbox._heap_limit = 3 * 4096
+        with pytest.raises(errors.ArenaFull, match="2 batches are held on their slots and 3 as copies") as caught:
             list(iterator)
         assert caught.value.free_bytes < caught.value.wanted_bytes
 

@@ -43,11 +43,13 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
 
 def test_workers_that_are_killed_from_outside_are_replaced_between_batches() -> None:
     with make_loader(num_workers=2, memory="300MiB") as loader:
-        samples = []
+        samples: list[int] = []
+        pids: tuple[int, ...] = ()
         for number, batch in enumerate(loader):
             samples += checked(batch)
+            pids = loader.statistics().worker_pids if number == 0 else pids
             if number in (5, 20):
-                os.kill(loader.statistics().worker_pids[0], signal.SIGKILL)
+                os.kill(pids[number == 20], signal.SIGKILL)
         assert sorted(samples) == list(range(400))
         books = loader.statistics().books
         assert books is not None

@@ -67,15 +67,17 @@ class SlotPool:
         """Bytes of all slots."""
         return self.layout.slot_bytes * self.count
 
-    def field_offset(self, slot: int, name: str) -> int:
-        """Where a field of a slot starts, in bytes from the arena's start."""
+    def offset_of(self, slot: int) -> int:
+        """Where a slot starts, in bytes from the arena's start."""
         if not 0 <= slot < self.count:
             raise IndexError(f"slot {slot} of {self.count}")
-        return self.offset + slot * self.layout.slot_bytes + self.layout.placements[name].offset
+        return self.offset + slot * self.layout.slot_bytes
 
     def view(self, buffer: memoryview, slot: int, name: str) -> NDArray[np.generic]:
         """The rows of a field in a slot, (rows, ...), over `buffer`; writable where the buffer is."""
         placement = self.layout.placements[name]
         count = math.prod(placement.shape)
-        flat = np.frombuffer(buffer, np.dtype(placement.field.dtype), count, self.field_offset(slot, name))
+        flat = np.frombuffer(
+            buffer, np.dtype(placement.field.dtype), count, self.offset_of(slot) + placement.offset
+        )
         return flat.reshape(placement.shape)

@@ -1,17 +1,15 @@
-"""Leases: a slot lent to the user for as long as any array or tensor of it lives.
+"""Leases: memory lent to the user for as long as any array or tensor over it lives.
 
-Each field of a batch is one `LeasedArray`, an object that is no ndarray. `np.asarray` of it makes an array whose base
-is that object; every view, slice and tensor made from that array keeps the object alive, since numpy collapses chains
-of
-bases only down to the first non-ndarray. A finalizer on an array or a tensor would fire while views of it live on.
+A `Lease` is an object that is no ndarray. `np.asarray` of it makes an array whose base is that object, and every view,
+slice and tensor of that array keeps it alive: numpy collapses chains of bases only down to the first non-ndarray. A
+finalizer on an array or a tensor would fire while views of it live on: that is silent corruption.
 
-The lease ends when its last field is collected, in the process that took it: a forked child that collects its copy must
-not give the parent's slot away.
+Fields of a batch are arrays of their own over parts of the lease, so that a tensor made of one has a storage of just
+that field: `torch.save(x[:1])` writes the field, not the slot.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,53 +19,40 @@ from numpy.typing import NDArray
 
 
 class Lease:
-    """Counts the fields of one batch that the user still holds.
+    """A piece of memory that is lent; its end is the end of the last view.
 
     Args:
-        release: Called once, without arguments, when the last field is gone; from any thread, also amid a garbage
+        keep: What must not go before the views do: the mapping, or the heap memory itself.
+        address: Of the first byte.
+        size_bytes: Of the piece.
+        release: Called once, without arguments, when the last view is gone, in the process that took the lease (a forked
+            child that collects its copy must not give the parent's slot away); from any thread, also amid a garbage
             collection, so it may neither block nor take a lock.
     """
 
-    __slots__ = ("_drops", "_fields", "_pid", "_release")
+    __slots__ = ("__array_interface__", "_keep", "_pid", "_release")
 
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release = release
-        self._fields = 0
-        self._drops = itertools.count(1)  # one C call a drop: threads that drop at once get different numbers
-        self._pid = os.getpid()
-
-    def lend(self, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array over `address`, C-contiguous, whose last view ends this lease's hold on that field.
-
-        Args:
-            keep: What must not go before the array does: the mapping.
-            address: Of the first byte.
-            shape: Of the array.
-            dtype: Of the array.
-        """
-        self._fields += 1
-        return np.asarray(LeasedArray(self, keep, address, shape, dtype))
-
-    def _drop(self) -> None:
-        if next(self._drops) == self._fields and os.getpid() == self._pid:
-            self._release()
-
-
-class LeasedArray:
-    """The base of one field's arrays; its end is the end of the field's lease."""
-
-    __slots__ = ("__array_interface__", "_keep", "_lease")
-
-    def __init__(self, lease: Lease, keep: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._lease = lease
+    def __init__(self, keep: object, address: int, size_bytes: int, release: Callable[[], None]) -> None:
         self._keep = keep
+        self._release = release
+        self._pid = os.getpid()
         self.__array_interface__ = {
             "version": 3,
             "data": (address, False),
-            "shape": shape,
-            "typestr": dtype.str,
+            "shape": (size_bytes,),
+            "typestr": "|u1",
             "strides": None,
         }
 
+    def bytes(self) -> NDArray[np.uint8]:
+        """All of it, uint8 (size_bytes,); the lease lives on in its views."""
+        return np.asarray(self)
+
     def __del__(self) -> None:
-        self._lease._drop()
+        if os.getpid() == self._pid:
+            self._release()
+
+
+def field_of(whole: NDArray[np.uint8], offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A C-contiguous field `offset` bytes into leased memory."""
+    return np.ndarray(shape, dtype, whole, offset)

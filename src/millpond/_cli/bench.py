@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from statistics import median
@@ -32,9 +33,11 @@ def bench(
 ) -> None:
     """Measure samples/s, their ratio to the ceiling, the training process's CPU, peak PSS and mixing."""
     size = parse_image_size(image_size)
+    if importlib.util.find_spec("torch") is not None:
+        import torch  # noqa: F401 - what the user would have imported does not count as the loader's
     workers = available_cores() if num_workers is None else num_workers
     opened = LeRobotDataset(dataset, image_size=size)
-    files = opened.camera_files()
+    files = {camera: sorted((opened.root / "videos" / camera).rglob("*.mp4")) for camera in opened.video_facts}
     epochs: list[EpochMeasure] = []
     slices: list[CeilingSlice] = []
     with Ceiling(files, num_workers=max(workers, 1), image_size=size) as ceiling:

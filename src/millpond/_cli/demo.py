@@ -38,7 +38,13 @@ def demo(
     opened = LeRobotDataset(dataset)
     with MemorySampler() as sampler:
         with Loader(
-            opened, batch_size=batch_size, shuffle=True, seed=seed, memory=memory, num_workers=num_workers
+            opened,
+            batch_size=batch_size,
+            shuffle=True,
+            seed=seed,
+            memory=memory,
+            num_workers=num_workers,
+            output="numpy",  # importing torch would be most of what the memory curve shows
         ) as loader:
             with _progress(console, disable=quiet) as progress:
                 bar = progress.add_task("one shuffled epoch", total=len(opened))

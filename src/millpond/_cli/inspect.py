@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -39,18 +41,27 @@ def _cameras_table(dataset: LeRobotDataset) -> Table:
     table = Table(title="cameras")
     for name in ("camera", "codec", "size", "files", "frames", "GOP", "MB", "backend"):
         table.add_column(name, justify="left" if name in ("camera", "codec", "backend") else "right")
-    for camera in dataset.describe_cameras():
+    for name, facts in dataset.video_facts.items():
+        height, width = facts.picture_size
         table.add_row(
-            camera.name,
-            camera.codec,
-            f"{camera.width}x{camera.height}",
-            str(camera.num_files),
-            str(camera.num_frames),
-            f"{camera.mean_gop_frames:.0f}" if camera.num_frames else "",
-            f"{camera.size_bytes / 1e6:.1f}",
-            camera.backend,
+            name,
+            ", ".join(facts.codecs),
+            f"{width}x{height}",
+            str(facts.num_files),
+            str(facts.num_frames),
+            _gop_text(facts.gop_frames),
+            f"{facts.size_bytes / 1e6:.1f}",
+            ", ".join(facts.backends),
         )
     return table
+
+
+def _gop_text(gop_frames: NDArray[np.int64]) -> str:
+    """The usual GOP, and the longest where that is another."""
+    if len(gop_frames) == 0:
+        return ""
+    usual, longest = int(np.median(gop_frames)), int(gop_frames.max())
+    return f"{usual}" if usual == longest else f"{usual}, up to {longest}"
 
 
 def _trade_table(plans: list[MemoryPlan], chosen: MemoryPlan) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotPool
-from millpond._arena.leases import Lease
+from millpond._arena.leases import Lease, field_of
 from millpond._arena.memory import ArenaMemory
-from millpond._loader.work import delivered
 from millpond._plan.pond import ReadyBatch
 from millpond._values import Field
 from millpond.errors import ArenaFull
@@ -59,6 +57,14 @@ class Outbox:
         self._heap_limit = heap_bytes
         self._release = release
         self._as_tensors = as_tensors
+        if as_tensors:
+            import torch
+
+            self._from_numpy = torch.from_numpy
+        self._facts = [
+            (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), field.frames)
+            for name, field in fields.items()
+        ]
         self._held: set[int] = set()
         self._copies: dict[int, int] = {}
         self.heap_copies = 0
@@ -94,26 +100,20 @@ class Outbox:
         if len(self._held) >= self._held_batches:
             return self._copy(slot, rows)
         self._held.add(slot)
-        lease = Lease(lambda: self._let_go(slot))
-        return {
-            name: self._present(
-                lease.lend(
-                    self._whole,
-                    self._address + self._pool.field_offset(slot, name),
-                    (rows, *field.shape),
-                    np.dtype(field.dtype),
-                ),
-                field,
-            )
-            for name, field in self._fields.items()
-        }
+        lease = Lease(
+            self._whole,
+            self._address + self._pool.offset_of(slot),
+            self._pool.layout.slot_bytes,
+            lambda: self._let_go(slot),
+        )
+        return self._present(lease.bytes(), rows)
 
     def _let_go(self, slot: int) -> None:
         self._held.discard(slot)
         self._release(slot)
 
     def _copy(self, slot: int, rows: int) -> dict[str, Any]:
-        wanted = sum(rows * field.sample_bytes for field in self._fields.values())
+        wanted = self._pool.layout.slot_bytes
         free = self._heap_limit - self.copied_bytes
         if wanted > free:
             self._release(slot)
@@ -135,26 +135,23 @@ class Outbox:
         self.heap_copies += 1
         number = self.heap_copies
         self._copies[number] = wanted
-        lease = Lease(lambda: self._forget_copy(number))
-        batch = {name: self._copied_field(lease, slot, rows, field) for name, field in self._fields.items()}
+        start = self._pool.offset_of(slot)
+        heap = self._whole[start : start + wanted].copy()
         self._release(slot)
-        return batch
+        lease = Lease(heap, heap.ctypes.data, wanted, lambda: self._forget_copy(number))
+        return self._present(lease.bytes(), rows)
 
     def _forget_copy(self, number: int) -> None:
         del self._copies[number]
 
-    def _copied_field(self, lease: Lease, slot: int, rows: int, field: Field) -> Any:
-        """A copy on the heap, lent like a slot, so that it is known when it goes."""
-        source = self._pool.view(self._arena.buffer, slot, field.name)[:rows]
-        heap = np.empty(max(1, math.prod(source.shape) * source.itemsize), np.uint8)
-        array = lease.lend(heap, heap.ctypes.data, source.shape, source.dtype)
-        array[...] = source
-        return self._present(array, field)
-
-    def _present(self, array: NDArray[Any], field: Field) -> Any:
-        if not self._as_tensors:
-            return delivered(array, field)
-        import torch
-
-        tensor = torch.from_numpy(array)
-        return tensor.movedim(-1, -3) if field.frames else tensor
+    def _present(self, whole: NDArray[np.uint8], rows: int) -> dict[str, Any]:
+        """The fields of a slot's bytes, as the user gets them."""
+        batch: dict[str, Any] = {}
+        for name, offset, shape, dtype, frames in self._facts:
+            value: Any = field_of(whole, offset, (rows, *shape), dtype)
+            if self._as_tensors:
+                value = self._from_numpy(value)
+                batch[name] = value.movedim(-1, -3) if frames else value
+            else:
+                batch[name] = np.moveaxis(value, -1, -3) if frames else value
+        return batch

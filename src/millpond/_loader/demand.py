@@ -97,11 +97,8 @@ def probe_transform(dataset: Dataset, transform: Transform) -> dict[str, Field]:
 
 def _read_one(work: Work, parts: tuple[str, ...], sample: int) -> Exception | None:
     samples, zero = np.asarray([sample]), np.asarray([0])
-    for part in parts:
-        outcome = work(ReadTask(part, samples, zero, zero), _unwatched)
-        if outcome.failures:
-            return outcome.failures[0][1]
-    return None
+    outcome = work.carry_out(ReadTask(parts, samples, zero, zero), _unwatched)
+    return outcome.failures[0][1] if outcome.failures else None
 
 
 def _unwatched() -> None:

@@ -11,10 +11,10 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from millpond._loader.work import CopyTask, Outcome, ReadTask, Work
+from millpond._loader.work import CopyTask, Outcome, ReadTask, Work, pack_task
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 from millpond._workers.supervisor import Completed, Failed, Supervisor
@@ -76,13 +76,13 @@ class _Driving:
     def __init__(
         self,
         slots: Slots,
-        parts: tuple[str, ...],
+        bundles: Sequence[tuple[str, ...]],
         layout: Layout,
         learn: Callable[[object], None],
     ) -> None:
         self.counters: Counter[str] = Counter()
         self._slots = slots
-        self._parts = parts
+        self._bundles = bundles
         self._layout = layout
         self._learn = learn
         self._returned: deque[int] = deque()
@@ -95,7 +95,7 @@ class _Driving:
 
     def _open_pond(self, plan: EpochPlan) -> None:
         self._take_back()
-        self._pond = self._slots.pond_for(plan, len(self._parts), self._layout)
+        self._pond = self._slots.pond_for(plan, len(self._bundles), self._layout)
 
     def _take_back(self) -> None:
         while self._returned:
@@ -106,7 +106,7 @@ class _Driving:
 
     def _payload(self, task: SegmentTask | FinishTask) -> ReadTask | CopyTask:
         if isinstance(task, SegmentTask):
-            return ReadTask(self._parts[task.part], task.samples, task.slots, task.rows)
+            return ReadTask(self._bundles[task.part], task.samples, task.slots, task.rows)
         return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
 
     def _account(self, task_id: int, outcome: Outcome) -> None:
@@ -114,8 +114,8 @@ class _Driving:
         failures = {int(at): error for positions, error in outcome.failures for at in positions}
         self._pond.complete(task_id, failures)
         self.counters.update(outcome.counters)
-        if outcome.learned is not None:
-            self._learn(outcome.learned)
+        for learned in outcome.learned:
+            self._learn(learned)
 
     def _take_ready(self) -> ReadyBatch | None:
         assert self._pond is not None
@@ -132,11 +132,11 @@ class InlineDriver(_Driving):
         self,
         work: Work,
         slots: Slots,
-        parts: tuple[str, ...],
+        bundles: Sequence[tuple[str, ...]],
         layout: Layout,
         learn: Callable[[object], None],
     ) -> None:
-        super().__init__(slots, parts, layout, learn)
+        super().__init__(slots, bundles, layout, learn)
         self._work = work
 
     def start(self, plan: EpochPlan) -> None:
@@ -154,7 +154,7 @@ class InlineDriver(_Driving):
             task = self._pond.next_task()
             if task is None:
                 raise InternalError("no batch is ready, and no task can start: the plan needs more slots than it has")
-            self._account(task.task_id, self._work(self._payload(task), _no_progress))
+            self._account(task.task_id, self._work.carry_out(self._payload(task), _no_progress))
 
     def release(self, slot: int) -> None:
         """See `Driver`."""
@@ -185,11 +185,11 @@ class WorkerDriver(_Driving):
         self,
         supervisor: Supervisor,
         slots: Slots,
-        parts: tuple[str, ...],
+        bundles: Sequence[tuple[str, ...]],
         layout: Layout,
         learn: Callable[[object], None],
     ) -> None:
-        super().__init__(slots, parts, layout, learn)
+        super().__init__(slots, bundles, layout, learn)
         self._supervisor = supervisor
         self._commands: deque[Callable[[], None]] = deque()
         self._ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()  # read by the consumer
@@ -197,6 +197,7 @@ class WorkerDriver(_Driving):
         self._waiting_plan: EpochPlan | None = None
         self._in_flight: dict[int, tuple[Pond, int]] = {}
         self._next_id = 0
+        self._wants_slots = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="millpond-driver", daemon=True)
         self._thread.start()
@@ -231,7 +232,8 @@ class WorkerDriver(_Driving):
     def release(self, slot: int) -> None:
         """See `Driver`."""
         self._returned.append(slot)
-        self._supervisor.wake()
+        if self._wants_slots:  # else the next answer of a worker comes soon enough, and waking costs 30 microseconds
+            self._supervisor.wake()
 
     def cancel(self) -> None:
         """See `Driver`; tasks that are with workers run to their end before the next epoch begins."""
@@ -262,7 +264,7 @@ class WorkerDriver(_Driving):
         if self._waiting_plan is not None and not self._in_flight:
             self._open_pond(self._waiting_plan)
             self._waiting_plan = None
-        self._take_back()
+        self._wants_slots = False
         self._give_out()
         for event in self._supervisor.wait(None):
             self._on_event(event)
@@ -281,19 +283,24 @@ class WorkerDriver(_Driving):
 
     def _give_out(self) -> None:
         while self._pond is not None and self._supervisor.capacity > 0:
+            self._take_back()
             task = self._pond.next_task()
+            if task is None and not self._wants_slots:
+                # Said before a last look, so that no slot can come back in between without a wake-up.
+                self._wants_slots = True
+                continue
             if task is None:
                 return
             self._next_id += 1
             self._in_flight[self._next_id] = self._pond, task.task_id
-            self._supervisor.submit(self._next_id, self._payload(task))
+            self._supervisor.submit(self._next_id, pack_task(self._payload(task)))
 
     def _on_event(self, event: Completed | Failed) -> None:
         pond, task_id = self._in_flight.pop(event.task_id)
         if pond is not self._pond:
             return
         if isinstance(event, Completed):
-            self._account(task_id, event.result)
+            self._account(task_id, Outcome(*event.result))
         elif isinstance(event.error, MillpondError) and not isinstance(event.error, InternalError):
             pond.fail(task_id, event.error)
         else:

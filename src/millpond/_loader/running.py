@@ -120,9 +120,11 @@ def _driver(
         arena_bytes=arena.size_bytes,
     )
     slots = Slots(plan.pond_slots, plan.outlet_slots)
+    size = plan.parts_per_task
+    bundles = [dataset.parts[at : at + size] for at in range(0, len(dataset.parts), size)]
     if wishes.num_workers == 0:
         work.use(arena)
-        return InlineDriver(work, slots, dataset.parts, plan.layout, dataset.learn), None
+        return InlineDriver(work, slots, bundles, plan.layout, dataset.learn), None
     supervisor = Supervisor(
         cloudpickle.dumps(work),
         num_workers=wishes.num_workers,
@@ -130,7 +132,7 @@ def _driver(
         preload=("millpond._loader.work", *dataset.reader_modules),
         task_timeout_seconds=float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds,
     )
-    return WorkerDriver(supervisor, slots, dataset.parts, plan.layout, dataset.learn), supervisor
+    return WorkerDriver(supervisor, slots, bundles, plan.layout, dataset.learn), supervisor
 
 
 def _close(driver: Driver, arena: ArenaMemory, pid: int) -> None:

@@ -6,17 +6,17 @@ called per task. With no workers the training process calls it itself. It keeps 
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotPool
 from millpond._arena.memory import ArenaMemory
-from millpond._datasets.base import FrameWriter, Progress, Reader, Sink
+from millpond._datasets.base import FrameWriter, Progress, Reader, Sink, total_counters
 from millpond._values import Field
 
 WINDOW_SUFFIX = "/window"
@@ -25,18 +25,16 @@ WINDOW_SUFFIX = "/window"
 Transform = Callable[[dict[str, NDArray[Any]]], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadTask:
-    """Read one part of some consecutive samples; see `pond.SegmentTask`."""
+class ReadTask(NamedTuple):
+    """Read some parts of some consecutive samples; see `pond.SegmentTask`."""
 
-    part: str
+    parts: tuple[str, ...]
     samples: NDArray[np.int64]
     slots: NDArray[np.int64]
     rows: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTask:
+class CopyTask(NamedTuple):
     """Finish a batch; see `pond.FinishTask`."""
 
     outlet_slot: int
@@ -46,19 +44,31 @@ class CopyTask:
     rows: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of a task.
 
     Attributes:
         failures: (positions in the task's samples, why they have no data).
         counters: Frames decoded, bytes read, ...
-        learned: For `Dataset.learn`.
+        learned: For `Dataset.learn`, one by one.
     """
 
     failures: Sequence[tuple[NDArray[np.int64], Exception]]
     counters: dict[str, int]
-    learned: object | None = None
+    learned: Sequence[object] = ()
+
+
+def pack_task(task: ReadTask | CopyTask) -> bytes:
+    """A task as it travels: arrays as their bytes, since numpy's own pickling is most of what a task would cost."""
+    plain = tuple(value.tobytes() if isinstance(value, np.ndarray) else value for value in task)
+    return pickle.dumps((type(task) is ReadTask, plain), protocol=5)
+
+
+def unpack_task(data: bytes) -> ReadTask | CopyTask:
+    """The task again, its arrays read-only."""
+    is_read, plain = pickle.loads(data)
+    values = (np.frombuffer(value, np.int64) if isinstance(value, bytes) else value for value in plain)
+    return ReadTask(*values) if is_read else CopyTask(*values)
 
 
 class Work:
@@ -108,15 +118,24 @@ class Work:
             self._arena.close()
             self._arena = None
 
-    def __call__(self, task: ReadTask | CopyTask, progress: Progress) -> Outcome:
+    def __call__(self, packed: bytes, progress: Progress) -> tuple[object, ...]:
+        """Carry out a packed task, in a worker; the outcome comes back as a plain tuple."""
+        return tuple(self.carry_out(unpack_task(packed), progress))
+
+    def carry_out(self, task: ReadTask | CopyTask, progress: Progress) -> Outcome:
+        """Carry out a task of this loader."""
         if isinstance(task, ReadTask):
             return self._read(task, progress)
         return self._finish(task, progress)
 
     def _read(self, task: ReadTask, progress: Progress) -> Outcome:
         sink: Sink = BlockSink(self, int(task.slots[0])) if self._gathered else BatchSink(self, task.slots, task.rows)
-        report = self._reader.read(task.part, task.samples, sink, progress)
-        return Outcome(report.failures, report.counters, report.learned)
+        reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
+        return Outcome(
+            [failure for report in reports for failure in report.failures],
+            total_counters([report.counters for report in reports]),
+            [report.learned for report in reports if report.learned is not None],
+        )
 
     def _finish(self, task: CopyTask, progress: Progress) -> Outcome:
         failures = []

@@ -40,6 +40,10 @@ TASK_COST_FRAMES = 0.5
 COPY_COST_FRAMES = 0.05
 """One more copy of a frame, in frames decoded."""
 
+TASK_FRAMES = 64
+"""Parts of a short segment share a task up to so many frames: a task costs the training process about 0.2 ms whatever is
+in it, and 64 frames are some 50 ms of a worker."""
+
 PLANNED_SAMPLES = 200_000
 """Candidates of larger datasets are judged on a prefix of so many samples."""
 
@@ -104,6 +108,7 @@ class MemoryPlan:
         segment_samples: The segment length aimed at.
         splits_gops: Whether GOPs longer than that are cut, and decoded more than once.
         num_segments: Segments of an epoch.
+        parts_per_task: Parts (cameras) of a segment that one task decodes.
         horizon_batches: A segment's samples leave within so many batches.
         pond_slots: Open batches, or blocks.
         pond_slot_bytes: Size of each.
@@ -122,6 +127,7 @@ class MemoryPlan:
     segment_samples: int
     splits_gops: bool
     num_segments: int
+    parts_per_task: int
     horizon_batches: int
     pond_slots: int
     pond_slot_bytes: int
@@ -292,13 +298,17 @@ def _fit(
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1)
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
     copies = demand.window_copies if layout == "gathered" else 0.0
-    cost = (decoded + TASK_COST_FRAMES * demand.num_parts * len(segments)) / frames + COPY_COST_FRAMES * copies
+    frames_per_part = decoded / (len(segments) * max(demand.num_cameras, 1))
+    parts_per_task = min(demand.num_parts, max(1, int(TASK_FRAMES / max(frames_per_part, 1))))
+    tasks = len(segments) * -(-demand.num_parts // parts_per_task)
+    cost = (decoded + TASK_COST_FRAMES * tasks) / frames + COPY_COST_FRAMES * copies
     plan = MemoryPlan(
         memory_bytes=memory_bytes,
         layout=layout,
         segment_samples=target,
         splits_gops=split,
         num_segments=len(whole),
+        parts_per_task=parts_per_task,
         horizon_batches=horizon,
         pond_slots=max(used, needed) + held,
         pond_slot_bytes=slot_bytes,

@@ -108,6 +108,34 @@ class _Batch:
     failures: dict[int, Exception] = field(default_factory=dict)
 
 
+class _Touches:
+    """Which batches each segment has rows in, and how many; found for the whole epoch at once.
+
+    Attributes:
+        positions: int64 (M,), for each entry of the plan the position of its batch among those of its segment.
+    """
+
+    def __init__(self, plan: EpochPlan, segment_of: NDArray[np.int64]) -> None:
+        # One sort for the epoch: numpy's fixed cost per call would be most of what a task costs the training process.
+        pairs, inverse, counts = np.unique(
+            segment_of * plan.num_batches + plan.batches, return_inverse=True, return_counts=True
+        )
+        self._batches = pairs % max(plan.num_batches, 1)
+        self._counts = counts
+        self._bounds = np.searchsorted(pairs, np.arange(plan.num_segments + 1) * plan.num_batches)
+        self.positions = inverse - self._bounds[segment_of]
+
+    def batches_of(self, segment: int) -> list[int]:
+        """Ascending."""
+        batches: list[int] = self._batches[self._bounds[segment] : self._bounds[segment + 1]].tolist()
+        return batches
+
+    def counts_of(self, segment: int) -> list[int]:
+        """Rows in each of `batches_of`."""
+        counts: list[int] = self._counts[self._bounds[segment] : self._bounds[segment + 1]].tolist()
+        return counts
+
+
 class Pond:
     """The state of one epoch between plan and user.
 
@@ -154,6 +182,7 @@ class Pond:
         self._entries = by_batch
         self._entry_bounds = np.searchsorted(plan.batches[by_batch], np.arange(plan.num_batches + 1))
         self._segment_of = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
+        self._touches = _Touches(plan, self._segment_of)
 
     @property
     def is_over(self) -> bool:
@@ -216,8 +245,8 @@ class Pond:
         if k >= plan.num_segments:
             return False
         first, stop = int(plan.segment_bounds[k]), int(plan.segment_bounds[k + 1])
-        batches, rows = plan.batches[first:stop], plan.rows[first:stop]
-        touched = np.unique(batches)
+        rows = plan.rows[first:stop]
+        touched = self._touches.batches_of(k)
         segment = _Segment(first, stop, self._num_parts, unfinished_batches=len(touched))
         if self._gathered:
             if not self._free_pond:
@@ -226,13 +255,13 @@ class Pond:
             slots = np.full(stop - first, segment.slot, dtype=np.int64)
             rows = np.arange(stop - first)
         else:
-            unopened = [batch for batch in touched.tolist() if self._batches[batch].slot < 0]
+            unopened = [batch for batch in touched if self._batches[batch].slot < 0]
             if len(unopened) > len(self._free_pond):
                 return False
             for batch in unopened:
                 self._batches[batch].slot = self._free_pond.popleft()
-            slot_of = np.asarray([self._batches[batch].slot for batch in touched.tolist()], dtype=np.int64)
-            slots = slot_of[np.searchsorted(touched, batches)]
+            slot_of = np.asarray([self._batches[batch].slot for batch in touched], dtype=np.int64)
+            slots = slot_of[self._touches.positions[first:stop]]
         self._segments[k] = segment
         self._open = SegmentTask(-1, 0, plan.samples[first:stop], slots, rows, k)
         self._next_segment, self._next_part = k + 1, 0
@@ -266,11 +295,11 @@ class Pond:
 
     def _complete_part(self, task: SegmentTask, failures: dict[int, Exception]) -> None:
         segment = self._segments[task.segment]
-        batches = self._plan.batches[segment.first : segment.stop]
-        rows = self._plan.rows[segment.first : segment.stop]
         for position, error in failures.items():
-            self._batches[int(batches[position])].failures.setdefault(int(rows[position]), error)
-        for batch, came in zip(*(part.tolist() for part in np.unique(batches, return_counts=True)), strict=True):
+            entry = segment.first + position
+            self._batches[int(self._plan.batches[entry])].failures.setdefault(int(self._plan.rows[entry]), error)
+        counts = self._touches.counts_of(task.segment)
+        for batch, came in zip(self._touches.batches_of(task.segment), counts, strict=True):
             state = self._batches[batch]
             state.waiting -= came
             if state.waiting == 0:
