@@ -47,7 +47,8 @@ def load_audio(
     Args:
         source: A path, or the whole file as bytes.
         sampling_rate: Samples per second wanted; None keeps the stream's own.
-        mono: Mix down to one channel.
+        mono: Mix down to one channel, as `ffmpeg -ac 1` does: stereo by 1 / sqrt(2) a channel, so sound in phase
+            may exceed 1.
 
     Raises:
         ObjectMissing: No file there.

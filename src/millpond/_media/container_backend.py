@@ -7,6 +7,7 @@ the one, and a seek that landed badly is noticed. Then the stream is decoded fro
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,7 +50,7 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
 def build_container_table(path: str, identity: FileIdentity, progress: Progress) -> SampleTable:
     """Decode a whole stream and write down when each frame is shown, and what it looks like.
 
-    A frame that the decoder marks as corrupt, and those after an error up to the next keyframe, are not frames.
+    Frames from damage on up to the next keyframe are left out: they are no frames of the table.
 
     Raises:
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
@@ -59,15 +60,17 @@ def build_container_table(path: str, identity: FileIdentity, progress: Progress)
         stream = pick_video_stream(container, path)
         stream.codec_context.thread_count = 1
         for frame, is_sound in _frames(container, stream):
+            progress()
+            if not is_sound:
+                continue
             if frame.pts is None:
                 raise CorruptMedia(f"{path!r} has a frame without a time; write it as MP4 or MKV", path=path)
             if not rows.pts:
                 turn = turn_of(matrix_from_frame(display_matrix(frame)))
             rows.pts.append(frame.pts)
             rows.is_key.append(bool(frame.key_frame) or not rows.is_key)
-            rows.is_discard.append(not is_sound)
+            rows.is_discard.append(False)
             crcs.append(picture_crc(frame))
-            progress()
         parameters = stream_parameters(stream, turn[0])
     rows.dts, rows.offset, rows.size = rows.pts, [-1] * len(crcs), [0] * len(crcs)
     if np.any(np.diff(np.array(rows.pts, np.int64)) <= 0):
@@ -81,17 +84,29 @@ def build_container_table(path: str, identity: FileIdentity, progress: Progress)
 def _frames(
     container: av.container.InputContainer, stream: av.video.VideoStream
 ) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """Yield every frame that comes, and whether no error came since the last keyframe."""
-    is_sound = True
+    """Yield every frame that comes, and whether it is sound: no damage came since its keyframe.
+
+    Frames come later than their packets. So it takes a keyframe that is shown after the damaged packet to end the
+    damage: one that only comes out after it may have gone in before it.
+    """
+    damaged_pts: float | None = None
+    last_pts, was_bad = -math.inf, False
     for packet in container.demux(stream):
+        last_pts = max(last_pts, -math.inf if packet.pts is None else packet.pts)
+        is_bad = packet.is_corrupt
         try:
             frames = packet.decode()
         except av.error.FFmpegError:
-            is_sound = False
-            continue
+            frames, is_bad = [], True
+        is_bad = is_bad or any(frame.is_corrupt for frame in frames)
+        # where a transport stream lost bytes, the packet behind may have lost its beginning and carries no mark
+        if is_bad or was_bad:
+            damaged_pts = last_pts
+        was_bad = is_bad
         for frame in frames:
-            is_sound = (is_sound or bool(frame.key_frame)) and not frame.is_corrupt
-            yield frame, is_sound
+            if damaged_pts is not None and frame.key_frame and frame.pts is not None and frame.pts > damaged_pts:
+                damaged_pts = None
+            yield frame, damaged_pts is None
 
 
 class ContainerFrames:

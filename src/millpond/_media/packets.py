@@ -87,8 +87,8 @@ class PacketReader:
         inside = zeros_inside(start, stop, holes)
         if inside:
             raise CorruptMedia(
-                f"packet {row} of {self._file.path!r} has {inside} of its {stop - start} bytes in a run of zeros, as in "
-                "a hole of the file; fetch or write the file again",
+                f"packet {row} of {self._file.path!r} has {inside} of its {stop - start} bytes in a run of zeros, "
+                "as in a hole of the file; fetch or write the file again",
                 path=self._file.path,
                 row=row,
             )

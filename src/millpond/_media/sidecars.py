@@ -91,7 +91,7 @@ class SidecarStore:
         """Read what was kept for the present version of `path`; None if nothing was, or it does not read."""
         found = self.path_of(path, kind, ".npz")
         try:
-            with np.load(found, allow_pickle=False) as archive:
+            with open(found, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             facts = json.loads(arrays.pop(_FACTS).tobytes())
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):

@@ -49,9 +49,11 @@ class VideoFile:
             CorruptMedia: The file changed, or ends before the range does.
         """
         descriptor = self._open()
+        # never ask for more than the file can have: a range from a bad table must not allocate
+        readable_stop = min(wanted.stop, self.table.identity.size_bytes)
         parts, position = [], wanted.start
         while position < wanted.stop:
-            part = os.pread(descriptor, wanted.stop - position, position)
+            part = os.pread(descriptor, max(readable_stop - position, 0), position)
             if not part:
                 raise CorruptMedia(
                     f"{self.path!r} ends at byte {position}, but its table has a packet up to {wanted.stop}",
