@@ -123,8 +123,8 @@ def remux(
     return target
 
 
-def with_co64(data: bytes) -> bytes:
-    """Rewrite the 32-bit chunk offsets of an MP4 whose `moov` comes last into 64-bit ones."""
+def with_co64(data: bytes, shift_bytes: int = 0) -> bytes:
+    """Rewrite the 32-bit chunk offsets of an MP4 whose `moov` comes last into 64-bit ones, all later by some bytes."""
 
     def boxes(payload: bytes) -> bytes:
         out, at = b"", 0
@@ -136,7 +136,7 @@ def with_co64(data: bytes) -> bytes:
             elif kind == b"stco":
                 count = struct.unpack_from(">I", inner, 4)[0]
                 offsets = struct.unpack_from(f">{count}I", inner, 8)
-                kind, inner = b"co64", inner[:8] + struct.pack(f">{count}Q", *offsets)
+                kind, inner = b"co64", inner[:8] + struct.pack(f">{count}Q", *(k + shift_bytes for k in offsets))
             out += struct.pack(">I4s", len(inner) + 8, kind) + inner
             at += length
         return out
@@ -212,6 +212,7 @@ CLIPS = (
     Clip("h264_turned_180", "libx264", B_FRAMES, prepare=turned(180)),
     Clip("h264_turned_270", "libx264", B_FRAMES, prepare=turned(270)),
     Clip("h264_mkv", "libx264", B_FRAMES, suffix=".mkv"),
+    Clip("h264_turned_mkv", "libx264", B_FRAMES, suffix=".mkv", prepare=turned(90)),
     Clip("av1_mkv", "libsvtav1", SVT, suffix=".mkv"),
     Clip("h264_avi", "libx264", {**X264, "bf": "0"}, suffix=".avi"),
     Clip("h264_ts", "libx264", B_FRAMES, suffix=".ts", backend="container"),

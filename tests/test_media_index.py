@@ -110,6 +110,21 @@ def test_frames_that_an_edit_list_cuts_off_are_discarded_but_fed(name: str, shif
     assert all(np.array_equal(got[j], expected[j]) for j in range(len(expected)))
 
 
+def test_packets_beyond_4_gib_are_read(tmp_path: Path) -> None:
+    data, gap = zoo.clip_path("h264_b_frames").read_bytes(), 5 << 30
+    head = int.from_bytes(data[:4], "big")
+    path = tmp_path / "large.mp4"
+    with open(path, "wb") as file:  # the box in between is a hole, which takes no room on the disk
+        file.write(data[:head] + (1).to_bytes(4, "big") + b"free" + gap.to_bytes(8, "big"))
+        file.seek(head + gap)
+        file.write(zoo.with_co64(data, gap)[head:])
+    table = build_sample_table(path)
+    assert table.offset.min() > 1 << 32
+    got, report = zoo.read(path, table, [0, 30])
+    assert not report.failures
+    assert np.array_equal(got[1], zoo.clip_reference("h264_b_frames")[30])
+
+
 def test_uneven_times_are_kept() -> None:
     seconds = zoo.clip_table("h264_vfr").frame_seconds
     assert np.diff(seconds).min() < 0.05 < 0.1 < np.diff(seconds).max()

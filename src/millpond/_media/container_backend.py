@@ -92,6 +92,8 @@ def _frames(
     damaged_pts: float | None = None
     last_pts, was_bad = -math.inf, False
     for packet in container.demux(stream):
+        if packet.size == 0 and packet.pts is not None:
+            continue  # a frame that was dropped when it was captured; the decoder would take it for the end
         last_pts = max(last_pts, -math.inf if packet.pts is None else packet.pts)
         is_bad = packet.is_corrupt
         try:

@@ -120,6 +120,17 @@ def stream_parameters(stream: av.video.VideoStream, rotation_degrees: int) -> St
     )
 
 
+def _required_pts(packet: av.Packet[av.video.VideoStream]) -> int:
+    """The time of a packet that the packet rules fit."""
+    if packet.pts is None:
+        raise PacketRulesDoNotFit("a packet has no presentation time")
+    if packet.size == 0:
+        raise PacketRulesDoNotFit("a packet is empty, and a decoder would take it for the end")
+    if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
+        raise PacketRulesDoNotFit("the codec's parameters change within the stream")
+    return packet.pts
+
+
 def read_indexed_rows(
     container: av.container.InputContainer, stream: av.video.VideoStream, size_bytes: int, path: str
 ) -> Rows:
@@ -133,12 +144,9 @@ def read_indexed_rows(
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is None:
             continue  # the flush packet at the end
-        if packet.pts is None:
-            raise PacketRulesDoNotFit("a packet has no presentation time")
-        if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
-            raise PacketRulesDoNotFit("the codec's parameters change within the stream")
-        rows.pts.append(packet.pts)
-        rows.dts.append(packet.pts if packet.dts is None else packet.dts)
+        pts = _required_pts(packet)
+        rows.pts.append(pts)
+        rows.dts.append(pts if packet.dts is None else packet.dts)
         rows.is_discard.append(packet.is_discard)
         packets.append((packet.pos, packet.size))
     entries = list(stream.index_entries)
@@ -171,18 +179,16 @@ def read_scanned_rows(
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is None:
             continue
-        if packet.pts is None or packet.pos is None:
-            raise PacketRulesDoNotFit("a packet has no presentation time or no place")
-        if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
-            raise PacketRulesDoNotFit("the codec's parameters change within the stream")
+        pts = _required_pts(packet)
         payload = bytes(packet)
-        stored = os.pread(descriptor, packet.size + _MAX_BLOCK_HEADER_BYTES, packet.pos)
+        place = 0 if packet.pos is None else packet.pos
+        stored = os.pread(descriptor, packet.size + _MAX_BLOCK_HEADER_BYTES, place)
         header = stored.find(payload)
         if header < 0:
             raise PacketRulesDoNotFit("a packet is stored in another form than it is decoded in")
-        rows.pts.append(packet.pts)
-        rows.dts.append(packet.pts if packet.dts is None else packet.dts)
-        rows.offset.append(packet.pos + header)
+        rows.pts.append(pts)
+        rows.dts.append(pts if packet.dts is None else packet.dts)
+        rows.offset.append(place + header)
         rows.size.append(packet.size)
         rows.is_key.append(packet.is_keyframe)
         rows.is_discard.append(packet.is_discard)

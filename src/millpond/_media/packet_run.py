@@ -49,6 +49,7 @@ class PacketRun:
         self._places = places
         self._stop_frame = stop_frame
         self._reader = PacketReader(file, known_crcs)
+        self._first_row = int(file.table.feed_rows(gop_start, gop_stop)[0])
         self.packets_fed = 0
         self.frames_decoded = 0
 
@@ -101,10 +102,13 @@ class PacketRun:
         self, frame: av.VideoFrame, pending: dict[int, int], maker: PictureMaker, write: Write, progress: Progress
     ) -> None:
         self.frames_decoded += 1
+        row = frame.pts
+        if row is None or row < self._first_row:
+            progress()
+            return  # preroll, which may well lack its own references
         if frame.is_corrupt:
             raise CorruptMedia(f"{self._file.path!r}: the decoder marks a frame as corrupt", path=self._file.path)
-        row = frame.pts
-        place = None if row is None else pending.pop(row, None)
+        place = pending.pop(row, None)
         if place is not None and place >= 0:
             write(place, maker.picture(frame))
         progress()
