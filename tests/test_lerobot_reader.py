@@ -176,7 +176,7 @@ def test_open_files_are_bounded_and_closed(synth: MakeDataset, monkeypatch: pyte
     for part in dataset.parts:
         for sample in range(0, len(dataset), 5):
             reader.read(part, np.asarray([sample]), MemorySink(), lambda: None)
-            assert len(os.listdir("/proc/self/fd")) <= before + 6  # two videos, two tables, two parquets
+            assert len(os.listdir("/proc/self/fd")) <= before + 8  # two of each camera, and two tables
     reader.close()
     reader.close()
     assert len(os.listdir("/proc/self/fd")) == before

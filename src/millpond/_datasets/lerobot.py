@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.layout import Feature, Layout, read_layout
-from millpond._datasets.lerobot_reader import CameraSource, LeRobotReader, TableSource
+from millpond._datasets.lerobot_reader import LeRobotReader
+from millpond._datasets.selection import checked_size, selected_cameras, selected_positions
+from millpond._datasets.sources import CameraSource, TableSource
 from millpond._datasets.survey import (
     Surveyor,
-    VideoFacts,
-    VideoSurvey,
     missing_totals,
     require_files,
     select_episodes,
     survey_images,
 )
+from millpond._datasets.video_survey import VideoFacts, VideoSurvey
 from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
@@ -87,11 +88,11 @@ class LeRobotDataset:
         self.root = Path(root)
         interpolation_flag(interpolation)
         self._interpolation = interpolation
-        self._image_size = _checked_size(image_size)
+        self._image_size = checked_size(image_size)
         whole = read_layout(self.root)
-        selected = _selected_positions(whole, episodes)
+        selected = selected_positions(whole, episodes)
         self._layout = select_episodes(whole, selected)
-        self._cameras = _selected_cameras(whole, cameras)
+        self._cameras = selected_cameras(whole, cameras)
         self._numbers = tuple(f for f in whole.features if f.is_number)
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
@@ -357,42 +358,6 @@ class _Counter:
 
 def _folder(cache_dir: str | Path | Literal["beside"] | None) -> Path | None:
     return None if cache_dir is None else Path(cache_dir)
-
-
-def _checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    size = tuple(int(length) for length in image_size)
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"image_size must be (height, width) of at least 1 pixel each, not {image_size!r}")
-    return size[0], size[1]
-
-
-def _selected_positions(layout: Layout, episodes: Sequence[int] | None) -> NDArray[np.int64]:
-    if episodes is None:
-        return np.arange(len(layout.episode_index))
-    wanted = np.unique(np.asarray(list(episodes), np.int64))
-    if not len(wanted):
-        raise ValueError("episodes is empty; leave it out to take all")
-    unknown = np.setdiff1d(wanted, layout.episode_index)
-    if len(unknown):
-        raise ValueError(
-            f"episodes {unknown[:5].tolist()} are not in '{layout.root}', which has {len(layout.episode_index)} "
-            f"episodes, {layout.episode_index[0]} to {layout.episode_index[-1]}"
-        )
-    return np.searchsorted(layout.episode_index, wanted).astype(np.int64)
-
-
-def _selected_cameras(layout: Layout, cameras: Sequence[str] | None) -> tuple[Feature, ...]:
-    if cameras is None:
-        return layout.cameras
-    if isinstance(cameras, str):
-        raise TypeError(f"cameras must be a list of features, not the string {cameras!r}")
-    known = [camera.name for camera in layout.cameras]
-    unknown = [name for name in cameras if name not in known]
-    if unknown:
-        raise ValueError(f"cameras {unknown} are not in '{layout.root}'; it has {', '.join(known) or 'none'}")
-    return tuple(camera for camera in layout.cameras if camera.name in cameras)
 
 
 def _spelled(codes: Any, texts: Sequence[str]) -> Any:

@@ -1,0 +1,183 @@
+"""Reads the pictures of samples: frames of MP4s, or images in parquet, each once per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.base import FrameWriter, Progress, ReadReport, Sink
+from millpond._datasets.cut_short import load_table
+from millpond._datasets.image_files import ImageFile, open_image_file
+from millpond._datasets.open_files import OpenFiles
+from millpond._datasets.places import NOWHERE, retold
+from millpond._datasets.sources import Call, CameraSource, Positions, explain
+from millpond._datasets.windows import window_positions
+from millpond._media.frames import decode_frames
+from millpond._media.images import decode_image, resize_image
+from millpond._media.sidecars import SidecarStore
+from millpond._media.video_file import VideoFile
+from millpond.errors import CorruptMedia, DataError
+
+Learned = list[tuple[str, int, NDArray[np.int64], NDArray[np.uint32]]]
+"""(camera, file, rows, CRC-32s) of packets that were read for the first time."""
+
+
+class CameraReader:
+    """One camera of a dataset.
+
+    Args:
+        source: Where its pictures are.
+        store: Sidecars of sample tables.
+        max_open_files: Videos, or parquets, open at once.
+    """
+
+    def __init__(self, source: CameraSource, store: SidecarStore, max_open_files: int) -> None:
+        self._source = source
+        self._store = store
+        self._videos: OpenFiles[int, VideoFile] = OpenFiles(max_open_files)
+        self._images: OpenFiles[int, ImageFile] = OpenFiles(max_open_files)
+
+    def close(self) -> None:
+        """Close all files. Idempotent; they are opened again as needed."""
+        self._videos.close()
+        self._images.close()
+
+    def read(self, call: Call, sink: Sink, progress: Progress, report: ReadReport) -> Learned:
+        """Decode each frame once, whatever the number of samples that show it."""
+        camera = self._source
+        positions = window_positions(call.positions, call.lengths, camera.offsets)
+        frames = camera.places.at(call.episodes, positions)
+        files = camera.places.file_of[call.episodes]
+        bad = (frames == NOWHERE).any(axis=1)
+        jobs, window = _unique_frames(frames, files, bad)
+        write = sink.frame_writer(camera.name, window)
+        learned: Learned = []
+        for file, first, wanted in jobs:
+            place = write if first == 0 else _shifted(write, first)
+            failed = self._read_file(file, wanted, place, progress, report, learned)
+            for frames_failed, error in failed:
+                hit = np.isin(window, frames_failed + first).any(axis=1) & ~bad
+                self._blame(call, hit, error, report)
+        explain(camera.places, call, bad, camera.name, report)
+        return learned
+
+    def _read_file(
+        self,
+        file: int,
+        wanted: Positions,
+        write: FrameWriter,
+        progress: Progress,
+        report: ReadReport,
+        learned: Learned,
+    ) -> list[tuple[Positions, DataError]]:
+        """Decode frames of one file; positions in `wanted` that failed."""
+        try:
+            if self._source.in_parquet:
+                return self._read_images(file, wanted, write, progress, report)
+            return self._decode(file, wanted, write, progress, report, learned)
+        except DataError as error:
+            return [(np.arange(len(wanted)), error)]
+
+    def _decode(
+        self,
+        file: int,
+        wanted: Positions,
+        write: FrameWriter,
+        progress: Progress,
+        report: ReadReport,
+        learned: Learned,
+    ) -> list[tuple[Positions, DataError]]:
+        video = self._videos.get(file, lambda: self._open_video(file))
+        done = decode_frames(
+            video,
+            wanted,
+            write,
+            image_size=self._source.picture_size if self._source.is_resized else None,
+            interpolation=self._source.interpolation,
+            progress=progress,
+        )
+        if len(done.rows):
+            # The table is this reader's own: from now on it also knows these.
+            video.table.crc[done.rows] = done.crcs
+            video.table.crc_known[done.rows] = True
+            learned.append((self._source.name, file, done.rows, done.crcs))
+        for name in ("packets_fed", "bytes_read", "frames_decoded"):
+            report.counters[name] = report.counters.get(name, 0) + int(getattr(done, name))
+        return list(done.failures)
+
+    def _open_video(self, file: int) -> VideoFile:
+        path = self._source.paths[file]
+        table, _ = load_table(path, self._store)
+        if table.identity != self._source.identities[file]:
+            raise CorruptMedia(f"'{path}' changed since the dataset was opened; open the dataset again", path=path)
+        return VideoFile(path, table)
+
+    def _read_images(
+        self,
+        file: int,
+        wanted: Positions,
+        write: FrameWriter,
+        progress: Progress,
+        report: ReadReport,
+    ) -> list[tuple[Positions, DataError]]:
+        path, identity = self._source.paths[file], self._source.identities[file]
+        images = self._images.get(file, lambda: open_image_file(path, self._source.name, identity))
+        failures: list[tuple[Positions, DataError]] = []
+        for j, row in enumerate(wanted.tolist()):
+            try:
+                data = images.read(row)
+                write(j, _fitted(decode_image(data), self._source))
+                report.counters["bytes_read"] = report.counters.get("bytes_read", 0) + len(data)
+            except DataError as error:
+                failures.append((np.asarray([j]), retold(error, f"row {row} of '{path}'", path=path)))
+            progress()
+        report.counters["frames_decoded"] = report.counters.get("frames_decoded", 0) + len(wanted)
+        return failures
+
+    def _blame(self, call: Call, hit: NDArray[np.bool_], error: DataError, report: ReadReport) -> None:
+        """Tell samples, by episode, of an error in their frames."""
+        for episode in np.unique(call.episodes[hit]).tolist():
+            own = np.flatnonzero(hit & (call.episodes == episode))
+            number = int(call.numbers[own[0]])
+            told = retold(
+                error, f"episode {number} of camera {self._source.name!r}", episode=number, camera=self._source.name
+            )
+            report.failures.append((own, told))
+
+
+def _unique_frames(
+    frames: Positions, files: Positions, bad: NDArray[np.bool_]
+) -> tuple[list[tuple[int, int, Positions]], NDArray[np.int32]]:
+    """Each frame once: (file, number of its first unique frame, frames ascending), and the window over the numbers."""
+    window = np.full(frames.shape, NOWHERE, np.int32)
+    jobs: list[tuple[int, int, Positions]] = []
+    first = 0
+    for file in dict.fromkeys(files[~bad].tolist()):
+        own = ~bad & (files == file)
+        wanted, inverse = np.unique(frames[own], return_inverse=True)
+        window[own] = inverse.reshape(-1, frames.shape[1]) + first
+        jobs.append((file, first, wanted))
+        first += len(wanted)
+    return jobs, window
+
+
+def _shifted(write: FrameWriter, first: int) -> Callable[[int, NDArray[np.uint8]], None]:
+    def write_shifted(j: int, picture: NDArray[np.uint8]) -> None:
+        write(first + j, picture)
+
+    return write_shifted
+
+
+def _fitted(picture: NDArray[np.uint8], camera: CameraSource) -> NDArray[np.uint8]:
+    if picture.shape[:2] == camera.picture_size:
+        return picture
+    if camera.is_resized:
+        return resize_image(picture, camera.picture_size, interpolation=camera.interpolation)
+    raise CorruptMedia(
+        f"a picture of {picture.shape[0]} x {picture.shape[1]}, where the dataset says {camera.picture_size[0]} x "
+        f"{camera.picture_size[1]}; give image_size= to make all pictures one size",
+        picture_size=picture.shape[:2],
+        expected_size=camera.picture_size,
+    )

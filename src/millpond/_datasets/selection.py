@@ -1,0 +1,49 @@
+"""What a user may leave out of a dataset: checked against the metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.layout import Feature, Layout
+
+
+def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """(height, width), or None; ValueError for anything else."""
+    if image_size is None:
+        return None
+    size = tuple(int(length) for length in image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"image_size must be (height, width) of at least 1 pixel each, not {image_size!r}")
+    return size[0], size[1]
+
+
+def selected_positions(layout: Layout, episodes: Sequence[int] | None) -> NDArray[np.int64]:
+    """Positions in the layout of the episodes asked for, int64 (E,), ascending; ValueError names unknown ones."""
+    if episodes is None:
+        return np.arange(len(layout.episode_index))
+    wanted = np.unique(np.asarray(list(episodes), np.int64))
+    if not len(wanted):
+        raise ValueError("episodes is empty; leave it out to take all")
+    unknown = np.setdiff1d(wanted, layout.episode_index)
+    if len(unknown):
+        raise ValueError(
+            f"episodes {unknown[:5].tolist()} are not in '{layout.root}', which has {len(layout.episode_index)} "
+            f"episodes, {layout.episode_index[0]} to {layout.episode_index[-1]}"
+        )
+    return np.searchsorted(layout.episode_index, wanted).astype(np.int64)
+
+
+def selected_cameras(layout: Layout, cameras: Sequence[str] | None) -> tuple[Feature, ...]:
+    """The cameras asked for, in the order of the metadata; ValueError names unknown ones."""
+    if cameras is None:
+        return layout.cameras
+    if isinstance(cameras, str):
+        raise TypeError(f"cameras must be a list of features, not the string {cameras!r}")
+    known = [camera.name for camera in layout.cameras]
+    unknown = [name for name in cameras if name not in known]
+    if unknown:
+        raise ValueError(f"cameras {unknown} are not in '{layout.root}'; it has {', '.join(known) or 'none'}")
+    return tuple(camera for camera in layout.cameras if camera.name in cameras)

@@ -1,0 +1,89 @@
+"""Where a reader finds the pictures and the numbers of samples: a few numbers per episode, small enough to travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.base import ReadReport
+from millpond._datasets.places import Places
+from millpond._values import FileIdentity
+from millpond.errors import CorruptMedia
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CameraSource:
+    """Where one camera's pictures are.
+
+    Attributes:
+        name: The feature.
+        in_parquet: PNGs in the data parquets rather than MP4s.
+        offsets: int64, (T,), the window.
+        paths: Its files.
+        identities: The version of each file that the plan was made from; None where it does not open.
+        places: Frames in the MP4s, or rows in the parquets.
+        picture_size: (height, width) as delivered.
+        is_resized: Whether they are resized to that, or must have that size.
+        interpolation: For the resize.
+    """
+
+    name: str
+    in_parquet: bool
+    offsets: Positions
+    paths: tuple[str, ...]
+    identities: tuple[FileIdentity | None, ...]
+    places: Places
+    picture_size: tuple[int, int]
+    is_resized: bool
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Where the numbers are.
+
+    Attributes:
+        paths: Column files, mapped; empty where the parquet does not read.
+        places: Rows in them.
+        columns: Name, shape and dtype of one frame's value.
+        offsets: Of the columns and cameras with a window, int64 (T,).
+    """
+
+    paths: tuple[str, ...]
+    places: Places
+    columns: tuple[tuple[str, tuple[int, ...], str], ...]
+    offsets: dict[str, Positions]
+
+
+@dataclass(frozen=True)
+class Call:
+    """The samples of one call of `read`.
+
+    Attributes:
+        episodes: int64, (L,), which episode, 0 to E - 1.
+        numbers: int64, (L,), its `episode_index`.
+        positions: int64, (L,), which frame of it.
+        lengths: int64, (L,), how many frames it has.
+    """
+
+    episodes: Positions
+    numbers: Positions
+    positions: Positions
+    lengths: Positions
+
+
+def explain(places: Places, call: Call, bad: NDArray[np.bool_], camera: str | None, report: ReadReport) -> None:
+    """Give each sample without a place, bool (L,), the problem of its episode."""
+    if not bad.any():
+        return
+    for episode in np.unique(call.episodes[bad]).tolist():
+        hit = np.flatnonzero(bad & (call.episodes == episode))
+        problem = places.problems.get(episode)
+        if problem is None:
+            number = int(call.numbers[hit[0]])
+            problem = CorruptMedia(f"episode {number} has no place", episode=number, camera=camera)
+        report.failures.append((hit, problem))
