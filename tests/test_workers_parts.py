@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -118,6 +119,11 @@ def test_limits_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
 )
 def test_an_end_in_words(status: int | None, words: str) -> None:
     assert words in End(0, 42, status, None, "").in_words()
+
+
+def test_a_worker_that_could_not_be_forked_in_words() -> None:
+    end = End(0, None, None, None, "", errno.ENOMEM)
+    assert end.in_words() == "could not be forked (Cannot allocate memory)"
 
 
 def test_the_error_of_a_hang_says_limit_elapsed_and_where() -> None:

@@ -15,7 +15,7 @@ import pytest
 from millpond._workers.messages import encode
 from millpond._workers.supervisor import Completed, Supervisor
 from millpond._workers.zygote import shutdown
-from millpond.errors import ClosedError, RemoteError
+from millpond.errors import ClosedError, RemoteError, UsageError
 from worker_tasks import Reader, answers, collect, error_of, obey, results, workers
 
 
@@ -133,6 +133,14 @@ def test_a_wake_before_the_wait_is_not_lost() -> None:
         assert time.monotonic() - began < 10
 
 
+def test_ready_workers_are_idle_and_answers_wait_meanwhile() -> None:
+    with workers(2) as supervisor:
+        supervisor.submit(7, ("echo", "kept"))
+        supervisor.wait_until_ready()
+        assert "starting" not in {worker.state for worker in supervisor.statistics().workers}
+        assert collect(supervisor, 1) == [Completed(7, "kept")]
+
+
 def test_wait_returns_when_its_time_is_up() -> None:
     with workers(1) as supervisor:
         assert supervisor.wait(0.01) == []
@@ -212,7 +220,7 @@ def test_a_supervisor_in_a_forked_child_refuses(capfd: pytest.CaptureFixture[str
             code = 1
             try:
                 supervisor.wait(0)
-            except ClosedError as error:
+            except UsageError as error:
                 supervisor.wake()
                 supervisor.close()
                 code = 0 if "make a new loader after the fork" in str(error) else 2

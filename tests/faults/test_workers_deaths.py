@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import signal
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,32 @@ def test_workers_come_back_when_the_zygote_is_killed(use_pidfd: bool) -> None:
         results(supervisor, ("echo", 0))
         os.kill(supervisor.statistics().zygote_pid, signal.SIGKILL)
         assert results(supervisor, *(("echo", number) for number in range(50))) == list(range(50))
+
+
+def test_under_random_kills_every_task_is_answered_once() -> None:
+    chance = random.Random(5)
+    left = [*range(200)]
+    with workers(3) as supervisor:
+        seen: list[Completed | Failed] = []
+        while len(seen) < 200:
+            while left and supervisor.capacity:
+                task_id = left.pop()
+                supervisor.submit(task_id, ("echo", task_id))
+            seen += supervisor.wait(30)
+            if chance.random() < 0.15:
+                pid = chance.choice(supervisor.statistics().workers).pid
+                if pid is not None:
+                    with suppress(ProcessLookupError):  # it is dead already
+                        os.kill(pid, signal.SIGKILL)
+    assert sorted(answer.task_id for answer in seen) == [*range(200)]
+    assert all(isinstance(answer, Completed) and answer.result == answer.task_id for answer in seen)
+
+
+def test_closing_before_the_zygote_has_forked_leaves_nothing() -> None:
+    began = time.monotonic()
+    with workers(2, preload=("numpy", "decimal")):
+        pass
+    assert time.monotonic() - began < 3
 
 
 def test_the_restart_budget_ends_it() -> None:

@@ -44,7 +44,7 @@ from millpond._workers.messages import (
 from millpond._workers.verdicts import NEVER, Limits
 from millpond._workers.worker import Task, Worker
 from millpond._workers.zygote import absolute_sys_path, discard, has_pidfd, zygote_for
-from millpond.errors import ClosedError, InternalError, WorkerDied
+from millpond.errors import ClosedError, InternalError, UsageError, WorkerDied
 
 logger = logging.getLogger("millpond")
 
@@ -201,7 +201,8 @@ class Supervisor:
         """Wait until at least one answer is here, `wake` was called, or the time is up; what is here, possibly nothing.
 
         Raises:
-            ClosedError: After close() or millpond.shutdown(), or in a forked child.
+            ClosedError: After close() or millpond.shutdown().
+            UsageError: In a forked child.
             WorkerDied: The restart budget is used up, workers die at their start, or one cannot be killed.
             DeadlineExceeded: A worker did not start in time.
             Exception: The handler could not be unpickled or attached in a worker: the exception of that, as itself.
@@ -210,7 +211,7 @@ class Supervisor:
         now = time.monotonic()
         deadline = NEVER if timeout_seconds is None else now + timeout_seconds
         while True:
-            self._step(deadline)
+            self._turn(deadline, look_only=bool(self._events or self._woken or self._fatal))
             if self._events or self._woken:
                 break
             if self._fatal is not None:
@@ -220,6 +221,17 @@ class Supervisor:
         self._woken = False
         events, self._events = self._events, []
         return events
+
+    def wait_until_ready(self) -> None:
+        """Wait until every worker has its handler attached, for at most the start limit; raises as `wait` does.
+
+        Answers that come meanwhile stay for `wait`.
+        """
+        self._check_usable()
+        while any(worker.state is State.STARTING or worker.pid is None for worker in self._workers):
+            if self._fatal is not None:
+                raise self._fatal
+            self._turn(NEVER, look_only=False)
 
     def wake(self) -> None:
         """Make the `wait` that runs, or the next one, return. Any thread, at any time; also after close()."""
@@ -248,7 +260,7 @@ class Supervisor:
         if self._is_closed:
             raise ClosedError("this supervisor is closed")
         if os.getpid() != self._owner_pid:
-            raise ClosedError(
+            raise UsageError(
                 f"workers belong to process {self._owner_pid}, and a fork does not take them along to {os.getpid()}; "
                 "make a new loader after the fork",
                 owner_pid=self._owner_pid,
@@ -256,10 +268,10 @@ class Supervisor:
 
     # ---- one turn
 
-    def _step(self, deadline: float) -> None:
-        """Handle everything that is here; if nothing is, wait for it until a limit or `deadline`."""
+    def _turn(self, deadline: float, *, look_only: bool) -> None:
+        """Handle everything that is here; if nothing is, wait for it until a limit or `deadline`, or only look."""
         due_at = min(deadline, min((worker.due_at_seconds for worker in self._workers), default=NEVER))
-        if self._events or self._woken or self._fatal is not None:
+        if look_only:
             timeout: float | None = 0.0
         elif due_at == NEVER:
             timeout = None
@@ -438,7 +450,8 @@ class Supervisor:
         worker.take(Event.REAPED, time.monotonic())
         worker.due_at_seconds = NEVER
         self._unregister(worker)
-        end = verdicts.End(worker.index, worker.pid, worker.wait_status, worker.hang, self._read_stack(worker))
+        stack = self._read_stack(worker)
+        end = verdicts.End(worker.index, worker.pid, worker.wait_status, worker.hang, stack, worker.start_errno)
         worker.close()
         if self._is_closed:
             return

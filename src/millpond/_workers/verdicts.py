@@ -68,13 +68,17 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A worker that is gone. `wait_status` is None where its zygote died before it could tell."""
+    """A worker that is gone, or never was.
+
+    `wait_status` is None where its zygote died before it could tell, or could not fork it (`start_errno` says why).
+    """
 
     worker_index: int
     pid: int | None
     wait_status: int | None
     hang: Hang | None
     stack: str
+    start_errno: int | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -97,6 +101,8 @@ class End:
             what = "made no progress for" if self.hang.cause is Cause.STALLED else "did not end a task in"
             return f"{what} {self.hang.elapsed_seconds:.1f} s (limit {self.hang.limit_seconds:.1f} s) and was killed"
         code = self.exit_code
+        if self.start_errno is not None:
+            return f"could not be forked ({os.strerror(self.start_errno)})"
         if code is None:
             return "ended with the zygote that would have said how"
         if code >= 0:

@@ -1,0 +1,143 @@
+"""What does a worker cost: start, memory before its first task, a task's overhead, a hang?
+
+The workers' own machinery has no public name, so this bench goes to `millpond._workers` directly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from millpond._observe.environment import environment_facts
+from millpond._workers.cells import Cells, cells_bytes
+from millpond._workers.descriptors import anonymous_file, close_all
+from millpond._workers.messages import encode
+from millpond._workers.supervisor import Supervisor
+from millpond._workers.zygote import shutdown
+
+PRELOAD = ("numpy", "av", "millpond._loader.work", "millpond._media.frames", "millpond._datasets.lerobot_reader")
+
+
+def obey(payload: Any, progress: Callable[[], None]) -> Any:
+    """Hang in C with the GIL held if told to."""
+    if payload == "hang":
+        import re
+
+        re.match(r"(a+)+$", "a" * 60 + "b")
+    return None
+
+
+def open_workers(num_workers: int, preload: tuple[str, ...], **limits: Any) -> Supervisor:
+    return Supervisor(encode(obey), num_workers=num_workers, preload=preload, **limits)
+
+
+def starts_ms(preload: tuple[str, ...], repeats: int) -> list[float]:
+    """From the request to the ready message, one worker at a time from a warm zygote."""
+    found = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        with open_workers(1, preload) as supervisor:
+            supervisor.wait_until_ready()
+            found.append((time.perf_counter() - began) * 1e3)
+    return found
+
+
+def pss_mib(preload: tuple[str, ...], num_workers: int) -> list[float]:
+    """Of each worker, ready and without a task so far; what it shares with zygote and siblings counts in part."""
+    with open_workers(num_workers, preload) as supervisor:
+        supervisor.wait_until_ready()
+        pids = [worker.pid for worker in supervisor.statistics().workers]
+        return [psutil.Process(pid).memory_full_info().pss / 2**20 for pid in pids]
+
+
+def task_cpu_us(preload: tuple[str, ...], tasks: int) -> tuple[float, float]:
+    """CPU and wall-clock of this process for an empty task with a payload of 1 kB, two workers."""
+    payload = ("front", list(range(100)), "x" * 700)
+    with open_workers(2, preload) as supervisor:
+        supervisor.wait_until_ready()
+        sent = done = 0
+        cpu, wall = time.process_time(), time.perf_counter()
+        while done < tasks:
+            while sent < tasks and supervisor.capacity:
+                supervisor.submit(sent, payload)
+                sent += 1
+            done += len(supervisor.wait(30))
+        return (time.process_time() - cpu) / tasks * 1e6, (time.perf_counter() - wall) / tasks * 1e6
+
+
+def recoveries_ms(preload: tuple[str, ...], repeats: int, limit_seconds: float = 0.1) -> list[float]:
+    """From the moment a hang passes its limit: stack dump, death, successor, and the answer of its first task."""
+    found = []
+    for _ in range(repeats):
+        with open_workers(1, preload, stall_timeout_seconds=limit_seconds) as supervisor:
+            supervisor.wait_until_ready()
+            supervisor.submit(0, "hang")
+            supervisor.submit(1, "hang")
+            began = time.perf_counter()
+            while not supervisor.wait(30):
+                pass
+            found.append((time.perf_counter() - began - 2 * limit_seconds) * 1e3 / 2)
+    return found
+
+
+def progress_us(calls: int = 200_000) -> float:
+    """One call of progress()."""
+    file = anonymous_file("millpond-bench", cells_bytes(1))
+    _, progress = Cells(file, 1).recorder(0)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(calls):
+            progress()
+        best = min(best, time.perf_counter() - began)
+    close_all([file])
+    return best / calls * 1e6
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    ranked = sorted(values)
+    return {
+        "median": round(statistics.median(ranked), 3),
+        "p99": round(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], 3),
+        "repeats": len(ranked),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--preload", nargs="*", default=list(PRELOAD))
+    parser.add_argument("--repeats", type=int, default=50)
+    parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, help="JSON goes here, too")
+    given = parser.parse_args()
+    preload = tuple(given.preload)
+    cold = starts_ms(preload, 1)[0]
+    cpu_us, wall_us = task_cpu_us(preload, given.tasks)
+    report = {
+        "environment": environment_facts(),
+        "preload": preload,
+        "first_start_with_a_cold_zygote_ms": round(cold, 1),
+        "start_ms": summary(starts_ms(preload, given.repeats)),
+        "pss_before_first_task_mib": {count: round(max(pss_mib(preload, count)), 2) for count in (1, 2, 4)},
+        "task_cpu_in_parent_us": round(cpu_us, 1),
+        "task_wall_us": round(wall_us, 1),
+        "tasks": given.tasks,
+        "hang_to_successor_ready_ms": summary(recoveries_ms(preload, 10)),
+        "progress_call_us": round(progress_us(), 3),
+    }
+    shutdown()
+    text = json.dumps(report, indent=2)
+    print(text)
+    if given.out is not None:
+        given.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
