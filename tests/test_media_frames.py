@@ -34,6 +34,16 @@ EIGHT_BIT_PROGRESSIVE = [
 ]
 
 
+@pytest.fixture(scope="session")
+def torchcodec_decoders() -> Any:
+    """Imported once, ahead of what is held against a test: torch makes a temporary folder for itself."""
+    try:
+        import torchcodec.decoders
+    except (ImportError, RuntimeError, OSError) as error:
+        pytest.skip(f"torchcodec is not to be used here: {type(error).__name__}: {str(error).splitlines()[0]}")
+    return torchcodec.decoders
+
+
 def _require_equal(path: Path, expected: list[NDArray[np.uint8]], frames_per_call: int) -> None:
     table = build_sample_table(path)
     with VideoFile(path, table) as file:
@@ -186,19 +196,10 @@ def test_a_closed_file_opens_again_and_leaves_no_descriptor() -> None:
 
 
 @pytest.mark.parametrize("name", EIGHT_BIT_PROGRESSIVE)
-def test_pixels_equal_those_of_torchcodec(name: str) -> None:
-    decoders = _torchcodec()
-    decoder = decoders.VideoDecoder(str(zoo.clip_path(name)), dimension_order="NHWC", num_ffmpeg_threads=1)
+def test_pixels_equal_those_of_torchcodec(name: str, torchcodec_decoders: Any) -> None:
+    decoder = torchcodec_decoders.VideoDecoder(str(zoo.clip_path(name)), dimension_order="NHWC", num_ffmpeg_threads=1)
     frames = decoder.get_frames_in_range(0, zoo.FRAMES).data.numpy()
     assert all(np.array_equal(frames[k], zoo.clip_reference(name)[k]) for k in range(zoo.FRAMES))
-
-
-def _torchcodec() -> Any:
-    try:
-        import torchcodec.decoders
-    except (ImportError, RuntimeError, OSError) as error:
-        pytest.skip(f"torchcodec is not to be used here: {type(error).__name__}")
-    return torchcodec.decoders
 
 
 def _shared_videos(shared_dir: Path) -> list[Path]:
