@@ -1,7 +1,6 @@
 """Small synthesized datasets, made once per test session.
 
-A plugin: a test module (or conftest.py) says `pytest_plugins = ("fixtures_datasets",)` and asks for `synth` or
-`damaged`; everything that tests import by name is in `synthesized`.
+A plugin, named by conftest.py: tests ask for `synth` or `damaged`; what they import by name is in `synthesized`.
 """
 
 from __future__ import annotations

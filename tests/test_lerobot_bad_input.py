@@ -29,8 +29,6 @@ from synthesized import (
     open_dataset,
 )
 
-pytest_plugins = ("fixtures_datasets",)
-
 STARTS = [0, *np.cumsum(LENGTHS).tolist()]
 FRONT_FROM, FRONT_TO = f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp"
 

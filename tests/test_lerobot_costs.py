@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from millpond._datasets.decode_costs import DecodeCosts
 from synthesized import FRONT, LENGTHS, WRIST, MakeDataset, MemorySink, open_dataset
 
-pytest_plugins = ("fixtures_datasets",)
-
 
 def shown_by(costs: DecodeCosts, start: int, stop: int) -> set[int]:
     """Samples whose frames the samples start to stop show."""

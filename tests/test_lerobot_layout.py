@@ -13,8 +13,6 @@ from millpond._datasets.lerobot import LeRobotDataset
 from millpond.errors import CorruptMedia, ObjectMissing, UnsupportedFormat
 from synthesized import EPISODES_PATH, FRONT, LENGTHS, WRIST, MakeDataset, edit_table, open_dataset
 
-pytest_plugins = ("fixtures_datasets",)
-
 
 def edit_info(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
     path = root / "meta/info.json"

@@ -13,8 +13,6 @@ from millpond._datasets.windows import frame_offsets, padded_steps, window_posit
 from millpond._synth import read_pattern
 from synthesized import FRONT, LENGTHS, WRIST, MakeDataset, open_dataset, read_all
 
-pytest_plugins = ("fixtures_datasets",)
-
 DELTAS: dict[str, list[float]] = {
     FRONT: [-1.0, -2 / 30, 0.0, 1 / 30],
     "action": [0.0, 1 / 30, 20 / 30],

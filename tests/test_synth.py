@@ -14,8 +14,6 @@ import pytest
 from millpond._synth import CODECS, read_pattern, write_dataset
 from synthesized import DATA_PATH, EPISODES_PATH, FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
-pytest_plugins = ("fixtures_datasets",)
-
 EXPECTED = [(episode, 0, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
 
 

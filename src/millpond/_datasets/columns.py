@@ -104,7 +104,7 @@ class ColumnStore:
                     "cannot keep table columns in %s (%s): they are converted anew by every run, into a temporary "
                     "folder; set MILLPOND_CACHE_DIR to a folder that can be written",
                     self._store.folder,
-                    error,
+                    str(error),  # a handler may keep the record, and with an error all frames that it passed
                 )
                 self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
                 weakref.finalize(self, _remove_own, self._fallback, os.getpid())
