@@ -39,14 +39,15 @@ def main(arguments: str) -> None:
     for ignored in (*child.IGNORED_SIGNALS, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     child.name_process("millpond-zygote")
-    zygote = _ZygoteProcess(control, given["parent_pid"], use_pidfd=given["use_pidfd"])
-    try:
-        _preload(control, given["preload"])
-        zygote.run()
-    except BrokenPipeError:
-        pass  # the training process is gone
-    finally:
-        zygote.kill_all()
+    with control:
+        zygote = _ZygoteProcess(control, given["parent_pid"], use_pidfd=given["use_pidfd"])
+        try:
+            _preload(control, given["preload"])
+            zygote.run()
+        except BrokenPipeError:
+            pass  # the training process is gone
+        finally:
+            zygote.kill_all()
 
 
 def _preload(control: socket.socket, modules: Sequence[str]) -> None:

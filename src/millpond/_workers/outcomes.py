@@ -1,0 +1,46 @@
+"""What a supervisor hands out: answers, and what it knows of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A task's result."""
+
+    task_id: int
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A task's exception: the handler's own, or WorkerDied or DecodeTimeout when it was given up."""
+
+    task_id: int
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """One worker at one moment; `pid` is None until the zygote told it."""
+
+    index: int
+    pid: int | None
+    state: str
+    tasks_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A supervisor at one moment. tasks_submitted = completed + failed + waiting + in flight."""
+
+    tasks_submitted: int
+    tasks_completed: int
+    tasks_failed: int
+    tasks_waiting: int
+    tasks_in_flight: int
+    restarts: int
+    zygote_pid: int
+    workers: tuple[WorkerStatistics, ...]

@@ -1,0 +1,85 @@
+"""Starts workers, and owns the files that stay when one worker takes the place of another: cells and stack dumps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from millpond._workers.cells import Cells, cells_bytes
+from millpond._workers.descriptors import anonymous_file, close_all
+from millpond._workers.messages import START, Start, encode, pack
+from millpond._workers.worker import Worker
+from millpond._workers.zygote import Zygote, absolute_sys_path, zygote_for
+from millpond.errors import WorkerDied
+
+_DUMP_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What every worker of a supervisor is started with; see `Supervisor`."""
+
+    handler: bytes
+    num_workers: int
+    descriptors: tuple[int, ...]
+    preload: tuple[str, ...]
+    use_pidfd: bool
+
+
+class Spawner:
+    """Asks the zygote for workers, and for another zygote if that has died."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._files: list[int] = []
+        try:
+            self._cells_file = self._open_file("millpond-cells", cells_bytes(options.num_workers))
+            self._dump_files = [self._open_file("millpond-stack", 0) for _ in range(options.num_workers)]
+            self.zygote: Zygote = zygote_for(options.preload, use_pidfd=options.use_pidfd)
+            self.cells = Cells(self._cells_file, options.num_workers)
+        except BaseException:
+            close_all(self._files)
+            raise
+
+    def _open_file(self, name: str, size_bytes: int) -> int:
+        self._files.append(anonymous_file(name, size_bytes, use_memfd=self._options.use_pidfd))
+        return self._files[-1]
+
+    def spawn(self, index: int, now_seconds: float) -> Worker:
+        """Ask for a worker in this place, and tell it what to run; does not wait for it.
+
+        Raises:
+            ClosedError: `millpond.shutdown()` ended the zygote.
+            WorkerDied: The zygote died, and so did the next.
+        """
+        self.cells.clear(index)
+        dump_file = self._dump_files[index]
+        os.ftruncate(dump_file, 0)
+        os.lseek(dump_file, 0, os.SEEK_SET)  # the offset is shared with the worker
+        descriptors = [dump_file, self._cells_file, *self._options.descriptors]
+        try:
+            spawned = self.zygote.spawn(descriptors)
+        except WorkerDied:
+            self.zygote = zygote_for(self._options.preload, use_pidfd=self._options.use_pidfd)
+            spawned = self.zygote.spawn(descriptors)
+        worker = Worker(index, spawned, self.zygote, now_seconds)
+        worker.send(pack(START, 0, encode(self._start_message(index))))
+        return worker
+
+    def _start_message(self, index: int) -> Start:
+        try:
+            directory: str | None = os.getcwd()
+        except FileNotFoundError:
+            directory = None
+        options = self._options
+        return Start(index, options.num_workers, options.handler, absolute_sys_path(), directory, dict(os.environ))
+
+    def read_stack(self, index: int) -> str:
+        """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not."""
+        return os.pread(self._dump_files[index], _DUMP_BYTES, 0).decode(errors="replace")
+
+    def close(self) -> None:
+        """Give the files back; the zygote stays warm for others."""
+        self.cells.close()
+        close_all(self._files)
+        self._files = []
