@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from leftovers import (  # noqa: F401 - importing these fixtures makes them run around every test
+    nothing_left_behind,
+    temporary_folder_of_the_session,
+    zygotes_end_with_the_session,
+)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+pytest_plugins = ("fixtures_datasets",)
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +25,11 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared data beside the checkout ({folder.name} is not there)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps sidecars of tests out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLPOND_CACHE_DIR", str(tmp_path_factory.mktemp("sidecars")))
+        yield

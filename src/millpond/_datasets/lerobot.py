@@ -257,9 +257,8 @@ class LeRobotDataset:
 
     @property
     def reader_modules(self) -> tuple[str, ...]:
-        """What a worker imports before it is forked."""
-        modules = ("millpond._datasets.lerobot_reader",)
-        return (*modules, "pyarrow.parquet") if any(c.dtype == "image" for c in self._cameras) else modules
+        """What a worker imports before it is forked; not pyarrow, which starts a thread when it is imported."""
+        return ("millpond._datasets.lerobot_reader",)
 
     def reader(self) -> LeRobotReader:
         """A fresh reader."""

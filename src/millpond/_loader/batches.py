@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -104,9 +105,13 @@ class Outbox:
             self._whole,
             self._address + self._pool.offset_of(slot),
             self._pool.layout.slot_bytes,
-            lambda: self._let_go(slot),
+            _weakly(self._let_go, slot),
         )
         return self._present(lease.bytes(), rows)
+
+    def close(self) -> None:
+        """Keep the arena alive for leases only: an exception that holds this object shall not hold the memory too."""
+        self._whole = np.empty(0, np.uint8)
 
     def _let_go(self, slot: int) -> None:
         self._held.discard(slot)
@@ -138,7 +143,7 @@ class Outbox:
         start = self._pool.offset_of(slot)
         heap = self._whole[start : start + wanted].copy()
         self._release(slot)
-        lease = Lease(heap, heap.ctypes.data, wanted, lambda: self._forget_copy(number))
+        lease = Lease(heap, heap.ctypes.data, wanted, _weakly(self._forget_copy, number))
         return self._present(lease.bytes(), rows)
 
     def _forget_copy(self, number: int) -> None:
@@ -155,3 +160,19 @@ class Outbox:
             else:
                 batch[name] = np.moveaxis(value, -1, -3) if frames else value
         return batch
+
+
+def _weakly(method: Callable[[int], None], number: int) -> Callable[[], None]:
+    """A call of a method that does not keep its object alive.
+
+    The garbage collector does not look into arrays: an exception that holds a batch, held by what the lease holds, would
+    be a cycle that nobody finds.
+    """
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive(number)
+
+    return call

@@ -222,7 +222,6 @@ class WorkerDriver(_Driving):
                 elapsed_seconds=elapsed,
             ) from None
         if isinstance(ready, BaseException):
-            self._ready.put(ready)  # whoever asks again learns it again
             raise ready
         return ready
 

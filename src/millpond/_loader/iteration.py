@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from millpond._datasets.base import Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.driver import Driver
@@ -101,33 +104,39 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if self._is_closed:
             raise ClosedError("this epoch was closed, by its loader, its iterator or an error")
         while self._next_batch < self._num_batches:
-            batch = self._take()
-            if batch is not None:
-                return batch
+            ready = self._wait()
+            samples = self._settle(ready)
+            if len(samples):
+                # Not kept in a variable: what an exception caught below here leaves of frames must not hold batches.
+                return self._hand_over(ready.slot, samples)
+            self._driver.release(ready.slot)  # every row was bad
         self._finish()
         raise StopIteration
 
-    def _take(self) -> dict[str, Any] | None:
-        """The next batch; None where every row of it was bad."""
+    def _wait(self) -> ReadyBatch:
         began = time.perf_counter()
         try:
-            ready = self._driver.next_ready(self._policy.timeout_seconds)
+            return self._driver.next_ready(self._policy.timeout_seconds)
         except BaseException:
             self.close()
             raise
-        self._progress.wait_seconds += time.perf_counter() - began
+        finally:
+            self._progress.wait_seconds += time.perf_counter() - began
+
+    def _settle(self, ready: ReadyBatch) -> NDArray[np.int64]:
+        """Deal with failures, count, and close the batch up; the samples that are left, int64 (n,)."""
         if ready.failures:
             self._account_failures(ready)
         samples = self._outbox.close_up(ready)
         self._next_batch += 1
-        self._progress.position = (self._epoch, self._next_batch)
-        if len(samples) == 0:
-            self._driver.release(ready.slot)
-            return None
         self._books.delivered += len(samples)
-        self._progress.batches += 1
+        self._progress.position = (self._epoch, self._next_batch)
+        self._progress.batches += len(samples) > 0
         self._progress.samples += len(samples)
-        batch = self._outbox.hand_over(ready.slot, len(samples))
+        return samples
+
+    def _hand_over(self, slot: int, samples: NDArray[np.int64]) -> dict[str, Any]:
+        batch = self._outbox.hand_over(slot, len(samples))
         if self._policy.decorates:
             self._dataset.decorate(batch, samples)
         return batch

@@ -89,7 +89,7 @@ def open_running(owner: object, wishes: Wishes) -> Running:
         release=driver.release,
         as_tensors=wishes.as_tensors,
     )
-    close = weakref.finalize(owner, _close, driver, arena, os.getpid())
+    close = weakref.finalize(owner, _close, driver, outbox, arena, os.getpid())
     return Running(segments, driver, outbox, supervisor, close)
 
 
@@ -135,7 +135,8 @@ def _driver(
     return WorkerDriver(supervisor, slots, bundles, plan.layout, dataset.learn), supervisor
 
 
-def _close(driver: Driver, arena: ArenaMemory, pid: int) -> None:
+def _close(driver: Driver, outbox: Outbox, arena: ArenaMemory, pid: int) -> None:
     if os.getpid() == pid:
         driver.close()
+        outbox.close()
         arena.close()

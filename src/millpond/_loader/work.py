@@ -132,7 +132,7 @@ class Work:
         sink: Sink = BlockSink(self, int(task.slots[0])) if self._gathered else BatchSink(self, task.slots, task.rows)
         reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
         return Outcome(
-            [failure for report in reports for failure in report.failures],
+            [(at, _without_frames(error)) for report in reports for at, error in report.failures],
             total_counters([report.counters for report in reports]),
             [report.learned for report in reports if report.learned is not None],
         )
@@ -206,7 +206,9 @@ class Work:
 
 def _without_frames(error: Exception) -> Exception:
     """The error with its traceback as a note: the frames of one keep alive whatever their callers held, batches too."""
-    error.add_note("".join(traceback.format_exception(error)))
+    if error.__traceback__ is not None:
+        error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+    error.__cause__ = error.__context__ = None  # they have frames as well; the message says what they said
     return error.with_traceback(None)
 
 
