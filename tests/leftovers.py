@@ -121,11 +121,11 @@ def _settled(look: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:
     """What `look` finds once it finds nothing, or patience is over; what other processes do has no event to await."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     found = look()
-    if found:
-        gc.collect()  # cycles hold sockets and files
     while found and time.monotonic() < deadline:
-        time.sleep(0.01)
+        gc.collect()  # cycles hold sockets and files; more than once, because what a finalizer frees may be in another
         found = look()
+        if found:
+            time.sleep(0.01)
     return found
 
 
