@@ -103,6 +103,7 @@ class FakeDataset:
     fingerprint: str = "fake"
     reader_modules: tuple[str, ...] = ()
     learned: list[object] = field(default_factory=list)
+    lost: tuple[DataError, ...] = ()
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotLayout, SlotPool
 from millpond._arena.leases import Lease, field_of

@@ -333,3 +333,12 @@ def test_what_readers_learn_reaches_the_dataset() -> None:
     with make_loader(dataset) as loader:
         take(loader)
     assert len(dataset.learned) == len(loader.dataset.parts) * loader.memory_plan().num_segments
+
+
+def test_data_that_no_sample_stands_for_is_an_error_or_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    dataset = FakeDataset(lost=(errors.DataError("rows of episode 9, which the metadata does not know", episode=9),))
+    with pytest.raises(errors.DataError, match="episode 9"):
+        make_loader(dataset)
+    with make_loader(dataset, on_error="skip") as loader:
+        assert len(loader) == 50
+    assert "not served: rows of episode 9" in caplog.text

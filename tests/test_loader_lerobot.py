@@ -1,4 +1,4 @@
-"""The loader over LeRobot datasets, end to end: identity read back from pixels, pixels against an independent decode."""
+"""The loader over LeRobot datasets: identity read back from pixels, and pixels against an independent decode."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_several_files_and_chunks_and_pictures_in_parquet_mix(synth: MakeDataset
 def reference_pictures(path: Path) -> list[NDArray[np.uint8]]:
     """Front to back through the container, as anyone would decode it."""
     with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
 
 
 @pytest.mark.parametrize("name", ["lerobot_v3_av1", "lerobot_v3_h264_gop30", "lerobot_v3_h264_gop250"])
@@ -168,9 +168,7 @@ def delivered_and_quarantined(
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_zeroed_bytes_cost_their_gop_and_nothing_else(
-    damaged: MakeDataset, tmp_path: Path, num_workers: int
-) -> None:
+def test_zeroed_bytes_cost_their_gop_and_nothing_else(damaged: MakeDataset, tmp_path: Path, num_workers: int) -> None:
     root = damaged()
     video = root / FRONT_PATH
     data = bytearray(video.read_bytes())

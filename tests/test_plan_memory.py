@@ -29,7 +29,8 @@ def demand(gop: int = 2, *, frame_bytes: int = FRAME, steps: int = 1, total: int
     """Two cameras, 30 episodes of 100 frames, windows of `steps` frames up to the present one."""
 
     def decoded(starts: Array, stops: Array) -> Array:
-        return 2 * (stops - np.maximum(0, starts - steps + 1) // gop * gop)
+        decoded: Array = 2 * (stops - np.maximum(0, starts - steps + 1) // gop * gop)
+        return decoded
 
     return Demand(
         cuts=np.append(np.arange(0, total, gop), total),

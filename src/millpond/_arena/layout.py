@@ -77,7 +77,5 @@ class SlotPool:
         """The rows of a field in a slot, (rows, ...), over `buffer`; writable where the buffer is."""
         placement = self.layout.placements[name]
         count = math.prod(placement.shape)
-        flat = np.frombuffer(
-            buffer, np.dtype(placement.field.dtype), count, self.offset_of(slot) + placement.offset
-        )
+        flat = np.frombuffer(buffer, np.dtype(placement.field.dtype), count, self.offset_of(slot) + placement.offset)
         return flat.reshape(placement.shape)

@@ -115,6 +115,11 @@ class Dataset(Protocol):
         """Modules that a worker had better import before it is forked: those of the reader."""
         ...
 
+    @property
+    def lost(self) -> Sequence[DataError]:
+        """Data that is there and that no sample stands for, such as rows of an episode that the metadata lacks."""
+        ...
+
     def __len__(self) -> int: ...
 
     def cuts(self) -> NDArray[np.int64]:

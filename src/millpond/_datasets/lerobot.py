@@ -89,6 +89,7 @@ class LeRobotDataset:
         interpolation_flag(interpolation)
         self._interpolation = interpolation
         self._image_size = checked_size(image_size)
+        self._chosen = episodes is not None
         whole = read_layout(self.root)
         selected = selected_positions(whole, episodes)
         self._layout = select_episodes(whole, selected)
@@ -168,6 +169,14 @@ class LeRobotDataset:
         for error in self._episode_errors():
             found.setdefault(int(error.episode), error)
         return found
+
+    @property
+    def lost(self) -> list[DataError]:
+        """Problems of episodes that have no sample: rows without metadata; none where `episodes` were chosen."""
+        if self._chosen:
+            return []
+        taken = set(self.episode_index.tolist())
+        return [problem for episode, problem in self.problems.items() if episode not in taken]
 
     def check(self) -> list[DataError]:
         """Everything found wrong when the dataset was opened, remarks that concern no single episode included."""

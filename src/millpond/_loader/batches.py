@@ -165,8 +165,8 @@ class Outbox:
 def _weakly(method: Callable[[int], None], number: int) -> Callable[[], None]:
     """A call of a method that does not keep its object alive.
 
-    The garbage collector does not look into arrays: an exception that holds a batch, held by what the lease holds, would
-    be a cycle that nobody finds.
+    The garbage collector does not look into arrays: an exception that holds a batch, held by what the lease holds,
+    would be a cycle that nobody finds.
     """
     reference = weakref.WeakMethod(method)
 

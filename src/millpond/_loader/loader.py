@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import math
 import os
 import weakref
@@ -22,6 +23,8 @@ from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
 from millpond._values import parse_bytes
 from millpond.errors import ClosedError, UsageError
+
+logger = logging.getLogger("millpond")
 
 STATE_VERSION = 1
 
@@ -84,6 +87,7 @@ class Loader:
         output: "torch", "numpy", or "auto": torch where it is installed.
 
     Raises:
+        DataError: Under "raise", data that no sample stands for: rows of an episode that the metadata does not know.
         ValueError: The budget cannot work (the message says which can), or the mixing cannot be reached.
     """
 
@@ -117,6 +121,10 @@ class Loader:
             raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
+        for problem in dataset.lost:
+            if on_error == "raise":
+                raise problem
+            logger.warning("not served: %s", str(problem))
         self.dataset = dataset
         self.batch_size = batch_size
         self._shuffle = shuffle

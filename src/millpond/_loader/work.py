@@ -67,7 +67,7 @@ def pack_task(task: ReadTask | CopyTask) -> bytes:
 def unpack_task(data: bytes) -> ReadTask | CopyTask:
     """The task again, its arrays read-only."""
     is_read, plain = pickle.loads(data)
-    values = (np.frombuffer(value, np.int64) if isinstance(value, bytes) else value for value in plain)
+    values: list[Any] = [np.frombuffer(value, np.int64) if isinstance(value, bytes) else value for value in plain]
     return ReadTask(*values) if is_read else CopyTask(*values)
 
 

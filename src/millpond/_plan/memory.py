@@ -41,8 +41,8 @@ COPY_COST_FRAMES = 0.05
 """One more copy of a frame, in frames decoded."""
 
 TASK_FRAMES = 64
-"""Parts of a short segment share a task up to so many frames: a task costs the training process about 0.2 ms whatever is
-in it, and 64 frames are some 50 ms of a worker."""
+"""Parts of a short segment share a task up to so many frames: a task costs the training process about 0.2 ms whatever
+is in it, and 64 frames are some 50 ms of a worker."""
 
 PLANNED_SAMPLES = 200_000
 """Candidates of larger datasets are judged on a prefix of so many samples."""
