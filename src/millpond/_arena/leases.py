@@ -25,9 +25,9 @@ class Lease:
         keep: What must not go before the views do: the mapping, or the heap memory itself.
         address: Of the first byte.
         size_bytes: Of the piece.
-        release: Called once, without arguments, when the last view is gone, in the process that took the lease (a
-            forked child that collects its copy must not give the parent's slot away); from any thread, also amid a garbage
-            collection, so it may neither block nor take a lock.
+        release: Called once, without arguments, when the last view is gone, in the process that took the lease: a
+            forked child that collects its copy must not give the parent's slot away. From any thread, also amid a
+            garbage collection, so it may neither block nor take a lock.
     """
 
     __slots__ = ("__array_interface__", "_keep", "_pid", "_release")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from millpond._cli.options import BatchSize, DatasetPath, ImageSize, Memory, NumWorkers, parse_image_size
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
-from millpond._plan.memory import MemoryPlan
+from millpond._plan.memory import MemoryPlan, choose
 
 
 def inspect(
@@ -32,15 +33,23 @@ def inspect(
             console.print()
             console.print(str(loader.memory_plan()), highlight=False, soft_wrap=True)
             console.print()
-            console.print(_trade_table(loader.memory_plans(), loader.memory_plan()))
+            console.print(_trade_table("other budgets, every GOP decoded once", _by_memory(loader)))
+            console.print(
+                _trade_table("other segments within this budget; Loader(mixing=...) chooses", _by_segment(loader))
+            )
+            console.print(
+                "samples: of a segment; mixing: distinct episodes per batch over a full shuffle's; decodes: per frame; "
+                "first after: samples decoded before the first batch",
+                highlight=False,
+            )
     finally:
         opened.close()
 
 
 def _cameras_table(dataset: LeRobotDataset) -> Table:
-    table = Table(title="cameras")
+    table = Table(box=box.SIMPLE)
     for name in ("camera", "codec", "size", "files", "frames", "GOP", "MB", "backend"):
-        table.add_column(name, justify="left" if name in ("camera", "codec", "backend") else "right")
+        table.add_column(name, justify="left" if name in ("camera", "codec", "backend") else "right", overflow="fold")
     for name, facts in dataset.video_facts.items():
         height, width = facts.picture_size
         table.add_row(
@@ -64,23 +73,39 @@ def _gop_text(gop_frames: NDArray[np.int64]) -> str:
     return f"{usual}" if usual == longest else f"{usual}, up to {longest}"
 
 
-def _trade_table(plans: list[MemoryPlan], chosen: MemoryPlan) -> Table:
-    table = Table(
-        title=f"the trade at {chosen.memory_bytes >> 20} MiB; Loader(mixing=...) chooses", title_justify="left"
-    )
-    columns = ("segment", "GOPs", "layout", "horizon", "arena MiB", "mixing", "decodes/frame", "first batch after", "")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for plan in sorted(plans, key=lambda plan: (plan.splits_gops, plan.segment_samples, plan.layout)):
+def _trade_table(title: str, rows: list[tuple[str, MemoryPlan]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for name in ("", "segments", "samples", "GOPs", "layout", "horizon", "arena", "mixing", "decodes", "first after"):
+        table.add_column(name, justify="left" if name in ("", "GOPs", "layout") else "right", no_wrap=True)
+    for mark, plan in rows:
         table.add_row(
-            f"{plan.segment_samples}",
+            mark,
+            f"{plan.num_segments}",
+            f"{plan.samples_per_segment:.0f}",
             "split" if plan.splits_gops else "whole",
             plan.layout,
             f"{plan.horizon_batches}",
-            f"{plan.arena_bytes / 2**20:.0f}",
+            f"{plan.arena_bytes / 2**20:.0f} MiB",
             f"{plan.mixing:.2f}",
             f"{plan.decodes_per_frame:.2f}",
             f"{plan.first_batch_samples}",
-            "chosen" if plan == chosen else "",
         )
     return table
+
+
+def _by_segment(loader: Loader) -> list[tuple[str, MemoryPlan]]:
+    chosen = loader.memory_plan()
+    plans = sorted(loader.memory_plans(), key=lambda plan: (plan.splits_gops, plan.num_segments, plan.layout))
+    return [("chosen" if plan == chosen else "", plan) for plan in plans]
+
+
+def _by_memory(loader: Loader) -> list[tuple[str, MemoryPlan]]:
+    """What other budgets would choose."""
+    budget = loader.memory_plan().memory_bytes
+    found = []
+    for size in (budget // 4, budget // 2, budget, budget * 2, budget * 4):
+        plans = [plan for plan in loader.memory_plans(size) if not plan.splits_gops]
+        best = choose(plans, mixing=None)
+        if best is not None:
+            found.append((f"{size >> 20} MiB", best))
+    return found

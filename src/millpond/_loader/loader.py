@@ -183,9 +183,10 @@ class Loader:
         """The arithmetic of the budget; `print` it. Nothing is allocated for it."""
         return self._plan
 
-    def memory_plans(self) -> list[MemoryPlan]:
-        """Every plan that the budget can run: the trade between memory, mixing and decodes per frame."""
-        return list(candidates(self._demand, self._plan.memory_bytes, splits=True))
+    def memory_plans(self, memory: int | str | None = None) -> list[MemoryPlan]:
+        """Every plan that a budget (None: this loader's) can run: the trade of memory, mixing and decodes per frame."""
+        budget = self._plan.memory_bytes if memory is None else parse_bytes(memory)
+        return list(candidates(self._demand, budget, splits=True))
 
     def __len__(self) -> int:
         """Batches of a whole epoch; fewer come where bad samples are skipped."""

@@ -107,6 +107,7 @@ class MemoryPlan:
         layout: "direct" (frames go straight into open batches) or "gathered" (segments are kept, batches copied out).
         segment_samples: The segment length aimed at.
         splits_gops: Whether GOPs longer than that are cut, and decoded more than once.
+        num_samples: Samples of an epoch.
         num_segments: Segments of an epoch.
         parts_per_task: Parts (cameras) of a segment that one task decodes.
         horizon_batches: A segment's samples leave within so many batches.
@@ -126,6 +127,7 @@ class MemoryPlan:
     layout: Layout
     segment_samples: int
     splits_gops: bool
+    num_samples: int
     num_segments: int
     parts_per_task: int
     horizon_batches: int
@@ -139,6 +141,11 @@ class MemoryPlan:
     decodes_per_frame: float
     first_batch_samples: int
     cost: float
+
+    @property
+    def samples_per_segment(self) -> float:
+        """Mean length of a segment."""
+        return self.num_samples / self.num_segments
 
     @property
     def arena_bytes(self) -> int:
@@ -169,8 +176,8 @@ class MemoryPlan:
         lines += [
             f"  processes           {mib(self.overhead_bytes)}   zygote, workers, tables (allowance)",
             f"  left for heap copies{mib(self.heap_bytes)}   of batches held beyond {self.held_batches}",
-            f"segments              {self.num_segments} of about {self.segment_samples} samples"
-            + (", GOPs are split" if self.splits_gops else ""),
+            f"segments              {self.num_segments} of {self.samples_per_segment:.0f} samples, "
+            f"{self.parts_per_task} cameras a task" + (", GOPs are split" if self.splits_gops else ""),
             f"horizon               {self.horizon_batches} batches",
             f"decodes per frame     {self.decodes_per_frame:.2f}",
             f"mixing                {self.mixing:.2f} distinct episodes per batch over a full shuffle's (predicted)",
@@ -307,6 +314,7 @@ def _fit(
         layout=layout,
         segment_samples=target,
         splits_gops=split,
+        num_samples=int(whole.lengths.sum()),
         num_segments=len(whole),
         parts_per_task=parts_per_task,
         horizon_batches=horizon,

@@ -245,7 +245,8 @@ class Supervisor:
         """A worker was reaped: give its tasks to others and its place to a new one."""
         self._give_back(worker, end)
         self._restarts += 1
-        self._failed_starts = 0 if worker.was_ready else self._failed_starts + 1
+        if not worker.was_ready and end.is_its_own_doing:
+            self._failed_starts += 1
         self._check_budget(worker, end)
         if self._fatal is None:
             logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())

@@ -95,6 +95,11 @@ class End:
             return signal.Signals(-code).name
         return f"signal {-code}"
 
+    @property
+    def is_its_own_doing(self) -> bool:
+        """Whether it is likely to end so again: not if somebody else (the kernel for want of memory, too) killed it."""
+        return self.exit_code is not None and self.exit_code != -signal.SIGKILL
+
     def in_words(self) -> str:
         """What became of it: "was killed by SIGSEGV (Segmentation fault)"."""
         if self.hang is not None:
