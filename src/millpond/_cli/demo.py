@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -33,7 +34,7 @@ def demo(
     console = Console()
     if not dataset.exists():
         with nullcontext() if quiet else console.status(f"making a small dataset in {dataset} ..."):
-            write_dataset(dataset, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2)
+            _make(dataset)
         console.print(f"made {dataset}: 20 episodes of 100 frames, 2 cameras, AV1")
     opened = LeRobotDataset(dataset)
     with MemorySampler() as sampler:
@@ -69,6 +70,14 @@ def demo(
     console.print(f"mixing: {mixing} distinct episodes per batch over a full shuffle's")
     console.print(f"books: {statistics.books}")
     console.print(f"report: {report}")
+
+
+def _make(dataset: Path) -> None:
+    """Write the dataset beside its place and then move it there, so that a demo that is killed leaves no half of one."""
+    unfinished = dataset.with_name(f"{dataset.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    write_dataset(unfinished, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2)
+    unfinished.rename(dataset)
 
 
 def _progress(console: Console, *, disable: bool) -> Progress:

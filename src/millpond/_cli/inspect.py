@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +38,7 @@ def inspect(
             )
             console.print(
                 "samples: of a segment; mixing: distinct episodes per batch over a full shuffle's; decodes: per frame; "
-                "first after: samples decoded before the first batch",
+                "first: samples decoded before the first batch",
                 highlight=False,
             )
     finally:
@@ -47,7 +46,7 @@ def inspect(
 
 
 def _cameras_table(dataset: LeRobotDataset) -> Table:
-    table = Table(box=box.SIMPLE)
+    table = Table(box=None)
     for name in ("camera", "codec", "size", "files", "frames", "GOP", "MB", "backend"):
         table.add_column(name, justify="left" if name in ("camera", "codec", "backend") else "right", overflow="fold")
     for name, facts in dataset.video_facts.items():
@@ -74,13 +73,12 @@ def _gop_text(gop_frames: NDArray[np.int64]) -> str:
 
 
 def _trade_table(title: str, rows: list[tuple[str, MemoryPlan]]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for name in ("", "segments", "samples", "GOPs", "layout", "horizon", "arena", "mixing", "decodes", "first after"):
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    for name in ("", "samples", "GOPs", "layout", "horizon", "arena", "mixing", "decodes", "first"):
         table.add_column(name, justify="left" if name in ("", "GOPs", "layout") else "right", no_wrap=True)
     for mark, plan in rows:
         table.add_row(
             mark,
-            f"{plan.num_segments}",
             f"{plan.samples_per_segment:.0f}",
             "split" if plan.splits_gops else "whole",
             plan.layout,
