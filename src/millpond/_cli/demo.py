@@ -73,7 +73,7 @@ def demo(
 
 
 def _make(dataset: Path) -> None:
-    """Write the dataset beside its place and then move it there, so that a demo that is killed leaves no half of one."""
+    """Write the dataset beside its place and then move it there, so that a killed demo leaves no half of one."""
     unfinished = dataset.with_name(f"{dataset.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     write_dataset(unfinished, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2)
