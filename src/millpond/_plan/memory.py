@@ -34,8 +34,8 @@ TRAINER_BYTES = 16 * MIB
 """Allowances. Measured PSS: zygote 20 MiB; worker 8 MiB when started, up to 24 MiB with its decoder, its compressed
 bytes and its reformatter at 640x480; training process 8 MiB of tables, threads and messages (see bench/epoch.py)."""
 
-TASK_COST_FRAMES = 0.5
-"""A task's own cost (message, context, first faults), in frames of 640x480: 0.3 to 0.6 ms, a frame 0.6 to 1.2."""
+TASK_COST_FRAMES = 1.0
+"""A task's own cost in frames of 640x480: 0.5 ms of a worker and 0.3 ms of the training process; a frame is 0.6 to 1.2."""
 
 COPY_COST_FRAMES = 0.05
 """One more copy of a frame, in frames decoded."""
@@ -206,7 +206,7 @@ def candidates(demand: Demand, memory_bytes: int, *, splits: bool) -> Iterator[M
 def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | None:
     """The cheapest plan that mixes well enough; None where there is none.
 
-    Among plans within 2 % of the cheapest the one with the shortest segments wins: it mixes neighbours better.
+    Among plans within 1 % of the cheapest the one with the shortest segments wins: it mixes neighbours better.
 
     Args:
         plans: From `candidates`.
@@ -219,7 +219,7 @@ def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | Non
     good = [plan for plan in plans if plan.mixing >= wanted]
     if not good:
         return None
-    limit = 1.02 * min(plan.cost for plan in good)
+    limit = 1.01 * min(plan.cost for plan in good)
     return min((plan for plan in good if plan.cost <= limit), key=lambda plan: (plan.segment_samples, plan.cost))
 
 
