@@ -23,14 +23,14 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def calm() -> list[list[int]]:
     """Two epochs in one process: what every other way must give."""
-    with make_loader() as loader:
+    with make_loader(memory="300MiB") as loader:
         return take(loader) + take(loader)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_the_order_does_not_depend_on_the_number_of_workers(num_workers: int, calm: list[list[int]]) -> None:
-    with make_loader(num_workers=num_workers, memory="300MiB") as expected, make_loader(memory="300MiB") as inline:
-        assert take(expected) + take(expected) == take(inline) + take(inline)
+    with make_loader(num_workers=num_workers, memory="300MiB") as loader:
+        assert take(loader) + take(loader) == calm
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
@@ -150,6 +150,12 @@ def test_batches_are_tensors_where_torch_is_installed() -> None:
             assert identity_of(batch["front"][0].numpy())[0] == int(batch["index"][0])
             break
         del batch
+
+
+def test_it_works_on_platforms_without_memfd(monkeypatch: pytest.MonkeyPatch, calm: list[list[int]]) -> None:
+    monkeypatch.setenv("MILLPOND_POSIX_SHARED_MEMORY", "1")
+    with make_loader(num_workers=2, memory="300MiB") as loader:
+        assert take(loader) + take(loader) == calm
 
 
 SCRIPT = """

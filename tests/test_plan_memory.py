@@ -48,6 +48,7 @@ def demand(gop: int = 2, *, frame_bytes: int = FRAME, steps: int = 1, total: int
         seed=0,
         held_batches=2,
         num_workers=2,
+        num_samples=total,
     )
 
 

@@ -57,6 +57,7 @@ def demand_of(
         seed=seed,
         held_batches=held_batches,
         num_workers=num_workers,
+        num_samples=len(dataset),
     )
 
 

@@ -34,6 +34,9 @@ TRAINER_BYTES = 16 * MIB
 """Allowances. Measured PSS: zygote 20 MiB; worker 8 MiB when started, up to 24 MiB with its decoder, its compressed
 bytes and its reformatter at 640x480; training process 8 MiB of tables, threads and messages (see bench/epoch.py)."""
 
+PLAN_BYTES_PER_SAMPLE = 128
+"""Of the order of an epoch and its pond: 115 at their peak, measured with a million samples."""
+
 TASK_COST_FRAMES = 1.0
 """A task's own cost in frames of 640x480: 0.5 ms of a worker and 0.3 ms of the training process; a frame is 0.6 to 1.2."""
 
@@ -72,6 +75,7 @@ class Demand:
         seed: Of the order.
         held_batches: Batches that the user may hold.
         num_workers: Worker processes.
+        num_samples: Samples of the whole dataset, also where only a prefix is judged.
     """
 
     cuts: NDArray[np.int64]
@@ -89,13 +93,15 @@ class Demand:
     seed: int
     held_batches: int
     num_workers: int
+    num_samples: int
 
     @property
     def overhead_bytes(self) -> int:
         """What the processes need beside the arena."""
+        trainer = TRAINER_BYTES + PLAN_BYTES_PER_SAMPLE * self.num_samples
         if self.num_workers == 0:
-            return TRAINER_BYTES
-        return TRAINER_BYTES + ZYGOTE_BYTES + self.num_workers * WORKER_BYTES
+            return trainer
+        return trainer + ZYGOTE_BYTES + self.num_workers * WORKER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
