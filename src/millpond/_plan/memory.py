@@ -38,7 +38,7 @@ PLAN_BYTES_PER_SAMPLE = 128
 """Of the order of an epoch and its pond: 115 at their peak, measured with a million samples."""
 
 TASK_COST_FRAMES = 1.0
-"""A task's own cost in frames of 640x480: 0.5 ms of a worker and 0.3 ms of the training process; a frame is 0.6 to 1.2."""
+"""A task's own cost: 0.5 ms of a worker and 0.3 ms of the training process; a frame of 640x480 is 0.6 to 1.2 ms."""
 
 COPY_COST_FRAMES = 0.05
 """One more copy of a frame, in frames decoded."""
