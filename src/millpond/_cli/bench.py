@@ -15,8 +15,9 @@ from rich.table import Table
 from millpond._cli.measure import EpochMeasure, as_json, mebibytes, report_epoch, run_epoch
 from millpond._cli.options import BatchSize, DatasetPath, ImageSize, Memory, NumWorkers, Seed, parse_image_size
 from millpond._datasets.lerobot import LeRobotDataset
-from millpond._loader.loader import Loader, available_cores
+from millpond._loader.loader import Loader
 from millpond._observe.ceiling import Ceiling, CeilingSlice
+from millpond._observe.environment import usable_cores
 from millpond._observe.memory import MemorySampler
 
 
@@ -35,7 +36,7 @@ def bench(
     size = parse_image_size(image_size)
     if importlib.util.find_spec("torch") is not None:
         import torch  # noqa: F401 - what the user would have imported does not count as the loader's
-    workers = available_cores() if num_workers is None else num_workers
+    workers = usable_cores() if num_workers is None else num_workers
     opened = LeRobotDataset(dataset, image_size=size)
     files = {camera: sorted((opened.root / "videos" / camera).rglob("*.mp4")) for camera in opened.video_facts}
     epochs: list[EpochMeasure] = []

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from millpond._loader.work import CopyTask, Outcome, ReadTask, Work, pack_task
@@ -46,6 +47,23 @@ class Slots:
         return Pond(plan, num_parts=num_parts, layout=layout, pond_slots=free, outlet_slots=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What both drivers are given.
+
+    Attributes:
+        slots: Of the arena.
+        bundles: The parts that each task of a segment reads.
+        layout: Where segments go.
+        learn: Takes what readers learned.
+    """
+
+    slots: Slots
+    bundles: Sequence[tuple[str, ...]]
+    layout: Layout
+    learn: Callable[[object], None]
+
+
 class Driver(Protocol):
     """Moves epochs forward, one at a time."""
 
@@ -73,18 +91,9 @@ class Driver(Protocol):
 class _Driving:
     """What both drivers share: the pond, slots on their way back, and telling what came of a task."""
 
-    def __init__(
-        self,
-        slots: Slots,
-        bundles: Sequence[tuple[str, ...]],
-        layout: Layout,
-        learn: Callable[[object], None],
-    ) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.counters: Counter[str] = Counter()
-        self._slots = slots
-        self._bundles = bundles
-        self._layout = layout
-        self._learn = learn
+        self._setup = setup
         self._returned: deque[int] = deque()
         self._pond: Pond | None = None
 
@@ -95,18 +104,18 @@ class _Driving:
 
     def _open_pond(self, plan: EpochPlan) -> None:
         self._take_back()
-        self._pond = self._slots.pond_for(plan, len(self._bundles), self._layout)
+        self._pond = self._setup.slots.pond_for(plan, len(self._setup.bundles), self._setup.layout)
 
     def _take_back(self) -> None:
         while self._returned:
             slot = self._returned.popleft()
-            self._slots.out.discard(slot)
+            self._setup.slots.out.discard(slot)
             if self._pond is not None:
                 self._pond.release(slot)
 
     def _payload(self, task: SegmentTask | FinishTask) -> ReadTask | CopyTask:
         if isinstance(task, SegmentTask):
-            return ReadTask(self._bundles[task.part], task.samples, task.slots, task.rows)
+            return ReadTask(self._setup.bundles[task.part], task.samples, task.slots, task.rows)
         return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
 
     def _account(self, task_id: int, outcome: Outcome) -> None:
@@ -115,28 +124,21 @@ class _Driving:
         self._pond.complete(task_id, failures)
         self.counters.update(outcome.counters)
         for learned in outcome.learned:
-            self._learn(learned)
+            self._setup.learn(learned)
 
     def _take_ready(self) -> ReadyBatch | None:
         assert self._pond is not None
         ready = self._pond.take_ready()
         if ready is not None:
-            self._slots.out.add(ready.slot)
+            self._setup.slots.out.add(ready.slot)
         return ready
 
 
 class InlineDriver(_Driving):
     """Carries tasks out in the calling thread, one by one: for debugging, and for the smallest machines."""
 
-    def __init__(
-        self,
-        work: Work,
-        slots: Slots,
-        bundles: Sequence[tuple[str, ...]],
-        layout: Layout,
-        learn: Callable[[object], None],
-    ) -> None:
-        super().__init__(slots, bundles, layout, learn)
+    def __init__(self, work: Work, setup: Setup) -> None:
+        super().__init__(setup)
         self._work = work
 
     def start(self, plan: EpochPlan) -> None:
@@ -181,15 +183,8 @@ class WorkerDriver(_Driving):
     or the error that stopped the epoch, leave through a queue.
     """
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        slots: Slots,
-        bundles: Sequence[tuple[str, ...]],
-        layout: Layout,
-        learn: Callable[[object], None],
-    ) -> None:
-        super().__init__(slots, bundles, layout, learn)
+    def __init__(self, supervisor: Supervisor, setup: Setup) -> None:
+        super().__init__(setup)
         self._supervisor = supervisor
         self._commands: deque[Callable[[], None]] = deque()
         self._ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()  # read by the consumer
@@ -277,7 +272,7 @@ class WorkerDriver(_Driving):
         while not self._outbox.empty():  # what nobody took
             left = self._outbox.get()
             if isinstance(left, ReadyBatch):
-                self._slots.out.discard(left.slot)
+                self._setup.slots.out.discard(left.slot)
         self._outbox = outbox
 
     def _give_out(self) -> None:

@@ -19,6 +19,7 @@ from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.quarantine import Quarantine
 from millpond._loader.running import Running, Wishes, open_running
 from millpond._loader.work import Transform
+from millpond._observe.environment import usable_cores
 from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
 from millpond._values import parse_bytes
@@ -130,7 +131,7 @@ class Loader:
         self._shuffle = shuffle
         self._drop_last = drop_last
         self._seed = seed
-        self._num_workers = available_cores() if num_workers is None else num_workers
+        self._num_workers = usable_cores() if num_workers is None else num_workers
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
         self._policy = Policy(on_error, Quarantine(Path(quarantine)), timeout, decorates=transform is None)
         self._transform = transform
@@ -342,8 +343,3 @@ class Loader:
             )
         if self._closed:
             raise ClosedError("this loader is closed")
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

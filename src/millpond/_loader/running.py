@@ -14,7 +14,7 @@ from millpond._arena.memory import ArenaMemory
 from millpond._datasets.base import Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.demand import block_layout
-from millpond._loader.driver import Driver, InlineDriver, Slots, WorkerDriver
+from millpond._loader.driver import Driver, InlineDriver, Setup, Slots, WorkerDriver
 from millpond._loader.work import Transform, Work
 from millpond._plan.memory import MemoryPlan
 from millpond._plan.segments import Segments, cut_segments
@@ -119,12 +119,12 @@ def _driver(
         transform=wishes.transform,
         arena_bytes=arena.size_bytes,
     )
-    slots = Slots(plan.pond_slots, plan.outlet_slots)
     size = plan.parts_per_task
     bundles = [dataset.parts[at : at + size] for at in range(0, len(dataset.parts), size)]
+    setup = Setup(Slots(plan.pond_slots, plan.outlet_slots), bundles, plan.layout, dataset.learn)
     if wishes.num_workers == 0:
         work.use(arena)
-        return InlineDriver(work, slots, bundles, plan.layout, dataset.learn), None
+        return InlineDriver(work, setup), None
     supervisor = Supervisor(
         cloudpickle.dumps(work),
         num_workers=wishes.num_workers,
@@ -132,7 +132,7 @@ def _driver(
         preload=("millpond._loader.work", *dataset.reader_modules),
         task_timeout_seconds=float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds,
     )
-    return WorkerDriver(supervisor, slots, bundles, plan.layout, dataset.learn), supervisor
+    return WorkerDriver(supervisor, setup), supervisor
 
 
 def _close(driver: Driver, outbox: Outbox, arena: ArenaMemory, pid: int) -> None:

@@ -14,7 +14,7 @@ and the last D samples mirror it, so batches leave at the pace of decoding from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,18 +60,25 @@ class EpochPlan:
 
     def resumed_at(self, batch: int) -> EpochPlan:
         """The same epoch without what was delivered: nothing before `batch`, every later row where it was."""
-        kept = np.flatnonzero(self.batches >= batch)
-        segment = np.searchsorted(self.segment_bounds, kept, side="right") - 1
+        return replace(self._only(self.batches >= batch), first_batch=batch)
+
+    def without_last_batch(self) -> EpochPlan:
+        """The same epoch with its last batch, which is short, left out."""
+        kept = self.batches < self.num_batches - 1
+        return replace(self._only(kept), num_batches=self.num_batches - 1, num_dropped=int((~kept).sum()))
+
+    def _only(self, kept: NDArray[np.bool_]) -> EpochPlan:
+        """The same with some entries, bool (M,); segments that have none left are gone."""
+        entries = np.flatnonzero(kept)
+        segment = np.searchsorted(self.segment_bounds, entries, side="right") - 1
         _, counts = np.unique(segment, return_counts=True)
         bounds = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        return EpochPlan(
-            bounds,
-            self.samples[kept],
-            self.batches[kept],
-            self.rows[kept],
-            first_batch=batch,
-            num_batches=self.num_batches,
-            num_dropped=self.num_dropped,
+        return replace(
+            self,
+            segment_bounds=bounds,
+            samples=self.samples[entries],
+            batches=self.batches[entries],
+            rows=self.rows[entries],
         )
 
 
@@ -112,19 +119,16 @@ def plan_epoch(
         rank[np.argsort(positions, kind="stable")] = np.arange(total)
     else:
         rank = np.arange(total, dtype=np.int64)
-    num_batches = total // batch_size if drop_last else -(-total // batch_size)
-    plan = EpochPlan(bounds, samples, rank // batch_size, rank % batch_size, 0, num_batches, 0)
-    if drop_last and total % batch_size:
-        return _without_batch(plan, num_batches, total % batch_size)
-    return plan
-
-
-def _without_batch(plan: EpochPlan, batch: int, num_dropped: int) -> EpochPlan:
-    kept = np.flatnonzero(plan.batches < batch)
-    segment = np.searchsorted(plan.segment_bounds, kept, side="right") - 1
-    _, counts = np.unique(segment, return_counts=True)
-    bounds = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-    return EpochPlan(bounds, plan.samples[kept], plan.batches[kept], plan.rows[kept], 0, batch, num_dropped)
+    plan = EpochPlan(
+        bounds,
+        samples,
+        rank // batch_size,
+        rank % batch_size,
+        first_batch=0,
+        num_batches=-(-total // batch_size),
+        num_dropped=0,
+    )
+    return plan.without_last_batch() if drop_last and total % batch_size else plan
 
 
 def _rank_within(groups: NDArray[np.int64], keys: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
