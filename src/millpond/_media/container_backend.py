@@ -40,8 +40,9 @@ def picture_crc(frame: av.VideoFrame) -> int:
 
 def display_matrix(frame: av.VideoFrame) -> bytes | None:
     """The display matrix that a frame carries, as FFmpeg stores it."""
-    every: Any = frame.side_data  # iterates over its items, where its stub says over names
-    for side_data in every:
+    every: Any = frame.side_data
+    for at in range(len(every)):  # by number: iterating gives items in PyAV 18, and types in 19
+        side_data = every[at]
         if side_data.type.name == "DISPLAYMATRIX":
             return bytes(side_data)
     return None
