@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
 import warnings
 from collections.abc import Iterable
 from itertools import chain
@@ -177,12 +178,29 @@ def test_a_resumed_loader_goes_on_with_the_next_batch() -> None:
 def test_a_state_of_something_else_is_refused() -> None:
     with make_loader() as loader:
         state = loader.state_dict()
-    with make_loader(seed=1) as loader, pytest.raises(ValueError, match="another dataset, batch_size, seed"):
+    with make_loader(seed=1) as loader, pytest.raises(ValueError, match="seed was 0 and is 1"):
         loader.load_state_dict(state)
-    with make_loader(memory="129MiB") as loader, pytest.raises(ValueError, match="was saved with"):
-        loader.load_state_dict(state | {"order": {}})
     with make_loader() as loader, pytest.raises(ValueError, match="version"):
         loader.load_state_dict(state | {"version": 99})
+
+
+def test_a_larger_budget_goes_on_in_the_order_of_the_smaller() -> None:
+    small = (128 << 20) + 40_000
+    with make_loader(memory=small) as loader:
+        whole = take(loader) + take(loader)
+    with make_loader(memory=small) as loader:
+        iterator = iter(loader)
+        got = [checked(next(iterator)) for _ in range(5)]
+        state = loader.state_dict()
+        del iterator
+    with make_loader(memory="160MiB") as loader:
+        assert loader.state_dict()["order"] != state["order"]
+        loader.load_state_dict(state)
+        assert got + take(loader) + take(loader) == whole
+    with make_loader(memory="160MiB") as loader:
+        state = loader.state_dict()
+    with make_loader(memory=small) as loader, pytest.raises(ValueError, match="at least the memory="):
+        loader.load_state_dict(state)
 
 
 def test_after_a_break_the_next_epoch_begins_and_the_state_is_where_it_stopped() -> None:
@@ -246,6 +264,7 @@ def test_batches_beyond_those_that_may_be_held_are_copies_warned_of_once() -> No
         with pytest.warns(RuntimeWarning, match="held_batches=2") as caught:
             batches = list(loader)
         assert len(caught) == 1
+        assert caught[0].filename == __file__
         assert sorted(flat(checked(batch) for batch in batches)) == list(range(400))
         assert loader.statistics().heap_copies == 48
         del batches
@@ -259,7 +278,7 @@ def test_copies_beyond_the_budget_are_an_error_that_names_the_holders() -> None:
         iterator = iter(loader)
         assert loader._running is not None
         loader._running.outbox._heap_limit = 3 * 4096
-        with pytest.raises(errors.ArenaFull, match="2 batches are held on their slots and 3 as copies") as caught:
+        with pytest.raises(errors.ArenaFull, match="0, 1 are held on their slots, and 2, 3, 4 as copies") as caught:
             list(iterator)
         assert caught.value.free_bytes < caught.value.wanted_bytes
 
@@ -315,6 +334,8 @@ def test_a_budget_that_cannot_work_names_the_smallest_that_can() -> None:
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"timeout": 0}, "timeout"),
         ({"num_workers": -1}, "num_workers"),
         ({"held_batches": 0}, "held_batches"),
         ({"on_error": "ignore"}, "on_error"),
@@ -326,6 +347,33 @@ def test_a_budget_that_cannot_work_names_the_smallest_that_can() -> None:
 def test_misuse_is_named_at_construction(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_loader(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 2.5}, "batch_size must be an integer"),
+        ({"memory": None}, "a size is a number of bytes"),
+        ({"transform": 5}, "transform must be a function"),
+        ({"transform": threading.Lock().locked, "num_workers": 1}, "cannot travel to workers"),
+        ({"mixing": "good"}, "mixing must be a number"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named_at_construction(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make_loader(**options)
+
+
+def test_skipping_is_told_at_the_end_of_the_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with make_loader(FakeDataset(bad=frozenset({3})), on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
+        take(loader)
+    assert "1 of 400 samples were skipped" in caplog.text
+
+
+def test_books_of_an_unfinished_epoch_say_what_is_to_come() -> None:
+    with make_loader() as loader:
+        next(iter(loader))
+        assert str(loader.statistics().books).endswith("+ 392 to come")
 
 
 def test_what_readers_learn_reaches_the_dataset() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -75,6 +76,40 @@ def test_such_a_sample_is_skipped_with_its_segment_when_asked(tmp_path: Path) ->
         assert 0 < books.skipped <= 2 * loader.memory_plan().samples_per_segment
         assert books.balance == 0
         assert 200 not in samples
+
+
+def hang_at_77(sample: dict[str, Any]) -> dict[str, Any]:
+    while sample["index"] == 77:
+        pass
+    return {"index": sample["index"]}
+
+
+def test_a_hang_is_an_error_that_shows_where() -> None:
+    with make_loader(transform=hang_at_77, num_workers=2, memory="300MiB", timeout=0.5) as loader:
+        with pytest.raises(errors.DecodeTimeout) as caught:
+            for _ in loader:
+                pass
+        assert "hang_at_77" in caught.value.stack
+        assert caught.value.limit_seconds == 0.5
+
+
+def test_a_hang_costs_its_batch_and_nothing_else_when_skipped(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "timeout": 0.5}
+    with make_loader(transform=hang_at_77, num_workers=2, memory="300MiB", **options) as loader:
+        samples = [sample for batch in loader for sample in batch["index"].tolist()]
+    skipped = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert sorted(samples + [line["sample"] for line in skipped]) == list(range(400))
+    assert len(skipped) == 8
+    assert {line["error"] for line in skipped} == {"DecodeTimeout"}
+
+
+def test_a_stopped_worker_is_replaced_and_its_task_done_again(calm: list[list[int]]) -> None:
+    with make_loader(num_workers=2, memory="300MiB", timeout=0.5) as loader:
+        iterator = iter(loader)
+        first = checked(next(iterator))
+        os.kill(loader.statistics().worker_pids[0], signal.SIGSTOP)
+        rest = [checked(batch) for batch in iterator]
+        assert [first, *rest, *take(loader)] == calm
 
 
 def test_breaking_off_again_and_again_loses_no_slot() -> None:

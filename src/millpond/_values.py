@@ -73,10 +73,12 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "K
 _UNITS |= {"GIB": 1 << 30, "TIB": 1 << 40}
 
 
-def parse_bytes(size: int | str) -> int:
-    """A number of bytes from "2GiB", "500 MB", "1e9" or an int; ValueError names what is accepted."""
-    if isinstance(size, int):
-        return size
+def parse_bytes(size: float | str) -> int:
+    """A number of bytes from "2GiB", "500 MB" or a number; TypeError or ValueError names what is accepted."""
+    if isinstance(size, int | float) and not isinstance(size, bool) and math.isfinite(size):
+        return int(size)
+    if not isinstance(size, str):
+        raise TypeError(f"a size is a number of bytes or a text such as '2GiB', not {size!r}")
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-zA-Z]*)\s*", size)
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:

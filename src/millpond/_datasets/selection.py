@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,10 +15,13 @@ def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
     """(height, width), or None; ValueError for anything else."""
     if image_size is None:
         return None
-    size = tuple(int(length) for length in image_size)
-    if len(size) != 2 or min(size) < 1:
+    try:
+        height, width = map(operator.index, image_size)
+    except (TypeError, ValueError):
+        raise ValueError(f"image_size must be two integers, (height, width), not {image_size!r}") from None
+    if min(height, width) < 1:
         raise ValueError(f"image_size must be (height, width) of at least 1 pixel each, not {image_size!r}")
-    return size[0], size[1]
+    return height, width
 
 
 def selected_positions(layout: Layout, episodes: Sequence[int] | None) -> NDArray[np.int64]:

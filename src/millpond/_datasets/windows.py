@@ -41,6 +41,8 @@ def frame_offsets(
 
 
 def _offsets_of(name: str, deltas: Sequence[float], fps: float, tolerance_s: float) -> tuple[int, ...]:
+    if isinstance(deltas, str) or not isinstance(deltas, Iterable):
+        raise TypeError(f"delta_timestamps[{name!r}] must be a list of seconds such as [-0.1, 0.0], not {deltas!r}")
     if not len(deltas):
         raise ValueError(f"delta_timestamps[{name!r}] is empty; leave {name!r} out, or give [0.0]")
     wrong = [d for d in deltas if not (math.isfinite(d) and abs(d * fps - round(d * fps)) / fps <= tolerance_s)]

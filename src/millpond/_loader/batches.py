@@ -66,8 +66,8 @@ class Outbox:
             (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), field.frames)
             for name, field in fields.items()
         ]
-        self._held: set[int] = set()
-        self._copies: dict[int, int] = {}
+        self._held: dict[int, int] = {}  # slot -> batch
+        self._copies: dict[int, int] = {}  # number of the copy -> batch
         self.heap_copies = 0
 
     @property
@@ -78,7 +78,7 @@ class Outbox:
     @property
     def copied_bytes(self) -> int:
         """Bytes of copies that the user holds."""
-        return sum(self._copies.copy().values())
+        return len(self._copies) * self._pool.layout.slot_bytes
 
     def close_up(self, ready: ReadyBatch) -> NDArray[np.int64]:
         """Move the rows that have data to the front, in order, and zero the rest; returns the samples that stay."""
@@ -96,11 +96,12 @@ class Outbox:
         kept: NDArray[np.int64] = ready.samples[good]
         return kept
 
-    def hand_over(self, slot: int, rows: int) -> dict[str, Any]:
-        """The first `rows` rows of a slot; the slot is given back when the last array of it is gone."""
+    def hand_over(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
+        """The first `rows` rows of a batch; its slot is given back when the last array of it is gone."""
         if len(self._held) >= self._held_batches:
-            return self._copy(slot, rows)
-        self._held.add(slot)
+            return self._copy(ready, rows)
+        slot = ready.slot
+        self._held[slot] = ready.batch
         lease = Lease(
             self._whole,
             self._address + self._pool.offset_of(slot),
@@ -114,37 +115,41 @@ class Outbox:
         self._whole = np.empty(0, np.uint8)
 
     def _let_go(self, slot: int) -> None:
-        self._held.discard(slot)
+        self._held.pop(slot, None)
         self._release(slot)
 
-    def _copy(self, slot: int, rows: int) -> dict[str, Any]:
+    def _copy(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
         wanted = self._pool.layout.slot_bytes
-        free = self._heap_limit - self.copied_bytes
-        if wanted > free:
-            self._release(slot)
-            raise ArenaFull(
-                f"{len(self._held)} batches are held on their slots and {len(self._copies)} as copies "
-                f"({self.copied_bytes} bytes); one more needs {wanted} bytes and memory= leaves {max(free, 0)}. "
-                "Let go of batches sooner, or raise memory= or held_batches=",
-                wanted_bytes=wanted,
-                free_bytes=max(free, 0),
-                holders={"slots": sorted(self._held), "copies": len(self._copies)},
-            )
+        if wanted > self._heap_limit - self.copied_bytes:
+            self._release(ready.slot)
+            raise self._full(ready.batch)
         if not self.heap_copies:
             warnings.warn(
-                f"more than held_batches={self._held_batches} batches are held at once: batches are copied to the heap "
-                "until some are let go; raise held_batches= to lease them instead",
+                f"more than held_batches={self._held_batches} batches are held at once (any one array of a batch holds "
+                "all of it): batches are copied to the heap until some are let go; raise held_batches= to lease them",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=5,  # the user's loop: _copy, hand_over, _hand_over and __next__ are ours
             )
         self.heap_copies += 1
         number = self.heap_copies
-        self._copies[number] = wanted
-        start = self._pool.offset_of(slot)
+        self._copies[number] = ready.batch
+        start = self._pool.offset_of(ready.slot)
         heap = self._whole[start : start + wanted].copy()
-        self._release(slot)
+        self._release(ready.slot)
         lease = Lease(heap, heap.ctypes.data, wanted, _weakly(self._forget_copy, number))
         return self._present(lease.bytes(), rows)
+
+    def _full(self, batch: int) -> ArenaFull:
+        wanted, free = self._pool.layout.slot_bytes, max(0, self._heap_limit - self.copied_bytes)
+        on_slots, copied = sorted(self._held.copy().values()), sorted(self._copies.copy().values())
+        return ArenaFull(
+            f"no room for batch {batch} ({wanted / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are left of memory=): "
+            f"batches {_spelled(on_slots)} are held on their slots, and {_spelled(copied)} as copies. Let go of batches sooner "
+            "(any one array of a batch holds all of it), or raise memory= or held_batches=",
+            wanted_bytes=wanted,
+            free_bytes=free,
+            holders={"slots": on_slots, "copies": copied},
+        )
 
     def _forget_copy(self, number: int) -> None:
         del self._copies[number]
@@ -160,6 +165,12 @@ class Outbox:
             else:
                 batch[name] = np.moveaxis(value, -1, -3) if frames else value
         return batch
+
+
+def _spelled(batches: list[int]) -> str:
+    """Their numbers, the first of them where they are many."""
+    shown = ", ".join(map(str, batches[:8]))
+    return f"{shown}, ... ({len(batches)} in all)" if len(batches) > 8 else shown or "none"
 
 
 def _weakly(method: Callable[[int], None], number: int) -> Callable[[], None]:

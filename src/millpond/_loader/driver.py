@@ -23,6 +23,9 @@ from millpond.errors import DeadlineExceeded, InternalError, MillpondError
 
 logger = logging.getLogger("millpond")
 
+MENDING_SECONDS = 80.0
+"""For two workers to be reaped (10 s each at most) and replaced (30 s each at most); it takes 10 ms."""
+
 
 class Slots:
     """Which slots are out (ready, or with the user), over the life of the arena; an epoch's pond gets the others.
@@ -72,7 +75,7 @@ class Driver(Protocol):
     def start(self, plan: EpochPlan) -> None:
         """Begin an epoch; the one before must have been cancelled or be over."""
 
-    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
+    def next_ready(self) -> ReadyBatch:
         """The next batch in order; raises what stopped the epoch, or DeadlineExceeded."""
 
     def release(self, slot: int) -> None:
@@ -145,8 +148,8 @@ class InlineDriver(_Driving):
         """See `Driver`."""
         self._open_pond(plan)
 
-    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
-        """See `Driver`; the timeout cannot interrupt a decode in the caller's own thread."""
+    def next_ready(self) -> ReadyBatch:
+        """See `Driver`; nothing can interrupt a decode in the caller's own thread."""
         assert self._pond is not None
         while True:
             self._take_back()
@@ -183,8 +186,11 @@ class WorkerDriver(_Driving):
     or the error that stopped the epoch, leave through a queue.
     """
 
-    def __init__(self, supervisor: Supervisor, setup: Setup) -> None:
+    def __init__(self, supervisor: Supervisor, setup: Setup, *, task_timeout_seconds: float | None) -> None:
         super().__init__(setup)
+        # A task that hangs is tried twice, and only then do its samples fail: the consumer must wait for that.
+        self._patience_seconds = None if task_timeout_seconds is None else 2 * task_timeout_seconds + MENDING_SECONDS
+        self._stirred_at = time.monotonic()
         self._supervisor = supervisor
         self._commands: deque[Callable[[], None]] = deque()
         self._ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()  # read by the consumer
@@ -203,22 +209,31 @@ class WorkerDriver(_Driving):
         self._ready = ready
         self._command(lambda: self._begin(plan, ready))
 
-    def next_ready(self, timeout_seconds: float | None) -> ReadyBatch:
+    def next_ready(self) -> ReadyBatch:
         """See `Driver`."""
         began = time.monotonic()
-        try:
-            ready = self._ready.get(timeout=timeout_seconds)
-        except queue.Empty:
-            elapsed = time.monotonic() - began
+        while True:
+            try:
+                ready = self._ready.get(timeout=self._patience_left(began))
+            except queue.Empty:
+                continue
+            if isinstance(ready, BaseException):
+                raise ready
+            return ready
+
+    def _patience_left(self, began: float) -> float | None:
+        """Seconds; counted anew whenever a worker answers, or is given up."""
+        if self._patience_seconds is None:
+            return None
+        still = time.monotonic() - max(began, self._stirred_at)
+        if still >= self._patience_seconds:
             raise DeadlineExceeded(
-                f"no batch came for {elapsed:.1f} s (limit {timeout_seconds:.1f} s); {self._situation()}; "
-                "raise timeout= if the storage is that slow",
-                limit_seconds=timeout_seconds,
-                elapsed_seconds=elapsed,
-            ) from None
-        if isinstance(ready, BaseException):
-            raise ready
-        return ready
+                f"no worker answered for {still:.1f} s (limit {self._patience_seconds:.1f} s: twice timeout= and "
+                f"{MENDING_SECONDS:.0f} s to replace them); {self._situation()}",
+                limit_seconds=self._patience_seconds,
+                elapsed_seconds=still,
+            )
+        return self._patience_seconds - still
 
     def _situation(self) -> str:
         return f"{len(self._in_flight)} tasks are with workers, {self.open_slots()} slots are open"
@@ -261,6 +276,7 @@ class WorkerDriver(_Driving):
         self._wants_slots = False
         self._give_out()
         for event in self._supervisor.wait(None):
+            self._stirred_at = time.monotonic()
             self._on_event(event)
         while self._pond is not None and (ready := self._take_ready()) is not None:
             self._outbox.put(ready)

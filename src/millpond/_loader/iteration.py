@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
 from millpond.errors import ClosedError, UsageError
+
+logger = logging.getLogger("millpond")
 
 
 @dataclass(slots=True)
@@ -47,13 +50,11 @@ class Policy:
     Attributes:
         on_error: "raise" or "skip".
         quarantine: Where skipped samples are written down.
-        timeout_seconds: For a batch; None: no limit.
         decorates: Whether the dataset adds what is no array (not after a transform, which made its own batch).
     """
 
     on_error: Literal["raise", "skip"]
     quarantine: Quarantine
-    timeout_seconds: float | None
     decorates: bool
 
 
@@ -108,7 +109,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
             samples = self._settle(ready)
             if len(samples):
                 # Not kept in a variable: what an exception caught below here leaves of frames must not hold batches.
-                return self._hand_over(ready.slot, samples)
+                return self._hand_over(ready, samples)
             self._driver.release(ready.slot)  # every row was bad
         self._finish()
         raise StopIteration
@@ -116,7 +117,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
     def _wait(self) -> ReadyBatch:
         began = time.perf_counter()
         try:
-            return self._driver.next_ready(self._policy.timeout_seconds)
+            return self._driver.next_ready()
         except BaseException:
             self.close()
             raise
@@ -135,8 +136,8 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._progress.samples += len(samples)
         return samples
 
-    def _hand_over(self, slot: int, samples: NDArray[np.int64]) -> dict[str, Any]:
-        batch = self._outbox.hand_over(slot, len(samples))
+    def _hand_over(self, ready: ReadyBatch, samples: NDArray[np.int64]) -> dict[str, Any]:
+        batch = self._outbox.hand_over(ready, len(samples))
         if self._policy.decorates:
             self._dataset.decorate(batch, samples)
         return batch
@@ -170,6 +171,14 @@ class EpochIterator(Iterator[dict[str, Any]]):
             self._progress.epochs += 1
             self._progress.position = (self._epoch + 1, 0)
             self._books.check()
+            if self._books.skipped:
+                logger.warning(
+                    "epoch %d: %d of %d samples were skipped; %s says which and why",
+                    self._epoch,
+                    self._books.skipped,
+                    self._books.planned,
+                    self._policy.quarantine.path,
+                )
 
     def close(self) -> None:
         """End the epoch early; the next one that begins is the following. Idempotent."""

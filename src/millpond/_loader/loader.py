@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import math
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from millpond._datasets.base import Dataset
+from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of, probe_transform
 from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.quarantine import Quarantine
@@ -84,7 +84,9 @@ class Loader:
             quarantine file.
         quarantine: Path of that file.
         held_batches: Batches that you may hold at once; more are copied to the heap.
-        timeout: Seconds to wait for a batch, and for a task, before an error says what hangs; None: for ever.
+        timeout: Seconds that a task (a segment, or the transform of a batch) may take in a worker; one that takes
+            longer is killed and tried once more before its samples fail, with the stack of where it hung. None: for
+            ever.
         output: "torch", "numpy", or "auto": torch where it is installed.
 
     Raises:
@@ -110,16 +112,18 @@ class Loader:
         timeout: float | None = 300.0,
         output: Literal["auto", "torch", "numpy"] = "auto",
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers must be at least 0, not {num_workers}")
-        if held_batches < 1:
-            raise ValueError(f"held_batches must be at least 1, not {held_batches}")
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
-        if output not in ("auto", "torch", "numpy"):
-            raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
+        check_arguments(
+            batch_size=batch_size,
+            seed=seed,
+            num_workers=num_workers,
+            mixing=mixing,
+            transform=transform,
+            on_error=on_error,
+            held_batches=held_batches,
+            timeout=timeout,
+            output=output,
+        )
+        memory_bytes = parse_bytes(memory)
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
         for problem in dataset.lost:
@@ -133,7 +137,8 @@ class Loader:
         self._seed = seed
         self._num_workers = usable_cores() if num_workers is None else num_workers
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
-        self._policy = Policy(on_error, Quarantine(Path(quarantine)), timeout, decorates=transform is None)
+        self._policy = Policy(on_error, Quarantine(Path(quarantine)), decorates=transform is None)
+        self._timeout_seconds = timeout
         self._transform = transform
         if transform is None:
             self._fields = {field.name: field for field in dataset.fields}
@@ -149,7 +154,7 @@ class Loader:
             held_batches=held_batches,
             num_workers=self._num_workers,
         )
-        self._plan = self._choose_plan(parse_bytes(memory), mixing)
+        self._plan = self._choose_plan(memory_bytes, mixing)
         self._pid = os.getpid()
         self._closed = False
         self._running: Running | None = None
@@ -243,7 +248,7 @@ class Loader:
             num_workers=self._num_workers,
             transform=self._transform,
             delivered_fields=self._fields,
-            timeout_seconds=self._policy.timeout_seconds,
+            timeout_seconds=self._timeout_seconds,
             as_tensors=self._as_tensors,
         )
 
@@ -258,7 +263,7 @@ class Loader:
         books = self._resumed_books or self._books
         return {
             "version": STATE_VERSION,
-            "fingerprint": self._fingerprint(),
+            **self._identity(),
             "epoch": epoch,
             "batch": batch,
             "books": asdict(books) if books is not None and batch else None,
@@ -276,13 +281,14 @@ class Loader:
             raise UsageError("load_state_dict while the loader is being iterated; close() the iterator first")
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
-        if state["fingerprint"] != self._fingerprint():
-            raise ValueError("this state belongs to another dataset, batch_size, seed, shuffle or drop_last")
+        differing = {
+            name: (state.get(name), mine) for name, mine in self._identity().items() if state.get(name) != mine
+        }
+        if differing:
+            told = "; ".join(f"{name} was {was!r} and is {now!r}" for name, (was, now) in differing.items())
+            raise ValueError(f"this state was saved by another loader: {told}")
         if state["order"] != self._order_parameters():
-            raise ValueError(
-                f"this state was saved with {state['order']}, and memory= and mixing= now give "
-                f"{self._order_parameters()}; use those that it was saved with"
-            )
+            self._adopt_order(state["order"])
         self._next = self._progress.position = (state["epoch"], state["batch"])
         self._resumed_books = Books(**state["books"]) if state["books"] else None
 
@@ -291,14 +297,35 @@ class Loader:
         return {
             "segment_samples": plan.segment_samples,
             "splits_gops": plan.splits_gops,
-            "horizon_batches": plan.horizon_batches,
             "layout": plan.layout,
-            "slots": plan.pond_slots,
+            "horizon_batches": plan.horizon_batches,
+            "pond_slots": plan.pond_slots,
+            "held_batches": plan.held_batches,
         }
 
-    def _fingerprint(self) -> str:
-        facts = (self.dataset.fingerprint, self.batch_size, self._seed, self._shuffle, self._drop_last)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+    def _adopt_order(self, order: dict[str, Any]) -> None:
+        """Run the plan of a saved state, if this budget covers it."""
+        same = ("segment_samples", "splits_gops", "layout", "held_batches")
+        for plan in candidates(self._demand, self._plan.memory_bytes, splits=True):
+            if all(getattr(plan, name) == order[name] for name in same) and plan.pond_slots >= order["pond_slots"]:
+                self._plan = replace(plan, horizon_batches=order["horizon_batches"], pond_slots=order["pond_slots"])
+                self._close_running()
+                return
+        raise ValueError(
+            f"this state's order wants {order['pond_slots']} slots ({order}), which memory="
+            f"{self._plan.memory_bytes >> 20} MiB does not hold; give at least the memory= that it was saved with, "
+            "and the same held_batches="
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a state to mean the same samples in the same order."""
+        return {
+            "dataset": self.dataset.fingerprint,
+            "batch_size": self.batch_size,
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "drop_last": self._drop_last,
+        }
 
     @property
     def open_slots(self) -> int:
@@ -331,10 +358,13 @@ class Loader:
         iterator = self._live_iterator()
         if iterator is not None:
             iterator.close()
+        self._close_running()
+        self.dataset.close()
+
+    def _close_running(self) -> None:
         if self._running is not None:
             self._running.close()
             self._running = None
-        self.dataset.close()
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:

@@ -38,7 +38,8 @@ class Books:
             raise InternalError(f"the books of this epoch do not balance: {self}", **asdict(self))
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"{self.planned} planned + {self.padded} padded = {self.delivered} delivered + {self.skipped} skipped + "
             f"{self.failed} failed + {self.dropped} dropped"
         )
+        return f"{text} + {self.balance} to come" if self.balance else text

@@ -181,12 +181,12 @@ class MemoryPlan:
             )
         lines += [
             f"  processes           {mib(self.overhead_bytes)}   zygote, workers, tables (allowance)",
-            f"  left for heap copies{mib(self.heap_bytes)}   of batches held beyond {self.held_batches}",
-            f"segments              {self.num_segments} of {self.samples_per_segment:.0f} samples, "
-            f"{self.parts_per_task} cameras a task" + (", GOPs are split" if self.splits_gops else ""),
+            f"  left for copies     {mib(self.heap_bytes)}   of batches held beyond {self.held_batches}",
+            f"segments              {self.num_segments}, of {self.samples_per_segment:.0f} samples each"
+            + (", GOPs are split" if self.splits_gops else ""),
             f"horizon               {self.horizon_batches} batches",
             f"decodes per frame     {self.decodes_per_frame:.2f}",
-            f"mixing                {self.mixing:.2f} distinct episodes per batch over a full shuffle's (predicted)",
+            f"mixing                {self.mixing:.2f} (distinct episodes per batch, predicted; a full shuffle is 1)",
             f"before first batch    {self.first_batch_samples} samples are decoded",
         ]
         return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""Checks of what a user gives a loader: misuse is named at construction, by the argument's own name."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from typing import Any
+
+import cloudpickle
+
+
+def check_arguments(
+    *,
+    batch_size: Any,
+    seed: Any,
+    num_workers: Any,
+    mixing: Any,
+    transform: Any,
+    on_error: Any,
+    held_batches: Any,
+    timeout: Any,
+    output: Any,
+) -> None:
+    """TypeError or ValueError for what cannot work; see `Loader` for what each argument means."""
+    _check_integer("batch_size", batch_size, least=1)
+    _check_integer("seed", seed, least=0)
+    _check_integer("held_batches", held_batches, least=1)
+    if num_workers is not None:
+        _check_integer("num_workers", num_workers, least=0)
+    _check_positive("mixing", mixing)
+    _check_positive("timeout", timeout)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    if output not in ("auto", "torch", "numpy"):
+        raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
+    if output == "torch" and importlib.util.find_spec("torch") is None:
+        raise ValueError('output="torch" needs torch, which is not installed; install millpond[torch]')
+    if transform is not None:
+        _check_transform(transform, travels=num_workers != 0)
+
+
+def _check_integer(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number or None, not {value!r}")
+    if not value > 0 or not math.isfinite(value):
+        raise ValueError(f"{name} must be positive and finite, or None, not {value}")
+
+
+def _check_transform(transform: Any, *, travels: bool) -> None:
+    if not callable(transform):
+        raise TypeError(f"transform must be a function of a sample, not {transform!r}")
+    if travels:
+        try:
+            cloudpickle.dumps(transform)
+        except Exception as error:
+            raise TypeError(
+                f"transform cannot travel to workers: {error}; make what it closes over inside of it, or use num_workers=0"
+            ) from error
