@@ -151,5 +151,8 @@ class FakeDataset:
     def learn(self, learned: object) -> None:
         self.learned.append(learned)
 
+    def keep_learned(self) -> bool:
+        return False
+
     def close(self) -> None:
         """Nothing is open."""

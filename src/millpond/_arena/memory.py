@@ -9,6 +9,7 @@ view is gone, whichever is later.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import secrets
@@ -67,14 +68,16 @@ class ArenaMemory:
         memfd = hasattr(os, "memfd_create") and not posix
         descriptor = os.memfd_create("millpond-arena", os.MFD_CLOEXEC) if memfd else _open_posix()
         try:
-            if memfd:
-                os.posix_fallocate(descriptor, 0, size_bytes)
-            else:
-                os.ftruncate(descriptor, size_bytes)
-            return cls(descriptor, size_bytes)
+            _reserve(descriptor, size_bytes)
+            memory = cls(descriptor, size_bytes)
         except BaseException:
             os.close(descriptor)
             raise
+        if hasattr(mmap, "MADV_DONTFORK"):
+            # A forked child that reads a batch whose slot was given to another would see other samples' pixels: it
+            # shall crash instead. Workers are forked by the zygote, and map for themselves.
+            memory._mapping.madvise(mmap.MADV_DONTFORK)
+        return memory
 
     def close(self) -> None:
         """Let go of it. Idempotent; views stay valid until they are gone."""
@@ -100,6 +103,24 @@ def available_bytes() -> int:
         used = int((group / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
         free = min(free, limit - used)
     return free
+
+
+def _reserve(descriptor: int, size_bytes: int) -> None:
+    if not hasattr(os, "posix_fallocate"):
+        os.ftruncate(descriptor, size_bytes)
+        return
+    try:
+        os.posix_fallocate(descriptor, 0, size_bytes)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Pages that are not there would be a SIGBUS later, in whoever touches them first.
+        raise ArenaFull(
+            f"shared memory here does not hold the arena of {size_bytes >> 20} MiB; lower memory=, or enlarge /dev/shm",
+            wanted_bytes=size_bytes,
+            free_bytes=0,
+            holders={},
+        ) from error
 
 
 def _open_posix() -> int:

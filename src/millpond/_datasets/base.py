@@ -150,6 +150,10 @@ class Dataset(Protocol):
         """Take what a reader learned (`ReadReport.learned`), to be kept for later epochs and runs."""
         ...
 
+    def keep_learned(self) -> bool:
+        """Write what was learned, so that readers which open their files anew know it; whether there was anything."""
+        ...
+
     def close(self) -> None:
         """Write what was learned; idempotent."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +86,7 @@ class LeRobotDataset:
         cache_dir: str | Path | None = None,
         progress: FileProgress | None = None,
     ) -> None:
-        self.root = Path(root)
+        self.root = Path(os.path.abspath(root))  # also after a chdir, here or in a worker
         interpolation_flag(interpolation)
         self._interpolation = interpolation
         self._image_size = checked_size(image_size)
@@ -336,13 +337,14 @@ class LeRobotDataset:
             self._learned.setdefault((camera, file), []).append((rows, crcs))
             self._learned_rows += len(rows)
         if self._learned_rows > _MAX_LEARNED_ROWS:
-            self._write_learned()
+            self.keep_learned()
 
     def close(self) -> None:
         """Write what was learned. Idempotent; the dataset can be used again."""
-        self._write_learned()
+        self.keep_learned()
 
-    def _write_learned(self) -> None:
+    def keep_learned(self) -> bool:
+        """Write the CRC-32s that were learned to the sidecars; whether there were any."""
         learned, self._learned, self._learned_rows = self._learned, {}, 0
         for (camera, file), parts in learned.items():
             rows, first = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
@@ -350,6 +352,7 @@ class LeRobotDataset:
             path = self._layout.videos[camera].paths[file]
             if path.exists() and self._seen[camera].identities[file] is not None:
                 learn_crcs(path, self._store, rows, crcs)
+        return bool(learned)
 
 
 class _Counter:
@@ -365,7 +368,7 @@ class _Counter:
 
 
 def _folder(cache_dir: str | Path | Literal["beside"] | None) -> Path | None:
-    return None if cache_dir is None else Path(cache_dir)
+    return None if cache_dir is None else Path(os.path.abspath(cache_dir))
 
 
 def _spelled(codes: Any, texts: Sequence[str]) -> Any:

@@ -63,5 +63,6 @@ def _check_transform(transform: Any, *, travels: bool) -> None:
             cloudpickle.dumps(transform)
         except Exception as error:
             raise TypeError(
-                f"transform cannot travel to workers: {error}; make what it closes over inside of it, or use num_workers=0"
+                f"transform cannot travel to workers: {error}; make what it closes over inside of it, or use "
+                "num_workers=0"
             ) from error

@@ -69,6 +69,7 @@ class Outbox:
         self._held: dict[int, int] = {}  # slot -> batch
         self._copies: dict[int, int] = {}  # number of the copy -> batch
         self.heap_copies = 0
+        self._has_warned = False
 
     @property
     def held_batches(self) -> int:
@@ -121,21 +122,21 @@ class Outbox:
     def _copy(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
         wanted = self._pool.layout.slot_bytes
         if wanted > self._heap_limit - self.copied_bytes:
-            self._release(ready.slot)
             raise self._full(ready.batch)
-        if not self.heap_copies:
+        if not self._has_warned:
+            self._has_warned = True  # first: where warnings are errors the batch is asked for again
             warnings.warn(
                 f"more than held_batches={self._held_batches} batches are held at once (any one array of a batch holds "
                 "all of it): batches are copied to the heap until some are let go; raise held_batches= to lease them",
                 RuntimeWarning,
                 stacklevel=5,  # the user's loop: _copy, hand_over, _hand_over and __next__ are ours
             )
-        self.heap_copies += 1
-        number = self.heap_copies
-        self._copies[number] = ready.batch
         start = self._pool.offset_of(ready.slot)
         heap = self._whole[start : start + wanted].copy()
         self._release(ready.slot)
+        self.heap_copies += 1
+        number = self.heap_copies
+        self._copies[number] = ready.batch
         lease = Lease(heap, heap.ctypes.data, wanted, _weakly(self._forget_copy, number))
         return self._present(lease.bytes(), rows)
 
@@ -144,7 +145,7 @@ class Outbox:
         on_slots, copied = sorted(self._held.copy().values()), sorted(self._copies.copy().values())
         return ArenaFull(
             f"no room for batch {batch} ({wanted / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are left of memory=): "
-            f"batches {_spelled(on_slots)} are held on their slots, and {_spelled(copied)} as copies. Let go of batches sooner "
+            f"batches {_spelled(on_slots)} are held on their slots, and {_spelled(copied)} as copies. Let go sooner "
             "(any one array of a batch holds all of it), or raise memory= or held_batches=",
             wanted_bytes=wanted,
             free_bytes=free,

@@ -98,7 +98,7 @@ def probe_transform(dataset: Dataset, transform: Transform) -> dict[str, Field]:
 
 def _read_one(work: Work, parts: tuple[str, ...], sample: int) -> Exception | None:
     samples, zero = np.asarray([sample]), np.asarray([0])
-    outcome = work.carry_out(ReadTask(parts, samples, zero, zero), _unwatched)
+    outcome = work.carry_out(ReadTask(parts, 0, samples, zero, zero), _unwatched)
     return outcome.failures[0][1] if outcome.failures else None
 
 

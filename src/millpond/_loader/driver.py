@@ -6,6 +6,7 @@ a finalizer may call at any moment, in any thread: it only appends to a deque an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -19,7 +20,7 @@ from millpond._loader.work import CopyTask, Outcome, ReadTask, Work, pack_task
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 from millpond._workers.supervisor import Completed, Failed, Supervisor
-from millpond.errors import DeadlineExceeded, InternalError, MillpondError
+from millpond.errors import ClosedError, DeadlineExceeded, InternalError, MillpondError
 
 logger = logging.getLogger("millpond")
 
@@ -59,12 +60,14 @@ class Setup:
         bundles: The parts that each task of a segment reads.
         layout: Where segments go.
         learn: Takes what readers learned.
+        keep_learned: Makes it known to readers that open their files anew; tells whether there was anything.
     """
 
     slots: Slots
     bundles: Sequence[tuple[str, ...]]
     layout: Layout
     learn: Callable[[object], None]
+    keep_learned: Callable[[], bool]
 
 
 class Driver(Protocol):
@@ -97,6 +100,7 @@ class _Driving:
     def __init__(self, setup: Setup) -> None:
         self.counters: Counter[str] = Counter()
         self._setup = setup
+        self._generation = 0
         self._returned: deque[int] = deque()
         self._pond: Pond | None = None
 
@@ -107,6 +111,8 @@ class _Driving:
 
     def _open_pond(self, plan: EpochPlan) -> None:
         self._take_back()
+        if self._setup.keep_learned():
+            self._generation += 1  # readers open their files anew, and then know what all of them learned
         self._pond = self._setup.slots.pond_for(plan, len(self._setup.bundles), self._setup.layout)
 
     def _take_back(self) -> None:
@@ -118,7 +124,7 @@ class _Driving:
 
     def _payload(self, task: SegmentTask | FinishTask) -> ReadTask | CopyTask:
         if isinstance(task, SegmentTask):
-            return ReadTask(self._setup.bundles[task.part], task.samples, task.slots, task.rows)
+            return ReadTask(self._setup.bundles[task.part], self._generation, task.samples, task.slots, task.rows)
         return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
 
     def _account(self, task_id: int, outcome: Outcome) -> None:
@@ -200,6 +206,7 @@ class WorkerDriver(_Driving):
         self._next_id = 0
         self._wants_slots = False
         self._closing = False
+        self._dead: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="millpond-driver", daemon=True)
         self._thread.start()
 
@@ -207,6 +214,8 @@ class WorkerDriver(_Driving):
         """See `Driver`."""
         ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()
         self._ready = ready
+        if self._dead is not None:  # looked at after the queue was set, since the thread writes to it in its last act
+            raise self._dead
         self._command(lambda: self._begin(plan, ready))
 
     def next_ready(self) -> ReadyBatch:
@@ -262,10 +271,13 @@ class WorkerDriver(_Driving):
         try:
             while not self._closing:
                 self._step()
+            self._dead = ClosedError("this loader was closed while a batch was waited for")
         except BaseException as error:  # noqa: BLE001 - whatever it is, the consumer must learn of it, not wait
-            self._outbox.put(error)
+            self._dead = error
         finally:
             self._supervisor.close()
+            for waited_for in {id(self._outbox): self._outbox, id(self._ready): self._ready}.values():
+                waited_for.put(self._dead or ClosedError("this loader is closed"))
 
     def _step(self) -> None:
         while self._commands:
@@ -285,10 +297,12 @@ class WorkerDriver(_Driving):
         # Slots that tasks of the former epoch still write to are not free: the next one begins when all came back.
         self._pond = None
         self._waiting_plan = plan
-        while not self._outbox.empty():  # what nobody took
-            left = self._outbox.get()
-            if isinstance(left, ReadyBatch):
-                self._setup.slots.out.discard(left.slot)
+        with contextlib.suppress(queue.Empty):
+            while True:  # what nobody took
+                left = self._outbox.get_nowait()
+                if isinstance(left, ReadyBatch):
+                    self._setup.slots.out.discard(left.slot)
+        self._outbox.put(ClosedError("this epoch was closed while a batch was waited for"))  # in another thread
         self._outbox = outbox
 
     def _give_out(self) -> None:

@@ -92,6 +92,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._progress = progress
         self._next_batch = plan.first_batch
         self._num_batches = plan.num_batches
+        self._settled: tuple[ReadyBatch, NDArray[np.int64]] | None = None  # dealt with, and not yet given away
         self._pid = os.getpid()
         self._is_closed = False
         self.is_over = False
@@ -105,12 +106,14 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if self._is_closed:
             raise ClosedError("this epoch was closed, by its loader, its iterator or an error")
         while self._next_batch < self._num_batches:
-            ready = self._wait()
-            samples = self._settle(ready)
+            if self._settled is None:
+                self._settled = self._settle(self._wait())
+            ready, samples = self._settled
             if len(samples):
                 # Not kept in a variable: what an exception caught below here leaves of frames must not hold batches.
                 return self._hand_over(ready, samples)
             self._driver.release(ready.slot)  # every row was bad
+            self._advance(0)
         self._finish()
         raise StopIteration
 
@@ -124,27 +127,38 @@ class EpochIterator(Iterator[dict[str, Any]]):
         finally:
             self._progress.wait_seconds += time.perf_counter() - began
 
-    def _settle(self, ready: ReadyBatch) -> NDArray[np.int64]:
-        """Deal with failures, count, and close the batch up; the samples that are left, int64 (n,)."""
-        if ready.failures:
-            self._account_failures(ready)
-        samples = self._outbox.close_up(ready)
-        self._next_batch += 1
-        self._books.delivered += len(samples)
-        self._progress.position = (self._epoch, self._next_batch)
-        self._progress.batches += len(samples) > 0
-        self._progress.samples += len(samples)
-        return samples
+    def _settle(self, ready: ReadyBatch) -> tuple[ReadyBatch, NDArray[np.int64]]:
+        """Deal with failures and close the batch up; the batch, and the samples that are left, int64 (n,)."""
+        try:
+            if ready.failures:
+                self._account_failures(ready)
+            return ready, self._outbox.close_up(ready)
+        except BaseException:
+            self._driver.release(ready.slot)
+            self.close()
+            raise
 
     def _hand_over(self, ready: ReadyBatch, samples: NDArray[np.int64]) -> dict[str, Any]:
+        """Give a settled batch away. If that raises (ArenaFull), it stays settled, and the next call tries again."""
         batch = self._outbox.hand_over(ready, len(samples))
         if self._policy.decorates:
             self._dataset.decorate(batch, samples)
+        self._advance(len(samples))
         return batch
+
+    def _advance(self, delivered: int) -> None:
+        self._settled = None
+        self._next_batch += 1
+        self._books.delivered += delivered
+        self._progress.position = (self._epoch, self._next_batch)
+        self._progress.batches += delivered > 0
+        self._progress.samples += delivered
 
     def _account_failures(self, ready: ReadyBatch) -> None:
         if self._policy.on_error == "raise":
-            self._stop_at(ready)
+            self._books.failed += len(ready.failures)
+            row = min(ready.failures)
+            raise self._told(ready.failures[row], int(ready.samples[row]))
         for row in sorted(ready.failures):
             sample = int(ready.samples[row])
             self._policy.quarantine.add(
@@ -155,15 +169,15 @@ class EpochIterator(Iterator[dict[str, Any]]):
             )
         self._books.skipped += len(ready.failures)
 
-    def _stop_at(self, ready: ReadyBatch) -> None:
-        self._books.failed += len(ready.failures)
-        row = min(ready.failures)
-        sample = int(ready.samples[row])
-        self._driver.release(ready.slot)
-        self.close()
-        error = ready.failures[row]
-        error.add_note(f"sample {sample} of epoch {self._epoch}: {self._dataset.describe(sample)}")
-        raise error
+    def _told(self, error: Exception, sample: int) -> Exception:
+        """The error as it is raised in the training loop, which a StopIteration would end without a word."""
+        if isinstance(error, StopIteration):
+            told: Exception = RuntimeError(f"transform raised StopIteration({error})")
+            told.__cause__ = error
+        else:
+            told = error
+        told.add_note(f"sample {sample} of epoch {self._epoch}: {self._dataset.describe(sample)}")
+        return told
 
     def _finish(self) -> None:
         if not self.is_over:
@@ -184,6 +198,9 @@ class EpochIterator(Iterator[dict[str, Any]]):
         """End the epoch early; the next one that begins is the following. Idempotent."""
         if not self.is_over and os.getpid() == self._pid:
             self.is_over = self._is_closed = True
+            if self._settled is not None:
+                self._driver.release(self._settled[0].slot)
+                self._settled = None
             self._driver.cancel()
 
     def __del__(self) -> None:

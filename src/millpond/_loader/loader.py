@@ -137,7 +137,7 @@ class Loader:
         self._seed = seed
         self._num_workers = usable_cores() if num_workers is None else num_workers
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
-        self._policy = Policy(on_error, Quarantine(Path(quarantine)), decorates=transform is None)
+        self._policy = Policy(on_error, Quarantine(Path(quarantine).absolute()), decorates=transform is None)
         self._timeout_seconds = timeout
         self._transform = transform
         if transform is None:
@@ -254,8 +254,12 @@ class Loader:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the next epoch's number."""
-        self._next = self._progress.position = (epoch, 0)
+        if not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch must be an integer of at least 0, not {epoch!r}")
+        self._next = (epoch, 0)
         self._resumed_books = None
+        if self._live_iterator() is None:
+            self._progress.position = self._next
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, after the batch that was taken last: small, plain, JSON."""
@@ -281,6 +285,8 @@ class Loader:
             raise UsageError("load_state_dict while the loader is being iterated; close() the iterator first")
         if state.get("version") != STATE_VERSION:
             raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
+        if not (state["epoch"] >= 0 and 0 <= state["batch"] <= len(self)):
+            raise ValueError(f"this state stands at batch {state['batch']} of epoch {state['epoch']}: there is none")
         differing = {
             name: (state.get(name), mine) for name, mine in self._identity().items() if state.get(name) != mine
         }

@@ -121,7 +121,7 @@ def _driver(
     )
     size = plan.parts_per_task
     bundles = [dataset.parts[at : at + size] for at in range(0, len(dataset.parts), size)]
-    setup = Setup(Slots(plan.pond_slots, plan.outlet_slots), bundles, plan.layout, dataset.learn)
+    setup = Setup(Slots(plan.pond_slots, plan.outlet_slots), bundles, plan.layout, dataset.learn, dataset.keep_learned)
     if wishes.num_workers == 0:
         work.use(arena)
         return InlineDriver(work, setup), None

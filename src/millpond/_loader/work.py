@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from millpond._arena.layout import SlotPool
 from millpond._arena.memory import ArenaMemory
 from millpond._datasets.base import FrameWriter, Progress, Reader, Sink, total_counters
 from millpond._values import Field
+from millpond.errors import RemoteError
 
 WINDOW_SUFFIX = "/window"
 """A block keeps, beside the frames of a field, which of them each sample shows at each step."""
@@ -29,6 +31,7 @@ class ReadTask(NamedTuple):
     """Read some parts of some consecutive samples; see `pond.SegmentTask`."""
 
     parts: tuple[str, ...]
+    generation: int
     samples: NDArray[np.int64]
     slots: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -102,6 +105,7 @@ class Work:
         self._transform = transform
         self._arena_bytes = arena_bytes
         self._arena: ArenaMemory | None = None
+        self._generation = 0
 
     def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
         """Map the arena in a worker, which owns its descriptor from now on."""
@@ -129,6 +133,9 @@ class Work:
         return self._finish(task, progress)
 
     def _read(self, task: ReadTask, progress: Progress) -> Outcome:
+        if task.generation != self._generation:
+            self._reader.close()
+            self._generation = task.generation
         sink: Sink = BlockSink(self, int(task.slots[0])) if self._gathered else BatchSink(self, task.slots, task.rows)
         reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
         return Outcome(
@@ -205,7 +212,13 @@ class Work:
 
 
 def _without_frames(error: Exception) -> Exception:
-    """The error with its traceback as a note: the frames of one keep alive whatever their callers held, batches too."""
+    """The error as it can travel, its traceback a note: frames keep alive whatever their callers held, batches too."""
+    try:
+        cloudpickle.dumps(error)
+    except Exception:  # noqa: BLE001 - the user's own __reduce__ may raise anything
+        text = "".join(traceback.format_exception(error))
+        name = type(error).__qualname__
+        return RemoteError(f"{name}: {error}", type_name=name, text=str(error), traceback_text=text)
     if error.__traceback__ is not None:
         error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
     error.__cause__ = error.__context__ = None  # they have frames as well; the message says what they said

@@ -99,7 +99,7 @@ def plan_epoch(
         segments: What a task decodes; every sample in one of them.
         groups: int64 (N,), the episode of each sample; segments of one group are spread over the epoch.
         batch_size: Rows of a batch.
-        horizon_batches: A segment's samples leave within about so many batches; at least 1.
+        horizon_batches: A segment's samples leave within about so many batches; 0: in the order they are decoded in.
         shuffle: False gives the dataset's own order.
         seed: With `epoch`, the only source of randomness.
         epoch: The epoch's number.
@@ -112,8 +112,8 @@ def plan_epoch(
     lengths = lengths[order]
     bounds = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     samples = np.repeat(segments.starts[order] - bounds[:-1], lengths) + np.arange(total)
-    if shuffle:
-        horizon = min(max(horizon_batches, 1) * batch_size, total)
+    if shuffle and horizon_batches:
+        horizon = min(horizon_batches * batch_size, total)
         positions = _positions(bounds, _stratified_uniform(bounds, rng), horizon)
         rank = np.empty(total, dtype=np.int64)
         rank[np.argsort(positions, kind="stable")] = np.arange(total)
@@ -197,6 +197,15 @@ def blocks_needed(plan: EpochPlan) -> int:
     # Alive while batch t is gathered: segments up to the last one wanted, less those whose last batch came before t.
     gone = np.searchsorted(np.sort(freed_after), batches, side="left")
     return int((wanted + 1 - gone).max())
+
+
+def slots_always_enough(segments: Segments, batch_size: int, *, gathered: bool) -> int:
+    """Slots with which a horizon of 0 runs in every epoch, whatever order the segments come in."""
+    lengths = np.sort(segments.lengths)
+    if not gathered:
+        return -(-int(lengths[-1]) // batch_size) + 1
+    # A batch may begin within one segment, hold the shortest ones whole, and end within another.
+    return min(int(np.searchsorted(np.cumsum(lengths), batch_size)) + 2, len(lengths))
 
 
 def _last_segment_of_batches(plan: EpochPlan) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch, slots_always_enough
 from millpond._plan.mixing import mixing_of
 from millpond._plan.pond import Layout
 from millpond._plan.segments import Segments, cut_segments
@@ -242,7 +242,10 @@ def smallest_memory(demand: Demand) -> int:
     while high - low > MIB:
         middle = (low + high) // 2
         low, high = (low, middle) if works(middle) else (middle, high)
-    return -(-high // MIB) * MIB
+    size = -(-high // MIB) * MIB
+    while not works(size):
+        size += MIB
+    return size
 
 
 def plan_within(demand: Demand, plan: MemoryPlan, segments: Segments, epoch: int) -> EpochPlan:
@@ -259,7 +262,7 @@ def plan_within(demand: Demand, plan: MemoryPlan, segments: Segments, epoch: int
             epoch=epoch,
             drop_last=demand.drop_last,
         )
-        if _slots_needed(order, plan.layout) <= _usable_slots(plan) or horizon == 1:
+        if horizon == 0 or _slots_needed(order, plan.layout) <= _usable_slots(plan):
             return order
         horizon -= 1
 
@@ -296,7 +299,8 @@ def _fit(
     slot_bytes = batch_bytes if layout == "direct" else demand.block_bytes(whole.starts, whole.stops)
     arena = int(ARENA_SHARE * max(0, memory_bytes - RESERVE_BYTES))
     slots = (arena - outlet_slots * outlet_bytes) // slot_bytes - held
-    if slots < 1:
+    enough = slots_always_enough(whole, demand.batch_size, gathered=layout == "gathered")
+    if slots < enough:
         return None
     segments = cut_segments(demand.cuts, target_samples=target, split=split)
     found = _largest_horizon(demand, layout, segments, slots)
@@ -307,7 +311,8 @@ def _fit(
     # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
     most = whole_batches if layout == "direct" else len(whole)
     ahead = needed + 8
-    used = min(slots, most if demand.shuffle else min(most, ahead))
+    affordable = (memory_bytes - demand.overhead_bytes - outlet_slots * outlet_bytes) // slot_bytes - held
+    used = min(slots, affordable, most if demand.shuffle else min(most, ahead))
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1)
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
     copies = demand.window_copies if layout == "gathered" else 0.0
@@ -324,7 +329,7 @@ def _fit(
         num_segments=len(whole),
         parts_per_task=parts_per_task,
         horizon_batches=horizon,
-        pond_slots=max(used, needed) + held,
+        pond_slots=max(used, needed, enough) + held,
         pond_slot_bytes=slot_bytes,
         outlet_slots=outlet_slots,
         outlet_slot_bytes=outlet_bytes if finishes else 0,
@@ -358,7 +363,7 @@ def _largest_horizon(
 
     most = math.ceil(int(segments.lengths.sum()) / demand.batch_size)
     samples = slots * demand.batch_size if layout == "direct" else slots * int(segments.lengths.max())
-    low, high, best = 1, max(1, min(most, samples // demand.batch_size)), None
+    low, high, best = 0, min(most, samples // demand.batch_size), None
     order, needed = attempt(high)
     if needed <= slots:
         return high, order, needed
