@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
+import signal
 import threading
 import warnings
 from collections.abc import Iterable
@@ -390,3 +392,83 @@ def test_data_that_no_sample_stands_for_is_an_error_or_a_warning(caplog: pytest.
     with make_loader(dataset, on_error="skip") as loader:
         assert len(loader) == 50
     assert "not served: rows of episode 9" in caplog.text
+
+
+def test_a_batch_that_found_no_room_comes_when_there_is_some() -> None:
+    with make_loader(shuffle=False) as loader, warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        iterator = iter(loader)
+        assert loader._running is not None
+        loader._running.outbox._heap_limit = 3 * 4096
+        held, got, full = [], [], 0
+        while loader.statistics().samples < 400:
+            try:
+                held.append(next(iterator))
+                got += held[-1]["index"].tolist()
+            except errors.ArenaFull:
+                full += 1
+                held.clear()
+        assert got == list(range(400))
+        assert full > 5
+
+
+def test_where_warnings_are_errors_no_batch_is_lost() -> None:
+    with make_loader(shuffle=False) as loader, warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        iterator = iter(loader)
+        held = [next(iterator), next(iterator)]
+        with pytest.raises(RuntimeWarning, match="held_batches=2"):
+            next(iterator)
+        held += list(iterator)
+        assert flat(batch["index"].tolist() for batch in held) == list(range(400))
+
+
+def test_a_stop_iteration_of_a_transform_does_not_end_the_epoch_in_silence() -> None:
+    def stop(sample: dict[str, Any]) -> dict[str, Any]:
+        if sample["index"] == 57:
+            raise StopIteration("next() of an empty iterator")
+        return {"index": sample["index"]}
+
+    with make_loader(transform=stop) as loader, pytest.raises(RuntimeError, match="transform raised StopIteration"):
+        for _ in loader:
+            pass
+
+
+def test_a_quarantine_that_cannot_be_written_stops_the_epoch(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    dataset = FakeDataset(bad=frozenset({3}))
+    with make_loader(dataset, on_error="skip", quarantine=tmp_path / "file" / "q.jsonl") as loader:
+        iterator = iter(loader)
+        with pytest.raises(OSError, match="file"):
+            for _ in iterator:
+                pass
+        with pytest.raises(errors.ClosedError):
+            next(iterator)
+
+
+def test_a_forked_child_crashes_rather_than_see_another_batch() -> None:
+    with make_loader() as loader:
+        batch = next(iter(loader))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            faulthandler.disable()
+            os._exit(int(batch["index"][0]) % 2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGSEGV
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 51), (0, -1), (-1, 0)])
+def test_a_state_that_stands_nowhere_is_refused(epoch: int, batch: int) -> None:
+    with make_loader() as loader, pytest.raises(ValueError, match="there is none"):
+        loader.load_state_dict(loader.state_dict() | {"epoch": epoch, "batch": batch})
+
+
+def test_set_epoch_amid_an_epoch_leaves_its_position() -> None:
+    with make_loader() as loader:
+        iterator = iter(loader)
+        next(iterator)
+        loader.set_epoch(7)
+        assert (loader.state_dict()["epoch"], loader.state_dict()["batch"]) == (0, 1)
+        with pytest.raises(ValueError, match="at least 0"):
+            loader.set_epoch(-1)

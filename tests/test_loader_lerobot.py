@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,48 @@ def test_zeroed_bytes_cost_their_gop_and_nothing_else(damaged: MakeDataset, tmp_
     assert sorted(rows + lost) == EVERY_ROW
     assert 0 < books.skipped <= 12  # the zeros lie in one GOP of six frames, or over the border of two
     assert {line["error"] for line in quarantined} == {"CorruptMedia"}
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp9"])
+def test_what_changes_after_a_clean_epoch_is_never_delivered(damaged: MakeDataset, tmp_path: Path, codec: str) -> None:
+    root = damaged(codec=codec)
+    options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl"}
+    with make_loader(open_dataset(root), **options) as loader:
+        clean = {row: batch[FRONT][at].copy() for batch in loader for at, row in enumerate(checked(batch))}
+        flip_bits(root / FRONT_PATH, count=20)
+        rows = [row for batch in loader for row in rows_as_before(batch, clean)]
+        books = loader.statistics().books
+    assert books is not None
+    assert 0 < books.skipped < len(EVERY_ROW)
+    assert len(rows) == len(EVERY_ROW) - books.skipped
+
+
+def flip_bits(video: Path, count: int) -> None:
+    """As a disk would, without a trace in the file's times."""
+    status, data = video.stat(), bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 4
+    for at in np.random.default_rng(0).integers(start, len(data), count).tolist():
+        data[at] ^= 1
+    video.write_bytes(data)
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def rows_as_before(batch: dict[str, Any], clean: dict[tuple[int, int], NDArray[np.uint8]]) -> list[tuple[int, int]]:
+    rows = list(zip(batch["episode_index"].tolist(), batch["frame_index"].tolist(), strict=True))
+    for at, row in enumerate(rows):
+        assert np.array_equal(batch[FRONT][at], clean[row])
+    return rows
+
+
+def test_a_relative_path_stands_also_after_a_change_of_folder(
+    synth: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = synth()
+    monkeypatch.chdir(root.parent)
+    dataset = open_dataset(Path(root.name))
+    monkeypatch.chdir(tmp_path)
+    with make_loader(dataset) as loader:
+        assert sorted(all_rows(loader)) == EVERY_ROW
 
 
 def test_a_missing_file_costs_its_episodes(damaged: MakeDataset, tmp_path: Path) -> None:

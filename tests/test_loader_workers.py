@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import millpond
 from fakes import FakeDataset, identity_of
 from millpond import errors
 from test_loader_inline import checked, flat, make_loader, take
@@ -110,6 +112,63 @@ def test_a_stopped_worker_is_replaced_and_its_task_done_again(calm: list[list[in
         os.kill(loader.statistics().worker_pids[0], signal.SIGSTOP)
         rest = [checked(batch) for batch in iterator]
         assert [first, *rest, *take(loader)] == calm
+
+
+def test_workers_that_were_shut_down_are_missed_at_once() -> None:
+    with make_loader(num_workers=1, memory="300MiB") as loader:
+        take(loader)
+        millpond.shutdown()
+        for _ in range(2):
+            with pytest.raises(errors.ClosedError):
+                take(loader)
+
+
+def test_a_loader_closed_by_another_thread_lets_its_consumer_go() -> None:
+    taken, waiting = threading.Event(), threading.Event()
+    seen: list[BaseException] = []
+
+    def block(sample: dict[str, Any]) -> dict[str, Any]:
+        while sample["index"] >= 0:
+            time.sleep(0.01)
+        return sample
+
+    def consume() -> None:
+        try:
+            iterator = iter(loader)
+            taken.set()
+            next(iterator)
+        except BaseException as error:  # noqa: BLE001 - it is what the test looks at
+            seen.append(error)
+        waiting.set()
+
+    loader = make_loader(transform=lambda sample: sample, num_workers=1, memory="300MiB")
+    loader._transform = block
+    thread = threading.Thread(target=consume)
+    thread.start()
+    assert taken.wait(20)
+    loader.close()
+    assert waiting.wait(20)
+    thread.join()
+    assert isinstance(seen[0], errors.ClosedError)
+
+
+class Unpicklable(Exception):
+    def __reduce__(self) -> Any:
+        raise TypeError("this does not travel")
+
+
+def test_an_exception_that_does_not_travel_fails_its_sample_and_no_more(tmp_path: Path) -> None:
+    def fail(sample: dict[str, Any]) -> dict[str, Any]:
+        if sample["index"] == 57:
+            raise Unpicklable("the reason")
+        return {"index": sample["index"]}
+
+    quarantine = tmp_path / "q.jsonl"
+    options: dict[str, Any] = {"transform": fail, "on_error": "skip", "quarantine": quarantine}
+    with make_loader(num_workers=1, memory="300MiB", **options) as loader:
+        samples = flat(batch["index"].tolist() for batch in loader)
+    assert sorted(samples) == [sample for sample in range(400) if sample != 57]
+    assert json.loads(quarantine.read_text())["message"] == "Unpicklable: the reason"
 
 
 def test_breaking_off_again_and_again_loses_no_slot() -> None:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from millpond._plan.epoch import blocks_needed, open_batches_needed
@@ -118,6 +120,42 @@ def test_every_epoch_finds_its_way_within_the_slots(gop: int) -> None:
             order = plan_within(wishes, plan, segments, epoch)
             needed = open_batches_needed(order) if plan.layout == "direct" else blocks_needed(order)
             assert needed <= plan.pond_slots - (0 if plan.outlet_slots else plan.held_batches)
+
+
+@given(
+    st.integers(1, 60),
+    st.integers(1, 40),
+    st.integers(1, 20),
+    st.integers(1, 64),
+    st.sampled_from([1, 6]),
+    st.integers(0, 60),
+    st.booleans(),
+)
+def test_no_plan_that_is_accepted_can_stand_still(
+    gop: int, frame_kib: int, episodes: int, batch_size: int, steps: int, spare_mib: int, shuffle: bool
+) -> None:
+    wishes = replace(
+        demand(gop, frame_bytes=frame_kib << 10, steps=steps, total=300),
+        groups=np.arange(300) // (300 // episodes),
+        batch_size=batch_size,
+        shuffle=shuffle,
+        num_workers=0,
+    )
+    for plan in candidates(wishes, (128 + spare_mib) * MIB, splits=True):
+        segments = cut_segments(wishes.cuts, target_samples=plan.segment_samples, split=plan.splits_gops)
+        for epoch in range(6):
+            order = plan_within(wishes, plan, segments, epoch)
+            needed = open_batches_needed(order) if plan.layout == "direct" else blocks_needed(order)
+            assert needed <= plan.pond_slots - (0 if plan.outlet_slots else plan.held_batches)
+
+
+def test_a_budget_that_is_named_works_also_where_a_smaller_one_would() -> None:
+    wishes = replace(demand(30, frame_bytes=480 * 640 * 3), num_workers=8, batch_size=8)
+    for size in range(400 * MIB, 1100 * MIB, 31 * MIB):
+        if next(candidates(wishes, size, splits=True), None) is None:
+            named = smallest_memory(wishes, above_bytes=size)
+            assert named > size
+            assert next(candidates(wishes, named, splits=True), None) is not None
 
 
 def test_the_plan_prints_its_arithmetic() -> None:

@@ -169,7 +169,7 @@ class Loader:
         if not plans and mixing is None:
             plans = list(candidates(self._demand, memory_bytes, splits=True))
         if not plans:
-            smallest = smallest_memory(self._demand)
+            smallest = smallest_memory(self._demand, above_bytes=memory_bytes)
             raise ValueError(
                 f"memory={memory_bytes} bytes ({memory_bytes >> 20} MiB) cannot hold batches of {self.batch_size} "
                 f"samples of {self._demand.sample_bytes} bytes with {self._num_workers} workers; the smallest that can "

@@ -229,16 +229,19 @@ def choose(plans: list[MemoryPlan], *, mixing: float | None) -> MemoryPlan | Non
     return min((plan for plan in good if plan.cost <= limit), key=lambda plan: (plan.segment_samples, plan.cost))
 
 
-def smallest_memory(demand: Demand) -> int:
-    """The smallest budget in bytes that can run at all, to the MiB."""
+def smallest_memory(demand: Demand, *, above_bytes: int = 0) -> int:
+    """The smallest budget above a refused one that can run, in bytes, to the MiB.
+
+    A little more than a budget that works may be refused: the arena's share then holds a slot more, and the processes
+    no longer fit beside it. The order must not depend on their number, so the arena does not make room for them.
+    """
 
     def works(size: int) -> bool:
         return next(candidates(demand, size, splits=True), None) is not None
 
-    high = 2 * demand.overhead_bytes
+    low, high = above_bytes, max(2 * above_bytes, 2 * demand.overhead_bytes)
     while not works(high):
-        high *= 2
-    low = 0
+        low, high = high, 2 * high
     while high - low > MIB:
         middle = (low + high) // 2
         low, high = (low, middle) if works(middle) else (middle, high)
