@@ -92,6 +92,64 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
         write_dataset(tmp_path, episodes=1, frames=1, size=(64, 64))
 
 
+@pytest.mark.parametrize("image_features", [0, 1])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, RuntimeError])
+def test_what_goes_wrong_ends_the_writing_at_once_and_leaves_nothing(
+    tmp_path: Path, kind: type[BaseException], image_features: int
+) -> None:
+    seen: list[int] = []
+
+    def fail_at_third(frames: int) -> None:
+        seen.append(frames)
+        if len(seen) >= 3:
+            raise kind
+
+    with pytest.raises(kind):
+        write_dataset(
+            tmp_path / "out",
+            episodes=3,
+            frames=100_000,
+            cameras=1,
+            image_features=image_features,
+            size=(64, 64),
+            codec="h264",
+            progress=fail_at_third,
+        )
+    assert len(seen) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_target_is_there_when_it_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()  # an empty folder may be there, and stays the same one
+    inode = (tmp_path / "out").stat().st_ino
+    there: list[list[Path]] = []
+    out = write_dataset(
+        tmp_path / "out",
+        episodes=1,
+        frames=1,
+        cameras=1,
+        size=(64, 64),
+        codec="h264",
+        progress=lambda _: there.append(list((tmp_path / "out").iterdir())),
+    )
+    assert there == [[]]
+    assert (sorted(p.name for p in out.iterdir()), out.stat().st_ino) == (["data", "meta", "videos"], inode)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_what_a_killed_process_left_does_not_block_the_next_try(tmp_path: Path) -> None:
+    (tmp_path / "out.unfinished/videos").mkdir(parents=True)
+    out = write_dataset(tmp_path / "out", episodes=1, frames=1, cameras=0, size=(64, 64))
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_unfinished_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.unfinished").mkdir()
+    (tmp_path / "out.unfinished/thesis").touch()
+    with pytest.raises(FileExistsError, match=r"out\.unfinished"):
+        write_dataset(tmp_path / "out", episodes=1, frames=1, size=(64, 64))
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
@@ -99,10 +157,15 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
         ({"episodes": 2, "frames": [3]}, "2 episodes"),
         ({"cameras": 1, "image_features": 2}, "image_features=2"),
         ({"gop": 0}, "gop=0"),
-        ({"size": (97, 96)}, "even"),
-        ({"size": (32, 32)}, "64"),
+        ({"fps": 0}, "fps=0"),
+        ({"episodes_per_file": 0}, "episodes_per_file=0"),
+        ({"b_frames": 17}, "b_frames=17"),
+        ({"cameras": 257}, "camera 256"),
+        ({"size": (481, 641)}, "width 641, height 481: both must be even"),
+        ({"size": (32, 80)}, "width 80, height 32: too small"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(tmp_path: Path, options: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         write_dataset(tmp_path / "out", **{"episodes": 1, "frames": 1, "size": (64, 64), **options})
+    assert list(tmp_path.iterdir()) == []

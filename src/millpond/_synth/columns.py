@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -90,13 +91,14 @@ def _to_arrow(values: NDArray[Any]) -> pa.Array:
     return flat
 
 
-def encode_pngs(scene: Scene, episode: int, camera: int, num_frames: int) -> pa.Array:
+def encode_pngs(scene: Scene, episode: int, camera: int, num_frames: int, on_frame: Callable[[], None]) -> pa.Array:
     """Every frame of an image feature, as LeRobot stores them: struct of the PNG's bytes and a path."""
     rows = []
     for frame, picture in enumerate(scene.pictures(episode, camera, num_frames)):
         buffer = io.BytesIO()
         Image.fromarray(to_rgb(picture)).save(buffer, format="PNG", compress_level=1)
         rows.append({"bytes": buffer.getvalue(), "path": f"frame-{frame:06d}.png"})
+        on_frame()
     return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 

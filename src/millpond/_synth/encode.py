@@ -18,6 +18,9 @@ from millpond._synth.scene import Scene
 Codec = Literal["av1", "h264", "hevc", "vp9"]
 CODECS: tuple[Codec, ...] = ("av1", "h264", "hevc", "vp9")
 
+MAX_B_FRAMES = 16
+"""In a row: more than that neither x264 nor x265 takes."""
+
 _AUDIO_RATE = 16_000
 _AUDIO_FRAME_SAMPLES = 1024  # AAC's frame
 
@@ -98,7 +101,9 @@ def encode_episodes(
         encoding: How.
         on_frame: Called after each frame.
     """
-    os.environ.setdefault("SVT_LOG", "1")  # errors only; the one way to keep SVT-AV1 from writing to stderr
+    # What is fatal only; the one way to keep SVT-AV1 from writing to stderr, as it does when it is interrupted. What
+    # FFmpeg cannot go on from is raised all the same.
+    os.environ.setdefault("SVT_LOG", "0")
     path.parent.mkdir(parents=True, exist_ok=True)
     name, options = encoder_options(encoding)
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:

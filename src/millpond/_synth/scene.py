@@ -32,7 +32,7 @@ class Scene:
 
     def __init__(self, height: int, width: int, seed: int) -> None:
         if height % 2 or width % 2:
-            raise ValueError(f"the size must be even for 4:2:0, not {height} x {width}")
+            raise ValueError(f"the size must be even for 4:2:0, not width {width}, height {height}")
         rng = np.random.default_rng([seed, height, width])
         self.height, self.width = height, width
         tall, wide = height + _PAN_PIXELS, width + _PAN_PIXELS

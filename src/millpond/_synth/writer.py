@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,15 @@ import pyarrow.parquet as pq
 
 from millpond._synth import metadata
 from millpond._synth.columns import describe_columns, encode_pngs, episode_columns, to_arrow, to_rgb
-from millpond._synth.encode import CODECS, Codec, Encoding, encode_episodes
+from millpond._synth.encode import Codec, Encoding, encode_episodes
 from millpond._synth.metadata import Stats
+from millpond._synth.request import check_place, check_request, is_left_over
 from millpond._synth.scene import Scene
 
 CAMERA_NAMES = ("front", "wrist", "left", "right")
+UNFINISHED = ".unfinished"
+"""A dataset is written beside its place, in a folder with this ending, and moved there when it is whole."""
+
 TASKS = ("pick up the cube", "open the drawer", "pour the water")
 
 
@@ -83,6 +89,9 @@ def write_dataset(
 ) -> Path:
     """Write a dataset that LeRobot 0.4.4 reads too. Frames are streamed: memory does not grow with the length.
 
+    The dataset is there as a whole or not at all: what is raised, an interrupt included, ends the writing within a
+    frame and removes what was written; what a killed process left is removed by the next try.
+
     Args:
         out: The folder to make; it must not exist, or be empty.
         episodes: How many.
@@ -109,12 +118,25 @@ def write_dataset(
     Raises:
         ValueError: The request makes no sense.
         FileExistsError: `out` is there and not empty.
+        OSError: `out` cannot be made there.
     """
     lengths = (frames,) * episodes if isinstance(frames, int) else tuple(frames)
-    _check_request(lengths, episodes, cameras, image_features, codec, gop, tasks)
+    check_request(
+        lengths,
+        episodes=episodes,
+        cameras=cameras,
+        image_features=image_features,
+        size=size,
+        codec=codec,
+        b_frames=b_frames,
+        gop=gop,
+        fps=fps,
+        tasks=tasks,
+        episodes_per_file=episodes_per_file,
+        files_per_chunk=files_per_chunk,
+    )
     root = Path(out)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f"{root} exists and is not empty; name another folder or remove it")
+    check_place(root)
     per_file = episodes_per_file or episodes
     recipe = _Recipe(
         root=root,
@@ -129,37 +151,65 @@ def write_dataset(
         extras=extra_columns,
         seed=seed,
     )
-    _write_all(recipe, progress or (lambda _: None))
+    with _written_beside(root) as unfinished:
+        _write_all(replace(recipe, root=unfinished), progress or (lambda _: None))
     return root
 
 
-def _check_request(
-    lengths: Sequence[int], episodes: int, cameras: int, image_features: int, codec: str, gop: int, tasks: int
-) -> None:
-    if episodes < 1 or len(lengths) != episodes or min(lengths) < 1:
-        raise ValueError(f"{episodes} episodes with lengths {list(lengths)[:5]}: every episode needs at least 1 frame")
-    if cameras < 0 or not 0 <= image_features <= cameras:
-        raise ValueError(f"image_features={image_features} is not within 0 and cameras={cameras}")
-    if codec not in CODECS:
-        raise ValueError(f"codec {codec!r} is none of {', '.join(CODECS)}")
-    if gop < 1 or tasks < 1:
-        raise ValueError(f"gop={gop} and tasks={tasks} must be at least 1")
+@contextmanager
+def _written_beside(root: Path) -> Iterator[Path]:
+    """Give a folder to write to; it becomes `root` if all went well, and is removed if not."""
+    place = root.resolve()
+    unfinished = place.with_name(place.name + UNFINISHED)
+    if is_left_over(unfinished):
+        shutil.rmtree(unfinished)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise type(error)(f"'{root}' cannot be made: '{unfinished}': {error.strerror}") from error
+    try:
+        yield unfinished
+        _move(unfinished, place)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _move(unfinished: Path, place: Path) -> None:
+    if not place.exists():
+        unfinished.rename(place)
+        return
+    for folder in sorted(unfinished.iterdir()):  # an empty folder stays the same one: somebody may stand in it
+        folder.rename(place / folder.name)
+    unfinished.rmdir()
+
+
+class _StoppedError(Exception):
+    """Ends a thread whose work is no longer wanted; nobody sees it."""
 
 
 def _write_all(recipe: _Recipe, progress: Callable[[int], None]) -> None:
-    lock = threading.Lock()
+    lock, is_over = threading.Lock(), threading.Event()
 
     def on_frame() -> None:
         with lock:
+            if is_over.is_set():
+                raise _StoppedError
             progress(1)
 
     files = range(len(recipe.files))
     videos = range(recipe.cameras - recipe.image_features)
     jobs = [partial(_write_video, recipe, camera, file, on_frame) for file in files for camera in videos]
     jobs += [partial(_write_data, recipe, file, on_frame) for file in files]
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="millpond-synth") as pool:
-        for running in [pool.submit(job) for job in jobs]:
-            running.result()
+    pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="millpond-synth")
+    try:
+        for done in as_completed([pool.submit(job) for job in jobs]):
+            done.result()
+    except BaseException:
+        is_over.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
     _write_metadata(recipe)
 
 
@@ -190,12 +240,10 @@ def _write_data(recipe: _Recipe, file: int, on_frame: Callable[[], None]) -> Non
     try:
         for episode in recipe.files[file]:
             num_frames = recipe.lengths[episode]
-            pictures = {camera_key(c): encode_pngs(scenes[c], episode, c, num_frames) for c in image_cameras}
+            pictures = {camera_key(c): encode_pngs(scenes[c], episode, c, num_frames, on_frame) for c in image_cameras}
             table = pa.table(pictures | to_arrow(_columns_of(recipe, episode)))
             writer = writer or pq.ParquetWriter(path, table.schema, compression="snappy", use_dictionary=True)
             writer.write_table(table)
-            for _ in range(num_frames * len(pictures)):
-                on_frame()
     finally:
         if writer is not None:
             writer.close()
