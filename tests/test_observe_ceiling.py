@@ -56,7 +56,9 @@ def test_closed_ceiling_says_so(video: Path) -> None:
 def test_missing_file_ends_the_ceiling_at_construction(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(WorkerDied, match="exit code 1"):
         Ceiling({"front": [tmp_path / "none.mp4"]}, num_workers=1)
-    assert "none.mp4" in capfd.readouterr().err, "the decoder's own error is what helps"
+    said = capfd.readouterr().err
+    assert "none.mp4" in said, "the decoder's own error is what helps"
+    assert said.count("\n") == 1, "and no traceback"
 
 
 @pytest.mark.parametrize("start_fraction", [0.0, 0.5, 0.99])

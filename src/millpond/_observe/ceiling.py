@@ -23,7 +23,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from millpond._media.pictures import interpolation_flag, picture_view
-from millpond.errors import ClosedError, CorruptMedia, WorkerDied
+from millpond.errors import ClosedError, CorruptMedia, MillpondError, WorkerDied
 
 # Cameras take turns in stretches, so that any slice holds as many frames of each; longer ones make slices end late.
 _STRETCH_FRAMES = 32
@@ -137,7 +137,8 @@ class Ceiling:
 def _spawn(job: _Job) -> subprocess.Popen[str]:
     # -c and not -m: runpy warns of a module that its package has imported already
     command = [sys.executable, "-c", "from millpond._observe.ceiling import decoder_main; decoder_main()"]
-    decoder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # In a group of its own a Ctrl-C at the terminal does not reach it: the parent ends it, and it ends with the parent.
+    decoder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0)
     _write_line(decoder, json.dumps(asdict(job)))
     return decoder
 
@@ -162,10 +163,13 @@ def decoder_main() -> None:
     """Run in the decoder: take the job from the first line, then decode for as long as each line says."""
     job = _Job(**json.loads(sys.stdin.readline()))
     rounds = _decode_rounds(job)
-    next(rounds)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(_run_slice(rounds, float(line))), flush=True)
+    try:
+        next(rounds)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(json.dumps(_run_slice(rounds, float(line))), flush=True)
+    except (MillpondError, OSError, av.FFmpegError) as error:  # bad data, of which one line says enough
+        sys.exit(f"a decoder of the ceiling: {error}")
 
 
 def _run_slice(rounds: Iterator[int], seconds: float) -> dict[str, float]:
