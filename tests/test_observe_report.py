@@ -82,6 +82,16 @@ def test_charts_carry_values_in_the_units_they_name(page: str) -> None:
     assert pond["limits"][0]["y"] == 32.0
 
 
+def test_only_throughput_is_explained_below_its_chart(page: str) -> None:
+    explained = re.findall(r'<figure id="(\w+)"><h2>[^<]*</h2><div></div><figcaption>([^<]*)</figcaption>', page)
+    assert [name for name, _ in explained] == ["throughput"]
+    assert "the pond then empties faster than frames can be decoded" in explained[0][1]
+
+
+def test_headline_values_do_not_wrap(page: str) -> None:
+    assert re.search(r"\.headlines dd \{[^}]*white-space: nowrap", page)
+
+
 def test_books_and_environment_are_tables(page: str) -> None:
     assert "<th scope=row>planned</th><td>2,994</td>" in page
     assert "<th scope=row>python</th><td>3.11</td>" in page

@@ -18,6 +18,10 @@ from plotly.offline import get_plotlyjs
 
 from millpond._observe.memory import MemoryPoint
 
+_ENDS_IN_A_SPIKE = (
+    "Where the curve ends in a spike, everything was decoded: the pond then empties faster than frames can be decoded."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -86,9 +90,7 @@ def render_report(report: Report) -> str:
         "title": html.escape(report.title),
         "subtitle": html.escape(report.subtitle),
         "headlines": "".join(map(_headline, report.headlines.items())),
-        "figures": "".join(
-            f'<figure id="{chart["id"]}"><h2>{chart["title"]}</h2><div></div></figure>' for chart in charts
-        ),
+        "figures": "".join(map(_figure, charts)),
         "tables": _table("The epoch's books", report.books) + _table("Measured on", report.environment),
         "plan": _preformatted("Memory plan", report.memory_plan),
         "charts": data,
@@ -102,6 +104,11 @@ def render_report(report: Report) -> str:
     return "".join(filled)
 
 
+def _figure(chart: Mapping[str, Any]) -> str:
+    caption = f"<figcaption>{chart['caption']}</figcaption>" if "caption" in chart else ""
+    return f'<figure id="{chart["id"]}"><h2>{chart["title"]}</h2><div></div>{caption}</figure>'
+
+
 def _throughput(report: Report) -> dict[str, Any] | None:
     if report.throughput is None:
         return None
@@ -113,6 +120,7 @@ def _throughput(report: Report) -> dict[str, Any] | None:
         "unit": "samples/s",
         "lines": lines,
         "limits": limits,
+        "caption": _ENDS_IN_A_SPIKE,
     }
 
 
