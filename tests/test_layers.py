@@ -18,6 +18,7 @@ LAYERS = [
     {"_datasets", "_observe", "_synth"},
     {"_loader"},
     {"_cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from millpond._cli.bench import bench
-from millpond._cli.demo import demo
-from millpond._cli.inspect import inspect
-from millpond._cli.synth import synth
+from millpond._cli.commands import COMMANDS
+from millpond._cli.options import as_options
 from millpond.errors import MillpondError
+
+INTERRUPTED = 130
+"""The exit code of a shell's child that SIGINT ended."""
+
+
+class _Commands(TyperGroup):
+    """Says so when it is interrupted: by then everything that was half made is gone."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+
 
 _typer = typer.Typer(
     name="millpond",
+    cls=_Commands,
     help="Feeds video to model training: flat memory, no hangs, nothing lost, at the speed of sequential decode.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -39,7 +55,7 @@ def _main(
     """Only carries `--version`."""
 
 
-for _command in (demo, synth, inspect, bench):
+for _command in COMMANDS:
     _typer.command()(_command)
 
 
@@ -48,5 +64,5 @@ def app() -> None:
     try:
         _typer()
     except (MillpondError, ValueError, OSError) as error:
-        print(f"millpond: {error}", file=sys.stderr)
+        print(f"millpond: {as_options(str(error))}", file=sys.stderr)
         sys.exit(1)

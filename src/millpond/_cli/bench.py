@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from millpond._cli.measure import EpochMeasure, as_json, mebibytes, report_epoch, run_epoch
-from millpond._cli.options import BatchSize, DatasetPath, ImageSize, Memory, NumWorkers, Seed, parse_image_size
+from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, report_epoch, run_epoch, with_environment
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.ceiling import Ceiling, CeilingSlice
@@ -21,28 +21,29 @@ from millpond._observe.environment import usable_cores
 from millpond._observe.memory import MemorySampler
 
 
-def bench(
-    dataset: DatasetPath,
-    memory: Memory = "2GiB",
-    batch_size: BatchSize = 32,
-    num_workers: NumWorkers = None,
-    image_size: ImageSize = None,
-    seed: Seed = 0,
-    repeats: Annotated[int, typer.Option(help="Epochs, each beside a slice of the ceiling.", min=1)] = 5,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write a page.")] = None,
+def run_bench(
+    dataset: Path,
+    *,
+    memory: str,
+    batch_size: int,
+    num_workers: int | None,
+    image_size: tuple[int, int] | None,
+    seed: int,
+    repeats: int,
+    as_json: bool,
+    report: Path | None,
 ) -> None:
-    """Measure samples/s, their ratio to the ceiling, the training process's CPU, peak PSS and mixing."""
-    size = parse_image_size(image_size)
+    """Run epochs and slices of the ceiling in turns, and say how they compare."""
     if importlib.util.find_spec("torch") is not None:
         import torch  # noqa: F401 - what the user would have imported does not count as the loader's
     workers = usable_cores() if num_workers is None else num_workers
-    opened = LeRobotDataset(dataset, image_size=size)
-    files = {camera: sorted((opened.root / "videos" / camera).rglob("*.mp4")) for camera in opened.video_facts}
+    opened = LeRobotDataset(dataset, image_size=image_size)
+    for problem in opened.problems.values():
+        raise problem  # neither an epoch nor the ceiling can get past it
     epochs: list[EpochMeasure] = []
     slices: list[CeilingSlice] = []
-    with Ceiling(files, num_workers=max(workers, 1), image_size=size) as ceiling:
-        sampler = MemorySampler(without=ceiling.pids, interval_seconds=1.0)
+    with _ceiling(opened, workers, image_size) as ceiling:
+        sampler = MemorySampler(without=ceiling.pids if ceiling else (), interval_seconds=1.0)
         with (
             sampler,
             Loader(
@@ -53,22 +54,23 @@ def bench(
             warm = run_epoch(loader)
             sampler.close()  # looking at memory would count as the training process's work
             for _ in range(repeats):
-                slices.append(ceiling.measure(warm.wall_seconds))
+                if ceiling:
+                    slices.append(ceiling.measure(warm.wall_seconds))
                 epochs.append(run_epoch(loader))
             statistics = loader.statistics()
     plan = loader.memory_plan()
-    ratios = [epoch.samples_per_second / one.samples_per_second for epoch, one in zip(epochs, slices, strict=True)]
+    ratios = [epoch.samples_per_second / one.samples_per_second for epoch, one in zip(epochs, slices, strict=False)]
     mixings = [epoch.mixing for epoch in epochs if epoch.mixing is not None]
     measured: dict[str, Any] = {
         "dataset": dataset.name,
-        "image_size": size,
+        "image_size": image_size,
         "batch_size": batch_size,
         "num_workers": workers,
         "memory_bytes": plan.memory_bytes,
         "samples": len(opened),
         "samples_per_second": median(epoch.samples_per_second for epoch in epochs),
-        "ceiling_samples_per_second": median(one.samples_per_second for one in slices),
-        "ratio_to_ceiling": median(ratios),
+        "ceiling_samples_per_second": median(one.samples_per_second for one in slices) if slices else None,
+        "ratio_to_ceiling": median(ratios) if ratios else None,
         "ratios": ratios,
         "first_epoch_seconds": first.wall_seconds,
         "seconds_to_first_batch": median(epoch.meter.seconds_to_first_batch for epoch in epochs),
@@ -81,30 +83,74 @@ def bench(
         "books": str(statistics.books),
     }
     if report is not None:
-        headlines = {
-            "samples/s": f"{measured['samples_per_second']:.0f}",
-            "of the ceiling": f"{measured['ratio_to_ceiling']:.2f}",
-            "memory": f"{mebibytes(sampler.peak_growth_bytes)} of {mebibytes(plan.memory_bytes)}",
-        }
+        turns = " in turns with the ceiling" if slices else ""
         report_epoch(
             report,
             f"millpond bench {dataset.name}",
-            f"{repeats} shuffled epochs in turns with the ceiling; the one before them is drawn.",
+            f"{repeats} shuffled epochs{turns}; the one before them is drawn.",
             loader,
             warm,
             sampler,
-            headlines=headlines,
-            ceiling_samples_per_second=slices[-1].samples_per_second,
+            headlines=_headlines(measured),
+            ceiling_samples_per_second=slices[-1].samples_per_second if slices else None,
         )
-    if json_:
-        print(json.dumps(as_json(measured), indent=2))
+    if as_json:
+        print(json.dumps(with_environment(measured), indent=2))
     else:
-        _print_table(measured)
+        table = Table(title=f"{measured['dataset']}, {workers} workers", show_header=False)
+        for name, text in rows_for_people(measured).items():
+            table.add_row(name, text)
+        Console().print(table)
 
 
-def _print_table(measured: dict[str, Any]) -> None:
-    table = Table(title=f"{measured['dataset']}, {measured['num_workers']} workers", show_header=False)
-    for name, value in measured.items():
-        if name not in ("dataset", "ratios", "num_workers"):
-            table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+def _ceiling(
+    opened: LeRobotDataset, workers: int, image_size: tuple[int, int] | None
+) -> AbstractContextManager[Ceiling | None]:
+    """Over the cameras that have videos; None, after a line that says so, where no camera has."""
+    found = {camera: sorted((opened.root / "videos" / camera).rglob("*.mp4")) for camera in opened.cameras}
+    files = {camera: paths for camera, paths in found.items() if paths}
+    without = ", ".join(camera for camera in found if camera not in files) or "a dataset without cameras"
+    if not files:
+        print(f"no ceiling and no ratio to it: no videos to decode ({without})", file=sys.stderr)
+        return nullcontext()
+    if len(files) < len(found):
+        print(f"the ceiling decodes no pictures of {without}, which are no videos", file=sys.stderr)
+    return Ceiling(files, num_workers=max(workers, 1), image_size=image_size)
+
+
+def _headlines(measured: dict[str, Any]) -> dict[str, str]:
+    ratio, used, budget = (measured[name] for name in ("ratio_to_ceiling", "peak_pss_growth_bytes", "memory_bytes"))
+    return {
+        "samples/s": f"{measured['samples_per_second']:.0f}",
+        **({} if ratio is None else {"of the ceiling": f"{ratio:.2f}"}),
+        "memory": f"{mebibytes(used)} of {mebibytes(budget)}",
+    }
+
+
+def rows_for_people(measured: dict[str, Any]) -> dict[str, str]:
+    """What is measured, by what it is, in the units that people read."""
+    size, ratios = measured["image_size"], measured["ratios"]
+    if ratios:
+        ceiling = {
+            "ceiling, samples/s": f"{measured['ceiling_samples_per_second']:.0f}",
+            "of the ceiling": f"{measured['ratio_to_ceiling']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        }
+    else:
+        ceiling = {"of the ceiling": "no videos to decode"}
+    return {
+        "image size": "as stored" if size is None else f"{size[1]}x{size[0]}",
+        "batch size": str(measured["batch_size"]),
+        "samples": str(measured["samples"]),
+        "samples/s": f"{measured['samples_per_second']:.0f}",
+        **ceiling,
+        "first epoch": f"{measured['first_epoch_seconds']:.2f} s",
+        "first batch after": f"{measured['seconds_to_first_batch']:.2f} s",
+        "CPU of the training process": f"{measured['training_process_cpu']:.0%} of a core",
+        "memory budget": mebibytes(measured["memory_bytes"]),
+        "peak growth of PSS": f"{mebibytes(measured['peak_pss_growth_bytes'])}, "
+        f"{measured['peak_pss_over_memory']:.0%} of the budget",
+        "mixing": mixing_text(measured["mixing"]),
+        "decodes per frame": f"{measured['decodes_per_frame']:.2f}",
+        "heap copies": str(measured["heap_copies"]),
+        "books": measured["books"],
+    }

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import av
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from millpond._cli.options import BatchSize, DatasetPath, ImageSize, Memory, NumWorkers, parse_image_size
+from millpond._cli.options import as_options
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._plan.memory import MemoryPlan, choose
 
 
-def inspect(
-    dataset: DatasetPath,
-    memory: Memory = "2GiB",
-    batch_size: BatchSize = 32,
-    num_workers: NumWorkers = None,
-    image_size: ImageSize = None,
+def run_inspect(
+    dataset: Path, *, memory: str, batch_size: int, num_workers: int | None, image_size: tuple[int, int] | None
 ) -> None:
-    """Show episodes, cameras, codecs, GOPs and bytes; the memory plan; the trade of memory, mixing and decoding."""
+    """Print it all."""
     console = Console()
-    opened = LeRobotDataset(dataset, image_size=parse_image_size(image_size))
+    opened = LeRobotDataset(dataset, image_size=image_size)
     try:
-        console.print(f"{dataset}: {opened.num_episodes} episodes, {len(opened)} frames, {opened.fps} fps")
-        console.print(_cameras_table(opened))
+        counts = f"{opened.num_episodes} episodes, {len(opened)} frames, {opened.fps:g} fps"
+        console.print(f"[bold]{escape(str(dataset))}[/bold]: {counts}", soft_wrap=True)
+        console.print(_cameras_table(opened, is_resized=image_size is not None))
         for episode, problem in sorted(opened.problems.items()):
-            console.print(f"[red]episode {episode}:[/red] {problem}", soft_wrap=True)
+            console.print(_problem_text(episode, str(problem)), highlight=False, soft_wrap=True)
         with Loader(opened, batch_size=batch_size, shuffle=True, memory=memory, num_workers=num_workers) as loader:
             console.print()
             console.print(str(loader.memory_plan()), highlight=False, soft_wrap=True)
@@ -37,7 +39,7 @@ def inspect(
                 _trade_table("other segments within this budget; Loader(mixing=...) chooses", _by_segment(loader))
             )
             console.print(
-                "samples: of a segment; mixing: distinct episodes per batch over a full shuffle's; decodes: per frame; "
+                "samples: of a segment; mixing: distinct episodes per batch, a full shuffle is 1; decodes: per frame; "
                 "first: samples decoded before the first batch",
                 highlight=False,
             )
@@ -45,23 +47,48 @@ def inspect(
         opened.close()
 
 
-def _cameras_table(dataset: LeRobotDataset) -> Table:
+def _problem_text(episode: int, problem: str) -> str:
+    """One line, which names the episode once."""
+    subject = f"episode {episode}"
+    named = re.match(rf"{subject}\b", problem)
+    rest = problem[named.end() :] if named else f": {problem}"
+    return f"[red]{subject}[/red]{escape(as_options(rest))}"
+
+
+def _cameras_table(dataset: LeRobotDataset, *, is_resized: bool) -> Table:
+    delivered = {field.name: field.shape[-3:-1] for field in dataset.fields if field.frames}
     table = Table(box=None)
     for name in ("camera", "codec", "size", "files", "frames", "GOP", "MB", "backend"):
         table.add_column(name, justify="left" if name in ("camera", "codec", "backend") else "right", overflow="fold")
     for name, facts in dataset.video_facts.items():
-        height, width = facts.picture_size
+        # pictures in parquet are looked at when they are read; as they are delivered is as info.json says they are
+        size = delivered[name] if "image" in facts.backends and not is_resized else facts.picture_size
         table.add_row(
             name,
-            ", ".join(facts.codecs),
-            f"{width}x{height}",
+            ", ".join(map(_codec_text, facts.codecs)),
+            _size_text(size),
             str(facts.num_files),
             str(facts.num_frames),
             _gop_text(facts.gop_frames),
-            f"{facts.size_bytes / 1e6:.1f}",
+            f"{facts.size_bytes / 1e6:.1f}" if facts.size_bytes else "",
             ", ".join(facts.backends),
         )
     return table
+
+
+def _codec_text(decoder: str) -> str:
+    """The codec, and the decoder where that has a name of its own: "av1 (libdav1d)"."""
+    try:
+        codec = av.codec.Codec(decoder, "r").canonical_name
+    except av.codec.codec.UnknownCodecError:  # pictures in parquet
+        return decoder
+    return decoder if codec == decoder else f"{codec} ({decoder})"
+
+
+def _size_text(size: tuple[int, ...]) -> str:
+    """Width x height, or nothing where no file opened."""
+    height, width = size
+    return f"{width}x{height}" if height and width else ""
 
 
 def _gop_text(gop_frames: NDArray[np.int64]) -> str:

@@ -26,7 +26,7 @@ class EpochMeasure:
         meter: When batches came.
         wall_seconds: From asking for the first batch to the end.
         cpu_seconds: Of the training process, all of its threads.
-        mixing: Distinct episodes per full batch, over a full shuffle's; None where batches do not name episodes.
+        mixing: Distinct episodes per full batch, over a full shuffle's; None where no batch was full.
     """
 
     meter: BatchMeter
@@ -98,6 +98,12 @@ def mebibytes(size: float) -> str:
     return f"{size / 2**20:.0f} MiB"
 
 
-def as_json(measure: dict[str, Any]) -> dict[str, Any]:
+def mixing_text(mixing: float | None) -> str:
+    """Mixing for people, with what it is."""
+    figure = "unknown" if mixing is None else f"{mixing:.2f}"
+    return f"{figure} (distinct episodes per batch; a full shuffle is 1)"
+
+
+def with_environment(measure: dict[str, Any]) -> dict[str, Any]:
     """A measurement with the machine that it was made on."""
     return {"environment": environment_facts(), **measure}

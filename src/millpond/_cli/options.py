@@ -1,19 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how what they say is checked: before any work, with exit code 2."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-DatasetPath = Annotated[Path, typer.Argument(help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json).")]
-Memory = Annotated[str, typer.Option(help="Budget for everything that the loader holds, such as 2GiB.")]
-BatchSize = Annotated[int, typer.Option(help="Samples of a batch.", min=1)]
-NumWorkers = Annotated[int | None, typer.Option(help="Decoding processes; one per core if not given.", min=0)]
-ImageSize = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of the delivered pictures; their own if not given.")]
-Seed = Annotated[int, typer.Option(help="Of the order.")]
+DEMO_DATA = Path("demo-data")
+"""Where `millpond demo` makes a dataset of its own."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -27,3 +24,58 @@ def parse_size(text: str) -> tuple[int, int]:
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
     """(height, width), or None."""
     return None if text is None else parse_size(text)
+
+
+def check_size(text: str | None) -> str | None:
+    """Give the text back if it is a size of pictures."""
+    parse_image_size(text)
+    return text
+
+
+def check_memory(text: str) -> str:
+    """Give the text back if it is a number of bytes."""
+    from millpond._values import parse_bytes
+
+    try:
+        parse_bytes(text)
+    except (TypeError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    return text
+
+
+def check_report_place(path: Path | None) -> Path | None:
+    """Give the path back if a file can be written there."""
+    if path is None:
+        return None
+    folder = path.parent
+    if not folder.is_dir():
+        raise typer.BadParameter(f"'{path}' cannot be written: there is no folder '{folder}'")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise typer.BadParameter(f"'{path}' cannot be written: it is a folder, or you may not write there")
+    return path
+
+
+DatasetPath = Annotated[Path, typer.Argument(help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json).")]
+Memory = Annotated[
+    str, typer.Option(help="Budget for everything that the loader holds, such as 2GiB.", callback=check_memory)
+]
+BatchSize = Annotated[int, typer.Option(help="Samples of a batch.", min=1)]
+NumWorkers = Annotated[int | None, typer.Option(help="Decoding processes; one per core if not given.", min=0)]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(help="WIDTHxHEIGHT of the delivered pictures; their own if not given.", callback=check_size),
+]
+Seed = Annotated[int, typer.Option(help="Of the order.")]
+
+_KEYWORDS = ("batch_size", "image_size", "memory", "num_workers")
+_KEYWORD = re.compile(rf"(?<![\w/'\"-])({'|'.join(_KEYWORDS)})=(\w?)")
+
+
+def as_options(message: str) -> str:
+    """A message of the loader or the dataset as the command line says it: `image_size=` is `--image-size` here."""
+
+    def option(match: re.Match[str]) -> str:
+        value = match[2] and f" {match[2]}"
+        return f"--{match[1].replace('_', '-')}{value}"
+
+    return _KEYWORD.sub(option, message)

@@ -1,0 +1,129 @@
+"""What the commands take. What they do is imported when one of them runs, so that `--help` is there at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from millpond._cli.options import (
+    DEMO_DATA,
+    BatchSize,
+    DatasetPath,
+    ImageSize,
+    Memory,
+    NumWorkers,
+    Seed,
+    check_report_place,
+    check_size,
+    parse_image_size,
+    parse_size,
+)
+
+
+def demo(
+    dataset: Annotated[
+        Path, typer.Argument(help=f"A LeRobot v3.0 dataset; if not given, a small one is made in {DEMO_DATA}.")
+    ] = DEMO_DATA,
+    memory: Memory = "512MiB",
+    batch_size: BatchSize = 32,
+    num_workers: NumWorkers = None,
+    seed: Seed = 0,
+    report: Annotated[Path, typer.Option(help="Where the page goes.", callback=check_report_place)] = Path(
+        "report.html"
+    ),
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Run one shuffled epoch, show how it went, and write report.html."""
+    from millpond._cli.demo import run_demo
+
+    run_demo(
+        dataset, memory=memory, batch_size=batch_size, num_workers=num_workers, seed=seed, report=report, quiet=quiet
+    )
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to make; it must not be there yet, or be empty.")],
+    episodes: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
+    frames: Annotated[int, typer.Option(help="Frames of each episode.", min=1)] = 100,
+    cameras: Annotated[int, typer.Option(help="Cameras kept as video.", min=0)] = 2,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT.", callback=check_size)] = "640x480",
+    codec: Annotated[str, typer.Option(help="One of av1, h264, hevc, vp9.")] = "av1",
+    gop: Annotated[int, typer.Option(help="Frames from keyframe to keyframe.", min=1)] = 2,
+    b_frames: Annotated[int, typer.Option(help="Most B-frames in a row.", min=0)] = 0,
+    audio: Annotated[bool, typer.Option(help="Add an audio track to the videos.")] = False,
+    fps: Annotated[int, typer.Option(help="Frames a second.", min=1)] = 30,
+    episodes_per_file: Annotated[int | None, typer.Option(help="All in one file if not given.", min=1)] = None,
+    image_features: Annotated[
+        int, typer.Option(help="Cameras kept as PNG in parquet, beside those of --cameras.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the pictures and the numbers.")] = 0,
+) -> None:
+    """Make a LeRobot v3.0 dataset in which every frame carries a machine-readable (episode, camera, frame)."""
+    from millpond._cli.synth import run_synth
+
+    run_synth(
+        out,
+        episodes=episodes,
+        frames=frames,
+        videos=cameras,
+        size=parse_size(size),
+        codec=codec,
+        gop=gop,
+        b_frames=b_frames,
+        audio=audio,
+        fps=fps,
+        episodes_per_file=episodes_per_file,
+        image_features=image_features,
+        seed=seed,
+    )
+
+
+def inspect(
+    dataset: DatasetPath,
+    memory: Memory = "2GiB",
+    batch_size: BatchSize = 32,
+    num_workers: NumWorkers = None,
+    image_size: ImageSize = None,
+) -> None:
+    """Show episodes, cameras, codecs, GOPs and bytes; the memory plan; the trade of memory, mixing and decoding."""
+    from millpond._cli.inspect import run_inspect
+
+    run_inspect(
+        dataset,
+        memory=memory,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        image_size=parse_image_size(image_size),
+    )
+
+
+def bench(
+    dataset: DatasetPath,
+    memory: Memory = "2GiB",
+    batch_size: BatchSize = 32,
+    num_workers: NumWorkers = None,
+    image_size: ImageSize = None,
+    seed: Seed = 0,
+    repeats: Annotated[int, typer.Option(help="Epochs, each beside a slice of the ceiling.", min=1)] = 5,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes, and nothing else.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Also write a page.", callback=check_report_place)] = None,
+) -> None:
+    """Measure samples/s, their ratio to the ceiling, the training process's CPU, peak PSS and mixing."""
+    from millpond._cli.bench import run_bench
+
+    run_bench(
+        dataset,
+        memory=memory,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        image_size=parse_image_size(image_size),
+        seed=seed,
+        repeats=repeats,
+        as_json=json_,
+        report=report,
+    )
+
+
+COMMANDS = (demo, synth, inspect, bench)
