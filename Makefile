@@ -46,9 +46,14 @@ bench: $(TEST_ENV)/ready $(BENCH_DATA)
 
 bench-peers: $(PEERS_ENV)/ready
 
+# Newer ones may lack wheels, and may just as well work.
+CHECK_PYTHON = import sys; v = sys.version_info; \
+  v < (3, 11) and sys.exit("millpond needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; name another: make PYTHON=..." % v[:2]); \
+  v >= (3, 14) and print("warning: millpond is meant for Python 3.11 to 3.13; $(PYTHON) is %d.%d" % v[:2], file=sys.stderr)
+
 # An empty environment with a pip that knows dependency groups.
 define environment
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("millpond needs Python 3.11 or newer; see PYTHON=")'
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	$(PYTHON) -m venv --clear $(1)
 	$(1)/bin/pip install --quiet --upgrade 'pip>=25.1'
 endef
