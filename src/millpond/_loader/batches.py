@@ -63,7 +63,7 @@ class Outbox:
 
             self._from_numpy = torch.from_numpy
         self._facts = [
-            (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), field.frames)
+            (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), _delivered_axes(field))
             for name, field in fields.items()
         ]
         self._held: dict[int, int] = {}  # slot -> batch
@@ -158,14 +158,20 @@ class Outbox:
     def _present(self, whole: NDArray[np.uint8], rows: int) -> dict[str, Any]:
         """The fields of a slot's bytes, as the user gets them."""
         batch: dict[str, Any] = {}
-        for name, offset, shape, dtype, frames in self._facts:
-            value: Any = field_of(whole, offset, (rows, *shape), dtype)
-            if self._as_tensors:
-                value = self._from_numpy(value)
-                batch[name] = value.movedim(-1, -3) if frames else value
-            else:
-                batch[name] = np.moveaxis(value, -1, -3) if frames else value
+        for name, offset, shape, dtype, axes in self._facts:
+            value = field_of(whole, offset, (rows, *shape), dtype)
+            if axes is not None:
+                value = value.transpose(axes)
+            batch[name] = self._from_numpy(value) if self._as_tensors else value
         return batch
+
+
+def _delivered_axes(field: Field) -> tuple[int, ...] | None:
+    """Stored (B, ..., H, W, C) frames as (B, ..., C, H, W); None for what stays as it is."""
+    if not field.frames:
+        return None
+    last = len(field.shape)
+    return (*range(last - 2), last, last - 2, last - 1)
 
 
 def _spelled(batches: list[int]) -> str:

@@ -131,7 +131,8 @@ class _Driving:
         assert self._pond is not None
         failures = {int(at): error for positions, error in outcome.failures for at in positions}
         self._pond.complete(task_id, failures)
-        self.counters.update(outcome.counters)
+        for name, count in outcome.counters.items():  # Counter.update takes five times as long
+            self.counters[name] += count
         for learned in outcome.learned:
             self._setup.learn(learned)
 
@@ -192,8 +193,11 @@ class WorkerDriver(_Driving):
     or the error that stopped the epoch, leave through a queue.
     """
 
-    def __init__(self, supervisor: Supervisor, setup: Setup, *, task_timeout_seconds: float | None) -> None:
+    def __init__(
+        self, supervisor: Supervisor, setup: Setup, *, num_workers: int, task_timeout_seconds: float | None
+    ) -> None:
         super().__init__(setup)
+        self._num_workers = num_workers
         # A task that hangs is tried twice, and only then do its samples fail: the consumer must wait for that.
         self._patience_seconds = None if task_timeout_seconds is None else 2 * task_timeout_seconds + MENDING_SECONDS
         self._stirred_at = time.monotonic()
@@ -250,7 +254,7 @@ class WorkerDriver(_Driving):
     def release(self, slot: int) -> None:
         """See `Driver`."""
         self._returned.append(slot)
-        if self._wants_slots:  # else the next answer of a worker comes soon enough, and waking costs 30 microseconds
+        if self._wants_slots:
             self._supervisor.wake()
 
     def cancel(self) -> None:
@@ -309,7 +313,8 @@ class WorkerDriver(_Driving):
         while self._pond is not None and self._supervisor.capacity > 0:
             self._take_back()
             task = self._pond.next_task()
-            if task is None and not self._wants_slots:
+            if task is None and not self._wants_slots and len(self._in_flight) < self._num_workers:
+                # A worker idles. (While all work, slots can wait for the next answer: a wake-up costs 0.1 ms of CPU.)
                 # Said before a last look, so that no slot can come back in between without a wake-up.
                 self._wants_slots = True
                 continue

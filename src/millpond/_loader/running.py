@@ -132,7 +132,9 @@ def _driver(
         preload=("millpond._loader.work", *dataset.reader_modules),
         task_timeout_seconds=float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds,
     )
-    return WorkerDriver(supervisor, setup, task_timeout_seconds=wishes.timeout_seconds), supervisor
+    return WorkerDriver(
+        supervisor, setup, num_workers=wishes.num_workers, task_timeout_seconds=wishes.timeout_seconds
+    ), supervisor
 
 
 def _close(driver: Driver, outbox: Outbox, arena: ArenaMemory, pid: int) -> None:

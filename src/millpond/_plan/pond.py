@@ -178,9 +178,8 @@ class Pond:
         self._next_to_finish = plan.first_batch
         self._finished: dict[int, ReadyBatch] = {}
         self._next_delivery = plan.first_batch
-        by_batch = np.argsort(plan.batches, kind="stable")
-        self._entries = by_batch
-        self._entry_bounds = np.searchsorted(plan.batches[by_batch], np.arange(plan.num_batches + 1))
+        self._entries = np.lexsort((plan.rows, plan.batches))
+        self._entry_bounds = np.searchsorted(plan.batches[self._entries], np.arange(plan.num_batches + 1)).tolist()
         self._segment_of = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
         self._touches = _Touches(plan, self._segment_of)
 
@@ -273,8 +272,7 @@ class Pond:
 
     def _entries_of(self, batch: int) -> NDArray[np.int64]:
         """Entries of the plan that make up `batch`, by row."""
-        entries = self._entries[self._entry_bounds[batch] : self._entry_bounds[batch + 1]]
-        return entries[np.argsort(self._plan.rows[entries])]
+        return self._entries[self._entry_bounds[batch] : self._entry_bounds[batch + 1]]
 
     def complete(self, task_id: int, failures: dict[int, Exception]) -> None:
         """A task is done.
