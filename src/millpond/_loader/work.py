@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from millpond._arena.layout import SlotPool
 from millpond._arena.memory import ArenaMemory
 from millpond._datasets.base import FrameWriter, Progress, Reader, Sink, total_counters
+from millpond._media.heap import keep_freed_memory
 from millpond._values import Field
 from millpond.errors import RemoteError
 
@@ -109,6 +110,7 @@ class Work:
 
     def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
         """Map the arena in a worker, which owns its descriptor from now on."""
+        keep_freed_memory()
         self.use(ArenaMemory(descriptors[0], self._arena_bytes))
 
     def use(self, arena: ArenaMemory) -> None:
