@@ -44,22 +44,21 @@ Failing = Callable[[SegmentTask | FinishTask], dict[int, Exception]]
 
 
 def run(pond: Pond, rng: random.Random, failing: Failing = lambda task: {}) -> list[ReadyBatch]:
-    """Tasks come back in any order; every ready batch is taken and released at once, or after one more task."""
+    """Tasks come back in any order; every ready batch is taken and released at once. Ends when nothing can go on."""
     out: list[SegmentTask | FinishTask] = []
     delivered: list[ReadyBatch] = []
-    while not pond.is_over:
+    while True:
         while (task := pond.next_task()) is not None and (len(out) < 6 or rng.random() < 0.5):
             out.append(task)
         if task is not None:
             out.append(task)
-        assert out, "the pond came to a standstill"
+        if not out:
+            return delivered
         done = out.pop(rng.randrange(len(out)))
         pond.complete(done.task_id, failing(done))
         while (ready := pond.take_ready()) is not None:
             delivered.append(ready)
             pond.release(ready.slot)
-    assert pond.tasks_out == len(out) == 0
-    return delivered
 
 
 @given(
@@ -118,7 +117,7 @@ def test_two_batches_never_share_an_open_slot() -> None:
     plan = make_plan(200, 10, 5)
     pond = make_pond(plan, "direct", outlet=False, parts=1)
     owner: dict[tuple[int, int], int] = {}
-    while not pond.is_over:
+    for _ in range(plan.num_batches):
         while (task := pond.next_task()) is not None:
             assert isinstance(task, SegmentTask)
             for slot, row, sample in zip(task.slots, task.rows, task.samples, strict=True):

@@ -255,19 +255,23 @@ def plan_within(demand: Demand, plan: MemoryPlan, segments: Segments, epoch: int
     """The order of one epoch, with the largest horizon up to the plan's that its slots are enough for."""
     horizon = plan.horizon_batches
     while True:
-        order = plan_epoch(
-            segments,
-            demand.groups,
-            batch_size=demand.batch_size,
-            horizon_batches=horizon,
-            shuffle=demand.shuffle,
-            seed=demand.seed,
-            epoch=epoch,
-            drop_last=demand.drop_last,
-        )
+        order = _order(demand, segments, horizon, epoch)
         if horizon == 0 or _slots_needed(order, plan.layout) <= _usable_slots(plan):
             return order
         horizon -= 1
+
+
+def _order(demand: Demand, segments: Segments, horizon_batches: int, epoch: int) -> EpochPlan:
+    return plan_epoch(
+        segments,
+        demand.groups,
+        batch_size=demand.batch_size,
+        horizon_batches=horizon_batches,
+        shuffle=demand.shuffle,
+        seed=demand.seed,
+        epoch=epoch,
+        drop_last=demand.drop_last,
+    )
 
 
 def _usable_slots(plan: MemoryPlan) -> int:
@@ -352,16 +356,7 @@ def _largest_horizon(
     """The largest horizon whose plan needs no more than `slots`, its plan, and what it needs."""
 
     def attempt(horizon: int) -> tuple[EpochPlan, int]:
-        order = plan_epoch(
-            segments,
-            demand.groups,
-            batch_size=demand.batch_size,
-            horizon_batches=horizon,
-            shuffle=demand.shuffle,
-            seed=demand.seed,
-            epoch=0,
-            drop_last=demand.drop_last,
-        )
+        order = _order(demand, segments, horizon, epoch=0)
         return order, _slots_needed(order, layout)
 
     most = math.ceil(int(segments.lengths.sum()) / demand.batch_size)

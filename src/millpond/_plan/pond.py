@@ -184,16 +184,6 @@ class Pond:
         self._touches = _Touches(plan, self._segment_of)
 
     @property
-    def is_over(self) -> bool:
-        """True when every batch was taken."""
-        return self._next_delivery >= self._plan.num_batches
-
-    @property
-    def tasks_out(self) -> int:
-        """Tasks that were given out and have not come back."""
-        return len(self._tasks)
-
-    @property
     def open_slots(self) -> int:
         """Slots of the pond that are in use; where there is no outlet, those that the user holds included."""
         return self._pond_slots - len(self._free_pond)
