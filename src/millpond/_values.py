@@ -55,13 +55,15 @@ class Field:
     """One array of a sample: its name, its shape as it is stored, without the batch dimension, its dtype.
 
     `frames` is True for pixels: `shape` is (..., H, W, C), and they are delivered (..., C, H, W), channels-last in
-    memory.
+    memory. `length` names the field of shape () and an integer dtype that says how much of the first axis of a sample
+    is data; what lies behind is zeros. None: all of it is data.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     frames: bool = False
+    length: str | None = None
 
     @property
     def sample_bytes(self) -> int:
