@@ -20,6 +20,7 @@ from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, close_all
 from millpond._workers.messages import encode
 from millpond._workers.supervisor import Supervisor
+from millpond._workers.verdicts import TaskLimits
 from millpond._workers.zygote import shutdown
 
 PRELOAD = ("numpy", "av", "millpond._loader.work", "millpond._media.frames", "millpond._datasets.lerobot_reader")
@@ -76,7 +77,7 @@ def recoveries_ms(preload: tuple[str, ...], repeats: int, limit_seconds: float =
     """From the moment a hang passes its limit: stack dump, death, successor, and the answer of its first task."""
     found = []
     for _ in range(repeats):
-        with open_workers(1, preload, stall_timeout_seconds=limit_seconds) as supervisor:
+        with open_workers(1, preload, limits=TaskLimits(stall_timeout_seconds=limit_seconds)) as supervisor:
             supervisor.wait_until_ready()
             supervisor.submit(0, "hang")
             supervisor.submit(1, "hang")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from millpond._workers.lifecycle import TRANSITIONS, Attempt, Cause, Event, State, is_poison, next_state
+from millpond._workers.lifecycle import TRANSITIONS, Attempt, Cause, Event, State, is_poison, next_state, runs_alone
 from millpond.errors import InternalError
 
 D, S, T = Cause.DIED, Cause.STALLED, Cause.TIMED_OUT
@@ -63,3 +63,13 @@ def test_only_a_killed_worker_is_lost() -> None:
 )
 def test_poison(attempts: list[tuple[Cause, int]], poison: bool) -> None:
     assert is_poison([Attempt(*attempt) for attempt in attempts]) is poison
+
+
+def test_a_task_that_is_tried_once_is_poison_at_once_and_never_runs_alone() -> None:
+    assert is_poison([Attempt(D, 0)], max_attempts=1)
+    assert not runs_alone([], max_attempts=1)
+
+
+def test_only_the_last_attempt_runs_alone() -> None:
+    attempts = [Attempt(D, count) for count in range(4)]
+    assert [runs_alone(attempts[:count]) for count in range(4)] == [False, False, False, True]

@@ -9,13 +9,16 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, receive_descriptors, send_descriptors
 from millpond._workers.lifecycle import Attempt, Cause
-from millpond._workers.verdicts import End, Hang, Limits, task_failed
+from millpond._workers.oom import oom_kill_count
+from millpond._workers.recycling import Recycling
+from millpond._workers.verdicts import End, Hang, ProcessLimits, TaskLimits, task_failed
 from millpond.errors import DecodeTimeout, WorkerDied
 
 
@@ -89,28 +92,75 @@ def test_clearing_a_row_forgets_its_former_worker(cells: Cells) -> None:
     ],
 )
 def test_limits_judge(since: float, progress_at: float, now: float, cause: Cause | None) -> None:
-    hang = Limits(10.0, 2.0).judge(since, progress_at, now)
+    hang = TaskLimits(10.0, 2.0).judge(since, progress_at, now)
     assert (hang.cause if hang else None) is cause
 
 
 def test_without_a_stall_limit_only_the_total_counts() -> None:
-    limits = Limits(10.0, None)
+    limits = TaskLimits(10.0, None)
     assert limits.judge(0, 0, 9.9) is None
-    assert limits.task_due_at(1.0, 5.0) == 11.0
+    assert limits.due_at(1.0, 5.0) == 11.0
+
+
+@pytest.mark.parametrize("bad", [{"timeout_seconds": 0}, {"stall_timeout_seconds": -1.0}])
+def test_limits_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        TaskLimits(**bad)
+
+
+def test_a_start_limit_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(ValueError, match="start_seconds"):
+        ProcessLimits(0)
 
 
 @pytest.mark.parametrize(
-    "bad", [{"task_timeout_seconds": 0}, {"stall_timeout_seconds": -1.0}, {"start_timeout_seconds": 0}]
+    ("recycling", "due"),
+    [
+        (Recycling(), False),
+        (Recycling(max_tasks=10), True),
+        (Recycling(max_tasks=11), False),
+        (Recycling(max_anon_bytes=500), True),
+        (Recycling(max_tasks=11, max_anon_bytes=501), False),
+    ],
 )
-def test_limits_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        Limits(**bad)
+def test_recycling_is_due_after_so_many_tasks_or_bytes(recycling: Recycling, due: bool) -> None:
+    assert recycling.is_due(tasks=10, anon_bytes=500) is due
+    assert recycling.is_wanted is (recycling != Recycling())
+
+
+@pytest.mark.parametrize(
+    ("group", "counter", "content"),
+    [
+        ("0::/box\n", "box/memory.events", "low 0\noom 4\noom_kill 3\n"),
+        ("0::/not/visible\n", "memory.events", "oom_kill 3\n"),
+        ("4:memory:/box\n0::/\n", "memory/box/memory.oom_control", "under_oom 0\noom_kill 3\n"),
+    ],
+    ids=["v2", "v2 in a container", "v1"],
+)
+def test_the_cgroup_s_count_of_oom_kills_is_found(group: str, counter: str, content: str, tmp_path: Path) -> None:
+    for name, text in {"proc/self/cgroup": group, f"cgroup/{counter}": content}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert oom_kill_count(tmp_path / "proc", tmp_path / "cgroup") == 3
+    assert oom_kill_count(tmp_path / "nowhere", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [
+        (None, "(Killed), possibly out of memory"),
+        (1, "(Killed), possibly out of memory: the cgroup counts 1 new oom_kill"),
+        (0, "(Killed), not for want of memory: the cgroup counts no new oom_kill"),
+    ],
+)
+def test_a_killed_worker_s_end_says_whether_memory_was_short(count: int | None, words: str) -> None:
+    assert End(0, 5, signal.SIGKILL, None, "", oom_kills=count).in_words() == f"was killed by SIGKILL {words}"
 
 
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (signal.SIGKILL, "was killed by SIGKILL (Killed, possibly out of memory)"),
+        (signal.SIGKILL, "was killed by SIGKILL (Killed), possibly out of memory"),
         (signal.SIGSEGV, "was killed by SIGSEGV (Segmentation fault)"),
         (signal.SIGRTMIN + 5, "was killed by signal 39"),
         (7 << 8, "exited with code 7"),

@@ -245,7 +245,7 @@ def test_a_forked_child_can_have_workers_of_its_own() -> None:
         assert os.waitpid(pid, 0)[1] == 0
 
 
-@pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1, "task_timeout_seconds": 0}])
+@pytest.mark.parametrize("options", [{"num_workers": 0}, {"num_workers": 1, "tasks_in_flight_per_worker": 0}])
 def test_misuse_is_refused_at_construction(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least 1|must be positive"):
         Supervisor(encode(obey), **options)

@@ -47,6 +47,18 @@ def _raise(progress: Progress, kind: str) -> None:
     raise errors[kind]
 
 
+def _die_at_first(progress: Progress, folder: str, deaths: int, survived: tuple[Any, ...]) -> Any:
+    """Attempt n makes n bumps and dies, so many times; then another task is carried out."""
+    attempt = len(os.listdir(folder))
+    if attempt == deaths:
+        return obey(survived, progress)
+    open(os.path.join(folder, str(attempt)), "w").close()
+    for _ in range(attempt):
+        progress()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
 def _hold(progress: Progress, fifo: str, kills: int) -> str:
     """Attempt n makes n bumps, writes the pid to a fifo and waits to be killed, until it was killed so many times."""
     attempts = 0
@@ -90,6 +102,32 @@ def _meet(progress: Progress, folder: str, count: int) -> int:
     return os.getpid()
 
 
+_KEPT: list[bytearray] = []
+
+
+def _slow_pid(progress: Progress, pause_seconds: float) -> int:
+    time.sleep(pause_seconds)
+    return os.getpid()
+
+
+def _leak(progress: Progress, size_bytes: int) -> int:
+    """Keep so much memory for ever; the pid."""
+    _KEPT.append(bytearray(b"x") * size_bytes)
+    return os.getpid()
+
+
+def _count_running(progress: Progress, folder: str, pause_seconds: float) -> int:
+    """How many workers were in here at the same time, oneself included."""
+    mark = os.path.join(folder, str(os.getpid()))
+    open(mark, "w").close()
+    most = 0
+    end = time.monotonic() + pause_seconds
+    while time.monotonic() < end:
+        most = max(most, len(os.listdir(folder)))
+    os.unlink(mark)
+    return most
+
+
 _VERBS: dict[str, Callable[..., Any]] = {
     "echo": lambda progress, value: value,
     "pid": lambda progress: os.getpid(),
@@ -101,6 +139,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "hold_gil": lambda progress: re.match(r"(a+)+$", "a" * 60 + "b"),
     "spin": lambda progress: spin(progress),
     "hold": _hold,
+    "die_at_first": _die_at_first,
     "once": _once,
     "steady": _steady,
     "modules": lambda progress: sorted(sys.modules),
@@ -109,6 +148,9 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "descriptors": lambda progress: sorted(int(name) for name in os.listdir("/proc/self/fd")),
     "interrupt": lambda progress: os.kill(os.getpid(), signal.SIGINT),
     "meet": _meet,
+    "slow_pid": _slow_pid,
+    "leak": _leak,
+    "count_running": _count_running,
     "print": lambda progress, text: print(text),
 }
 

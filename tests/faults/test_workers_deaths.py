@@ -138,7 +138,7 @@ def test_the_restart_budget_ends_it() -> None:
     with workers(1, max_restarts=1) as supervisor:
         for task_id in range(3):
             supervisor.submit(task_id, ("kill",))
-        with pytest.raises(WorkerDied, match=r"replaced 2 times \(limit 1\).*SIGKILL"):
+        with pytest.raises(WorkerDied, match=r"replaced 2 times .*\(limit 1\).*SIGKILL"):
             collect(supervisor, 3)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from millpond._workers.verdicts import TaskLimits
 from millpond.errors import DeadlineExceeded, DecodeTimeout
 from worker_tasks import NeverReady, error_of, results, workers
 
@@ -17,7 +18,7 @@ LIMIT = 0.15
 
 @pytest.mark.parametrize("use_pidfd", [True, False], ids=["pidfd", "report"])
 def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(use_pidfd: bool) -> None:
-    with workers(1, stall_timeout_seconds=LIMIT, use_pidfd=use_pidfd) as supervisor:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT), use_pidfd=use_pidfd) as supervisor:
         results(supervisor, ("echo", 0))
         began = time.monotonic()
         error = error_of(supervisor, ("hold_gil",))
@@ -31,25 +32,25 @@ def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(use_pidfd: bo
 
 
 def test_a_stopped_worker_is_a_hung_one() -> None:
-    with workers(1, stall_timeout_seconds=LIMIT) as supervisor:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT)) as supervisor:
         assert isinstance(error_of(supervisor, ("stop",)), DecodeTimeout)
         assert results(supervisor, ("echo", 1)) == [1]
 
 
 def test_a_hang_that_does_not_come_again_costs_nothing_but_time(tmp_path: Path) -> None:
-    with workers(2, stall_timeout_seconds=LIMIT) as supervisor:
+    with workers(2, limits=TaskLimits(stall_timeout_seconds=LIMIT)) as supervisor:
         assert results(supervisor, ("once", str(tmp_path / "flag"), "hold_gil")) == ["recovered"]
         assert supervisor.statistics().restarts == 1
 
 
 def test_a_slow_task_that_makes_progress_is_not_hung() -> None:
-    with workers(1, stall_timeout_seconds=0.5) as supervisor:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=0.5)) as supervisor:
         assert results(supervisor, ("steady", 14, 0.05)) == [14]
         assert supervisor.statistics().restarts == 0
 
 
 def test_a_task_that_makes_progress_for_ever_meets_the_total_limit() -> None:
-    with workers(1, stall_timeout_seconds=0.1, task_timeout_seconds=0.3) as supervisor:
+    with workers(1, limits=TaskLimits(0.3, 0.1)) as supervisor:
         error = error_of(supervisor, ("spin",))
     assert isinstance(error, DecodeTimeout)
     assert error.limit_seconds == 0.3
@@ -58,13 +59,13 @@ def test_a_task_that_makes_progress_for_ever_meets_the_total_limit() -> None:
 
 
 def test_time_counts_from_when_a_task_is_its_worker_s_first() -> None:
-    with workers(1, task_timeout_seconds=0.5, tasks_in_flight_per_worker=4) as supervisor:
+    with workers(1, limits=TaskLimits(0.5), tasks_in_flight_per_worker=4) as supervisor:
         assert results(supervisor, *[("steady", 1, 0.2)] * 4) == [1] * 4
         assert supervisor.statistics().restarts == 0
 
 
 def test_an_answer_that_came_while_nobody_looked_counts() -> None:
-    with workers(1, task_timeout_seconds=0.1) as supervisor:
+    with workers(1, limits=TaskLimits(0.1)) as supervisor:
         supervisor.wait(0.001)
         results(supervisor, ("echo", 0))
         supervisor.submit(1, ("echo", 1))
@@ -74,7 +75,7 @@ def test_an_answer_that_came_while_nobody_looked_counts() -> None:
 
 
 def test_an_idle_worker_is_never_hung() -> None:
-    with workers(1, stall_timeout_seconds=0.02) as supervisor:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=0.02)) as supervisor:
         results(supervisor, ("echo", 0))
         assert supervisor.wait(0.1) == []
         assert supervisor.statistics().restarts == 0

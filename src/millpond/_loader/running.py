@@ -20,6 +20,7 @@ from millpond._plan.memory import MemoryPlan
 from millpond._plan.segments import Segments, cut_segments
 from millpond._values import Field
 from millpond._workers.supervisor import Supervisor
+from millpond._workers.verdicts import TaskLimits
 from millpond.settings import Settings
 
 
@@ -130,7 +131,7 @@ def _driver(
         num_workers=wishes.num_workers,
         descriptors=[arena.descriptor],
         preload=("millpond._loader.work", *dataset.reader_modules),
-        task_timeout_seconds=float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds,
+        limits=TaskLimits(float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds),
     )
     return WorkerDriver(
         supervisor, setup, num_workers=wishes.num_workers, task_timeout_seconds=wishes.timeout_seconds

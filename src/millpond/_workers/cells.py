@@ -1,7 +1,7 @@
 """One cache line of shared memory for each worker: how far it is, and what it runs.
 
-The worker writes COUNT, PROGRESS_NS and SERIAL; the supervisor writes STOP, and reads all of them at any time. Each
-cell is an aligned 64-bit word, so no read sees half a write.
+The worker writes COUNT, PROGRESS_NS, SERIAL and ANON_BYTES; the supervisor writes STOP, and reads all of them at any
+time. Each cell is an aligned 64-bit word, so no read sees half a write.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 ROW_CELLS = 8  # 64 bytes: workers on different cores do not share a cache line
-COUNT, PROGRESS_NS, SERIAL, STOP = range(4)
+COUNT, PROGRESS_NS, SERIAL, STOP, ANON_BYTES = range(5)
 _CELL_BYTES = 8
 
 
@@ -49,6 +49,14 @@ class Cells:
         row = worker_index * ROW_CELLS
         for cell in range(ROW_CELLS):
             self._cells[row + cell] = 0
+
+    def set_anon_bytes(self, worker_index: int, anon_bytes: int) -> None:
+        """The worker's side: tell how much anonymous memory it has."""
+        self._cells[worker_index * ROW_CELLS + ANON_BYTES] = anon_bytes
+
+    def anon_bytes(self, worker_index: int) -> int:
+        """What the worker told after its last task; 0 if it is not asked to."""
+        return self._cells[worker_index * ROW_CELLS + ANON_BYTES]
 
     def ask_to_stop(self, worker_index: int) -> None:
         """Let the worker begin no further task."""

@@ -10,6 +10,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import resource
 import signal
 import socket
 import sys
@@ -145,7 +146,7 @@ def _serve(channel: socket.socket, descriptors: Sequence[int]) -> int:
             frames = inbox.receive()
         start: Start = decode(frames.pop(0).body)
         name_process(f"millpond-w{start.worker_index}")
-        cells = Cells(descriptors[CELLS_FILE], start.num_workers)
+        cells = Cells(descriptors[CELLS_FILE], start.num_places)
         _watch_for_dumps(descriptors[DUMP_FILE])
         handler = _make_handler(start, descriptors)
     except EOFError:
@@ -156,7 +157,7 @@ def _serve(channel: socket.socket, descriptors: Sequence[int]) -> int:
     gc.enable()  # the zygote had it off
     _send(channel, pack(READY))
     try:
-        _Loop(channel, inbox, frames, handler, cells, start.worker_index).run()
+        _Loop(channel, inbox, frames, handler, cells, start).run()
     finally:
         close = getattr(handler, "close", None)
         if close is not None:
@@ -180,6 +181,18 @@ def _make_handler(start: Start, descriptors: Sequence[int]) -> Handler:
     return handler
 
 
+class _AnonMemory:
+    """This process's anonymous memory: what it has allocated, without the arena and without files."""
+
+    def __init__(self) -> None:
+        self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+
+    def now_bytes(self) -> int:
+        """5 us: resident pages less shared ones (proc(5))."""
+        _, resident, shared, *_ = os.pread(self._file, 128, 0).split()
+        return (int(resident) - int(shared)) * resource.getpagesize()
+
+
 class _Loop:
     """Takes tasks in order until END, the stop cell, or the end of the socket."""
 
@@ -190,15 +203,16 @@ class _Loop:
         frames: list[Frame],
         handler: Handler,
         cells: Cells,
-        worker_index: int,
+        start: Start,
     ) -> None:
         self._channel = channel
         self._inbox = inbox
         self._frames = frames
         self._handler = handler
         self._cells = cells
-        self._index = worker_index
-        self._begin, self._progress = cells.recorder(worker_index)
+        self._index = start.worker_index
+        self._begin, self._progress = cells.recorder(start.worker_index)
+        self._memory = _AnonMemory() if start.reports_memory else None
 
     def run(self) -> None:
         while True:
@@ -207,7 +221,10 @@ class _Loop:
                     return
                 if kind == TASK:
                     self._begin(serial)
-                    _send(self._channel, self._answer(serial, body))
+                    answer = self._answer(serial, body)
+                    if self._memory is not None:
+                        self._cells.set_anon_bytes(self._index, self._memory.now_bytes())
+                    _send(self._channel, answer)
             try:
                 self._frames = self._inbox.receive()
             except EOFError:

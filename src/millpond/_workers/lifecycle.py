@@ -121,12 +121,20 @@ class Attempt:
 MAX_ATTEMPTS = 4
 
 
-def is_poison(attempts: Sequence[Attempt]) -> bool:
+def is_poison(attempts: Sequence[Attempt], max_attempts: int = MAX_ATTEMPTS) -> bool:
     """Whether a task is to be given up.
 
     It is when it ended a worker twice at the same progress count (a worker that is killed from outside is hit at
-    another count each time), twice by the total limit, or four times in all.
+    another count each time), twice by the total limit, or `max_attempts` times in all.
     """
     counts = [attempt.progress_count for attempt in attempts]
     timeouts = sum(attempt.cause is Cause.TIMED_OUT for attempt in attempts)
-    return len(set(counts)) < len(counts) or timeouts >= 2 or len(attempts) >= MAX_ATTEMPTS
+    return len(set(counts)) < len(counts) or timeouts >= 2 or len(attempts) >= max_attempts
+
+
+def runs_alone(attempts: Sequence[Attempt], max_attempts: int = MAX_ATTEMPTS) -> bool:
+    """Whether a task's next attempt is its last and so runs while no other task does.
+
+    It may have died of what the others did: of the memory that all of them took together.
+    """
+    return 1 < max_attempts == len(attempts) + 1

@@ -40,10 +40,14 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first message to a worker: what to run, and the surroundings to run it in."""
+    """The first message to a worker: what to run, and the surroundings to run it in.
+
+    `worker_index` is its place, of `num_places`; with `reports_memory` it tells its anonymous memory after each task.
+    """
 
     worker_index: int
-    num_workers: int
+    num_places: int
+    reports_memory: bool
     handler: bytes
     sys_path: list[str]
     directory: str | None

@@ -34,7 +34,10 @@ class WorkerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """A supervisor at one moment. tasks_submitted = completed + failed + waiting + in flight."""
+    """A supervisor at one moment. tasks_submitted = completed + failed + waiting + in flight.
+
+    `restarts` counts workers that were replaced because they ended, `recycles` those that a successor took over from.
+    """
 
     tasks_submitted: int
     tasks_completed: int
@@ -42,5 +45,6 @@ class Statistics:
     tasks_waiting: int
     tasks_in_flight: int
     restarts: int
+    recycles: int
     zygote_pid: int
     workers: tuple[WorkerStatistics, ...]

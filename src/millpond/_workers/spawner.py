@@ -17,13 +17,17 @@ _DUMP_BYTES = 65536
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What every worker of a supervisor is started with; see `Supervisor`."""
+    """What every worker of a supervisor is started with; see `Supervisor`.
+
+    There is a place more than workers where a successor starts before the worker that it follows has ended.
+    """
 
     handler: bytes
-    num_workers: int
+    num_places: int
     descriptors: tuple[int, ...]
     preload: tuple[str, ...]
     use_pidfd: bool
+    reports_memory: bool
 
 
 class Spawner:
@@ -33,10 +37,10 @@ class Spawner:
         self._options = options
         self._files: list[int] = []
         try:
-            self._cells_file = self._open_file("millpond-cells", cells_bytes(options.num_workers))
-            self._dump_files = [self._open_file("millpond-stack", 0) for _ in range(options.num_workers)]
+            self._cells_file = self._open_file("millpond-cells", cells_bytes(options.num_places))
+            self._dump_files = [self._open_file("millpond-stack", 0) for _ in range(options.num_places)]
             self.zygote: Zygote = zygote_for(options.preload, use_pidfd=options.use_pidfd)
-            self.cells = Cells(self._cells_file, options.num_workers)
+            self.cells = Cells(self._cells_file, options.num_places)
         except BaseException:
             close_all(self._files)
             raise
@@ -72,7 +76,15 @@ class Spawner:
         except FileNotFoundError:
             directory = None
         options = self._options
-        return Start(index, options.num_workers, options.handler, absolute_sys_path(), directory, dict(os.environ))
+        return Start(
+            index,
+            options.num_places,
+            options.reports_memory,
+            options.handler,
+            absolute_sys_path(),
+            directory,
+            dict(os.environ),
+        )
 
     def read_stack(self, index: int) -> str:
         """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not."""

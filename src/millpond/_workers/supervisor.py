@@ -7,6 +7,8 @@ Rules:
     A worker's answers count up to its last byte: they are read before its death is judged.
     A task is given again only after its worker was reaped, so that nothing stale is written.
     Only the task that ran is blamed for a death, not those that were waiting behind it (the worker's cell tells).
+    A task's last attempt runs while no other task does.
+    A worker is recycled by a successor that is ready before it goes, one at a time.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from millpond._workers import verdicts
-from millpond._workers.lifecycle import Attempt, Cause, State, is_poison
+from millpond._workers.lifecycle import MAX_ATTEMPTS, Attempt, Cause, State, is_poison, runs_alone
 from millpond._workers.messages import RESULT, decode, decode_error, encode
 from millpond._workers.outcomes import Completed, Failed, Statistics, WorkerStatistics
+from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.spawner import Spawner, WorkerOptions
-from millpond._workers.verdicts import NEVER, Limits
+from millpond._workers.verdicts import NEVER, ProcessLimits, TaskLimits
 from millpond._workers.wakeup import Wakeup
 from millpond._workers.worker import Task, Worker
 from millpond._workers.worker_set import WorkerSet
@@ -49,9 +52,11 @@ class Supervisor:
         descriptors: Handed to every worker, in this order (under other numbers); they stay the caller's here.
         preload: Modules that the zygote imports once for all workers.
         tasks_in_flight_per_worker: One runs, the others wait in the worker's socket so that it never idles.
-        task_timeout_seconds: For one task.
-        stall_timeout_seconds: Between two calls of progress(); None: no such limit.
-        max_restarts: Replacements over the supervisor's life; when they are used up, `wait` raises.
+        limits: For each task that comes without limits of its own.
+        max_attempts: Times that a task may end its worker before it is given up; see `lifecycle.is_poison`.
+        max_restarts: Replacements that completed tasks have not made up for, one each; past that `wait` raises.
+        recycling: When a worker that works well is replaced.
+        on_demand: Start a worker when a task waits and none is idle, not all of them at once.
         start_timeout_seconds: For a worker to become ready.
         use_pidfd: None: where there are pidfds; False is the fallback of other platforms, for tests.
     """
@@ -64,40 +69,53 @@ class Supervisor:
         descriptors: Sequence[int] = (),
         preload: tuple[str, ...] = (),
         tasks_in_flight_per_worker: int = 2,
-        task_timeout_seconds: float = 300.0,
-        stall_timeout_seconds: float | None = None,
+        limits: TaskLimits = TaskLimits(),  # noqa: B008 - a frozen value
+        max_attempts: int = MAX_ATTEMPTS,
         max_restarts: int = 100,
+        recycling: Recycling = NO_RECYCLING,
+        on_demand: bool = False,
         start_timeout_seconds: float = 30.0,
         use_pidfd: bool | None = None,
     ) -> None:
         if num_workers < 1 or tasks_in_flight_per_worker < 1:
             raise ValueError(f"need at least 1 worker and 1 task each, not {num_workers}, {tasks_in_flight_per_worker}")
-        limits = Limits(task_timeout_seconds, stall_timeout_seconds, start_timeout_seconds)
+        process_limits = ProcessLimits(start_timeout_seconds)
         self._num_workers = num_workers
+        self._wanted_workers = 0 if on_demand else num_workers
         self._tasks_per_worker = tasks_in_flight_per_worker
+        self._limits = limits
+        self._max_attempts = max_attempts
         self._max_restarts = max_restarts
+        self._recycling = recycling
         self._owner_pid = os.getpid()
         self._is_closed = False
 
         self._backlog: deque[Task] = deque()
+        self._alone: Task | None = None  # runs, and no other shall beside it
+        self._leaving: Worker | None = None  # will be recycled, or is
+        self._successor: Worker | None = None  # of the one that leaves, until it is ready
         self._events: list[Completed | Failed] = []
         self._fatal: Exception | None = None
         self._woken = False
         self._last_serial = 0
-        self._completed = self._failed = self._restarts = self._failed_starts = 0
+        self._completed = self._failed = self._restarts = self._recycles = self._failed_starts = 0
+        self._unpaid_restarts = 0
 
         with_pidfd = has_pidfd() if use_pidfd is None else use_pidfd
-        options = WorkerOptions(handler, num_workers, tuple(descriptors), preload, with_pidfd)
+        num_places = num_workers + recycling.is_wanted  # a successor starts before its worker has ended
+        options = WorkerOptions(
+            handler, num_places, tuple(descriptors), preload, with_pidfd, recycling.max_anon_bytes is not None
+        )
         with contextlib.ExitStack() as undo:
             self._wakeup = Wakeup()
             undo.callback(self._wakeup.close)
             self._spawner = Spawner(options)
             undo.callback(self._spawner.close)
-            self._set = WorkerSet(self._spawner, limits, self)
+            self._set = WorkerSet(self._spawner, num_places, process_limits, self)
             undo.callback(self._set.release)
             self._set.watch(self._wakeup.readable, self._on_wake)
-            for index in range(num_workers):
-                self._set.spawn(index)
+            for _ in range(self._wanted_workers):
+                self._set.spawn()
             undo.pop_all()
 
     # ---- the driver's calls
@@ -108,16 +126,18 @@ class Supervisor:
         unanswered = len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
         return max(0, self._num_workers * self._tasks_per_worker - unanswered)
 
-    def submit(self, task_id: int, payload: object) -> None:
+    def submit(self, task_id: int, payload: object, *, limits: TaskLimits | None = None) -> None:
         """Have a task carried out, exactly one Completed or Failed of which will come from `wait`. Does not block.
 
         Args:
             task_id: Comes back with the answer; any number.
             payload: Pickled now, by value where it comes from `__main__`.
+            limits: Of this task; None: the supervisor's.
         """
         self._check_usable()
         self._last_serial += 1
-        self._backlog.append(Task(task_id, self._last_serial, encode(payload)))
+        self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits))
+        self._start_missing()
         self._dispatch()
 
     def wait(self, timeout_seconds: float | None = None) -> list[Completed | Failed]:
@@ -162,7 +182,8 @@ class Supervisor:
 
     def statistics(self) -> Statistics:
         """Counts, and who the workers are."""
-        workers = tuple(WorkerStatistics(w.index, w.pid, w.state.name.lower(), len(w.tasks)) for w in self._set.workers)
+        by_place = sorted(self._set.workers, key=lambda worker: worker.index)
+        workers = tuple(WorkerStatistics(w.index, w.pid, w.state.name.lower(), len(w.tasks)) for w in by_place)
         in_flight = sum(worker.tasks_in_flight for worker in workers)
         return Statistics(
             self._last_serial,
@@ -171,6 +192,7 @@ class Supervisor:
             len(self._backlog),
             in_flight,
             self._restarts,
+            self._recycles,
             self._spawner.zygote.pid,
             workers,
         )
@@ -196,10 +218,14 @@ class Supervisor:
         self._woken = True
 
     def _dispatch(self) -> None:
-        while self._backlog:
+        while self._backlog and self._alone is None:
             worker = self._least_loaded()
             if worker is None:
                 return
+            if runs_alone(self._backlog[0].attempts, self._max_attempts):
+                if any(busy.tasks for busy in self._set.workers):
+                    return
+                self._alone = self._backlog[0]
             self._set.give(worker, self._backlog.popleft())
 
     def _least_loaded(self) -> Worker | None:
@@ -213,17 +239,51 @@ class Supervisor:
                 best, least = worker, load
         return None if least > 0 and len(self._backlog) <= starting else best
 
+    # ---- keeping up their number
+
+    def _start_missing(self) -> None:
+        """Start as many workers as there should be and are not; one that leaves is there until it is reaped."""
+        if self._wanted_workers < self._num_workers:
+            unanswered = len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
+            self._wanted_workers = max(self._wanted_workers, min(self._num_workers, unanswered))
+        while len(self._set.workers) < self._wanted_workers and self._fatal is None:
+            self._spawn()
+
+    def _spawn(self) -> Worker | None:
+        try:
+            return self._set.spawn()
+        except (MillpondError, OSError) as error:  # the zygote is gone again, or there is no descriptor left
+            self.on_fatal(error)
+            return None
+
+    def _recycle_if_due(self, worker: Worker) -> None:
+        """Start the successor of a worker that has had its time."""
+        if self._leaving is not None or worker.state not in (State.IDLE, State.BUSY):
+            return
+        if self._recycling.is_due(worker.answered, self._spawner.cells.anon_bytes(worker.index)):
+            self._leaving, self._successor = worker, self._spawn()
+
     # ---- what the worker set tells
 
     def on_ready(self, worker: Worker) -> None:
         """See `worker_set.Listener`, as for the three below."""
         self._failed_starts = 0
+        if worker is self._successor and self._leaving is not None:
+            self._successor = None
+            if self._leaving.state in (State.IDLE, State.BUSY):
+                self._set.drain(self._leaving)
 
-    def on_answer(self, task: Task, kind: int, body: bytes | bytearray) -> None:
+    def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:
         """A task was answered."""
+        self._note_end_of(task)
         if kind != RESULT:
             self._fail(task, decode_error(body))
-            return
+        else:
+            self._complete(task, body)
+        if self._recycling.is_wanted:
+            self._recycle_if_due(worker)
+
+    def _complete(self, task: Task, body: bytes | bytearray) -> None:
         try:
             answer = Completed(task.task_id, decode(body))
         except Exception as error:  # noqa: BLE001 - the user's own __setstate__ may raise anything
@@ -231,7 +291,12 @@ class Supervisor:
             self._fail(task, error)
         else:
             self._completed += 1
+            self._unpaid_restarts = max(0, self._unpaid_restarts - 1)
             self._events.append(answer)
+
+    def _note_end_of(self, task: Task) -> None:
+        if task is self._alone:
+            self._alone = None
 
     def _fail(self, task: Task, error: Exception) -> None:
         self._failed += 1
@@ -244,25 +309,36 @@ class Supervisor:
     def on_end(self, worker: Worker, end: verdicts.End) -> None:
         """A worker was reaped: give its tasks to others and its place to a new one."""
         self._give_back(worker, end)
+        if worker is self._successor:
+            self._leaving = self._successor = None  # the other stays for now
+        if worker is self._leaving and end.exit_code == 0:
+            self._recycles += 1
+        else:
+            self._count_restart(worker, end)
+        if worker is self._leaving:
+            self._leaving = None  # and its successor is a worker like any other
+            self._successor = None
+        self._start_missing()
+
+    def _count_restart(self, worker: Worker, end: verdicts.End) -> None:
         self._restarts += 1
+        self._unpaid_restarts += 1
         if not worker.was_ready and end.is_its_own_doing:
             self._failed_starts += 1
         self._check_budget(worker, end)
         if self._fatal is None:
             logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())
-            try:
-                self._set.spawn(worker.index)
-            except (MillpondError, OSError) as error:  # the zygote is gone again, or there is no descriptor left
-                self.on_fatal(error)
 
     def _give_back(self, worker: Worker, end: verdicts.End) -> None:
         """Put the tasks of a dead worker at the front again, or give up the one that it died of."""
         tasks, worker.tasks = worker.tasks, deque()
         progress = self._spawner.cells.read(worker.index)
+        for task in tasks:
+            self._note_end_of(task)
         if tasks and tasks[0].serial == progress.serial and end.wait_status is not None:
             ran = tasks[0]
             ran.attempts.append(Attempt(end.hang.cause if end.hang else Cause.DIED, progress.count))
-            if is_poison(ran.attempts):
+            if is_poison(ran.attempts, self._max_attempts):
                 tasks.popleft()
                 self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         self._backlog.extendleft(reversed(tasks))
@@ -274,8 +350,8 @@ class Supervisor:
             self.on_fatal(failure)
         elif worker.zygote.was_shut_down:
             self.on_fatal(ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard"))
-        elif self._restarts > self._max_restarts:
-            self.on_fatal(verdicts.too_many_restarts(self._restarts, self._max_restarts, end))
+        elif self._unpaid_restarts > self._max_restarts:
+            self.on_fatal(verdicts.too_many_restarts(self._unpaid_restarts, self._max_restarts, end))
         elif self._failed_starts >= _MAX_FAILED_STARTS:
             self.on_fatal(verdicts.dies_at_start(self._failed_starts, end))
 

@@ -15,46 +15,58 @@ NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """How long things may take, in seconds.
+class TaskLimits:
+    """How long a task may take, in seconds.
 
     Attributes:
-        task_timeout_seconds: From the moment a worker has the task at its head.
+        timeout_seconds: From the moment a worker has the task at its head; inf: for ever.
         stall_timeout_seconds: Without a call of progress(); None for handlers that do not call it.
-        start_timeout_seconds: From the request for a worker until its handler is attached.
-        dump_seconds: For writing the stack, before SIGKILL (it takes 1 to 3 ms).
-        reap_seconds: From SIGKILL until the process must be gone; only state D outlives it.
-        grace_seconds: For ending in good order at close().
     """
 
-    task_timeout_seconds: float = 300.0
+    timeout_seconds: float = 300.0
     stall_timeout_seconds: float | None = None
-    start_timeout_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be positive, not {self.timeout_seconds}")
+        if self.stall_timeout_seconds is not None and not self.stall_timeout_seconds > 0:
+            raise ValueError(f"stall_timeout_seconds must be positive or None, not {self.stall_timeout_seconds}")
+
+    def due_at(self, since_seconds: float, progress_at_seconds: float) -> float:
+        """When a task that runs since then, and made progress then, passes a limit."""
+        stall = NEVER if self.stall_timeout_seconds is None else self.stall_timeout_seconds
+        return min(since_seconds + self.timeout_seconds, max(since_seconds, progress_at_seconds) + stall)
+
+    def judge(self, since_seconds: float, progress_at_seconds: float, now_seconds: float) -> Hang | None:
+        """The limit that a task has passed, if it has."""
+        elapsed = now_seconds - since_seconds
+        if elapsed >= self.timeout_seconds:
+            return Hang(Cause.TIMED_OUT, self.timeout_seconds, elapsed)
+        still = now_seconds - max(since_seconds, progress_at_seconds)
+        if self.stall_timeout_seconds is not None and still >= self.stall_timeout_seconds:
+            return Hang(Cause.STALLED, self.stall_timeout_seconds, still)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLimits:
+    """How long a process may take to come and to go, in seconds.
+
+    Attributes:
+        start_seconds: From the request for a worker until its handler is attached.
+        dump_seconds: For writing the stack, before SIGKILL (it takes 1 to 3 ms).
+        reap_seconds: From SIGKILL until the process must be gone; only state D outlives it.
+        grace_seconds: For ending in good order, when it has no task left.
+    """
+
+    start_seconds: float = 30.0
     dump_seconds: float = 0.25
     reap_seconds: float = 10.0
     grace_seconds: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("task_timeout_seconds", "start_timeout_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
-        if self.stall_timeout_seconds is not None and not self.stall_timeout_seconds > 0:
-            raise ValueError(f"stall_timeout_seconds must be positive or None, not {self.stall_timeout_seconds}")
-
-    def task_due_at(self, since_seconds: float, progress_at_seconds: float) -> float:
-        """When a task that runs since then, and made progress then, passes a limit."""
-        stall = NEVER if self.stall_timeout_seconds is None else self.stall_timeout_seconds
-        return min(since_seconds + self.task_timeout_seconds, max(since_seconds, progress_at_seconds) + stall)
-
-    def judge(self, since_seconds: float, progress_at_seconds: float, now_seconds: float) -> Hang | None:
-        """The limit that a task has passed, if it has."""
-        elapsed = now_seconds - since_seconds
-        if elapsed >= self.task_timeout_seconds:
-            return Hang(Cause.TIMED_OUT, self.task_timeout_seconds, elapsed)
-        still = now_seconds - max(since_seconds, progress_at_seconds)
-        if self.stall_timeout_seconds is not None and still >= self.stall_timeout_seconds:
-            return Hang(Cause.STALLED, self.stall_timeout_seconds, still)
-        return None
+        if not self.start_seconds > 0:
+            raise ValueError(f"start_seconds must be positive, not {self.start_seconds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,7 @@ class End:
     """A worker that is gone, or never was.
 
     `wait_status` is None where its zygote died before it could tell, or could not fork it (`start_errno` says why).
+    `oom_kills` is how often the kernel has killed in this cgroup since the worker was started; None if it is unknown.
     """
 
     worker_index: int
@@ -79,6 +92,7 @@ class End:
     hang: Hang | None
     stack: str
     start_errno: int | None = None
+    oom_kills: int | None = None
 
     @property
     def exit_code(self) -> int | None:
@@ -112,8 +126,15 @@ class End:
             return "ended with the zygote that would have said how"
         if code >= 0:
             return f"exited with code {code}"
-        hint = ", possibly out of memory" if -code == signal.SIGKILL else ""
-        return f"was killed by {self.signal_name} ({signal.strsignal(-code)}{hint})"
+        hint = self._memory_hint() if -code == signal.SIGKILL else ""
+        return f"was killed by {self.signal_name} ({signal.strsignal(-code)}){hint}"
+
+    def _memory_hint(self) -> str:
+        if self.oom_kills is None:
+            return ", possibly out of memory"
+        if self.oom_kills == 0:
+            return ", not for want of memory: the cgroup counts no new oom_kill"
+        return f", possibly out of memory: the cgroup counts {self.oom_kills} new oom_kill"
 
 
 def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDied | DecodeTimeout:
@@ -150,8 +171,8 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
 def too_many_restarts(restarts: int, max_restarts: int, end: End) -> WorkerDied:
     """The budget is used up."""
     message = (
-        f"workers had to be replaced {restarts} times (limit {max_restarts}); the last, worker {end.worker_index} "
-        f"(pid {end.pid}), {end.in_words()}"
+        f"workers had to be replaced {restarts} times more than tasks were completed (limit {max_restarts}); the last, "
+        f"worker {end.worker_index} (pid {end.pid}), {end.in_words()}"
     )
     error = WorkerDied(message, pid=end.pid, exit_code=end.exit_code, signal_name=end.signal_name, task=None)
     _note_stack(error, end)
@@ -166,18 +187,20 @@ def dies_at_start(times: int, end: End) -> WorkerDied:
     return error
 
 
-def start_took_too_long(worker_index: int, limits: Limits, elapsed_seconds: float, doing: str) -> DeadlineExceeded:
+def start_took_too_long(
+    worker_index: int, limits: ProcessLimits, elapsed_seconds: float, doing: str
+) -> DeadlineExceeded:
     """A worker is not ready; `doing` is what its zygote was at."""
     return DeadlineExceeded(
         f"worker {worker_index} was not ready {elapsed_seconds:.1f} s after it was asked for "
-        f"(limit {limits.start_timeout_seconds:.1f} s); the zygote was {doing}",
-        limit_seconds=limits.start_timeout_seconds,
+        f"(limit {limits.start_seconds:.1f} s); the zygote was {doing}",
+        limit_seconds=limits.start_seconds,
         elapsed_seconds=elapsed_seconds,
         doing=doing,
     )
 
 
-def will_not_die(worker_index: int, pid: int | None, limits: Limits) -> WorkerDied:
+def will_not_die(worker_index: int, pid: int | None, limits: ProcessLimits) -> WorkerDied:
     """SIGKILL did not end it: the kernel waits for a device or a network file system on its behalf (state D)."""
     message = (
         f"worker {worker_index} (pid {pid}) still runs {limits.reap_seconds:.0f} s after SIGKILL: it waits in the "

@@ -14,7 +14,8 @@ from millpond._workers.child import DUMP_SIGNAL
 from millpond._workers.descriptors import receive_descriptors
 from millpond._workers.lifecycle import Attempt, Event, State, next_state
 from millpond._workers.messages import TASK, Frame, Inbox, pack
-from millpond._workers.verdicts import NEVER, Hang
+from millpond._workers.oom import oom_kill_count
+from millpond._workers.verdicts import NEVER, Hang, TaskLimits
 from millpond._workers.zygote import Spawned, Zygote
 from millpond._workers.zygote_process import EXITED, FORKED, REPORT
 
@@ -26,6 +27,7 @@ class Task:
     task_id: int
     serial: int
     body: bytes
+    limits: TaskLimits
     attempts: list[Attempt] = field(default_factory=list)
 
     def frame(self) -> list[bytes]:
@@ -37,7 +39,7 @@ class Worker:
     """The supervisor's end of one worker process, from the request for it until it is reaped.
 
     Args:
-        index: Its place among the workers; a replacement takes the place of the one it replaces.
+        index: Its place among the workers, which is another's once it is reaped.
         spawned: Owned from now on.
         zygote: That forks it.
         now_seconds: On the clock of time.monotonic(), as all times here.
@@ -49,8 +51,10 @@ class Worker:
         self.channel = spawned.channel
         self.report = spawned.report
         self.state = State.STARTING
-        self.since_seconds = now_seconds  # when it came into its state, or got the task at its head
+        self.since_seconds = now_seconds  # when it came into its state
+        self.head_since_seconds = now_seconds  # when it got the task at its head
         self.due_at_seconds = NEVER  # when the supervisor must look at it
+        self.answered = 0  # tasks
         self.tasks: deque[Task] = deque()  # in the order they were sent; the first is the one it runs or will run next
         self.pid: int | None = None
         self.pidfd: int | None = None
@@ -62,6 +66,7 @@ class Worker:
         self.channel_is_open = True
         self.report_is_open = True
         self.wants_to_write = False
+        self._oom_kills_before = oom_kill_count()
         self._inbox = Inbox(self.channel)
         self._outbox: deque[memoryview] = deque()
 
@@ -147,6 +152,11 @@ class Worker:
     def is_reaped(self) -> bool:
         """Whether the zygote said so."""
         return self.wait_status is not None or self.start_errno is not None
+
+    def new_oom_kills(self) -> int | None:
+        """How often the kernel has killed in this cgroup since the worker was asked for; None if it is unknown."""
+        now = oom_kill_count()
+        return None if now is None or self._oom_kills_before is None else now - self._oom_kills_before
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -15,7 +15,7 @@ from millpond._workers import verdicts
 from millpond._workers.lifecycle import Event, State
 from millpond._workers.messages import END, READY, UNUSABLE, Frame, decode_error, pack
 from millpond._workers.spawner import Spawner
-from millpond._workers.verdicts import NEVER, Limits
+from millpond._workers.verdicts import NEVER, ProcessLimits
 from millpond._workers.worker import Task, Worker
 from millpond.errors import InternalError
 
@@ -27,8 +27,8 @@ _REPORT_SECONDS = 2.0
 class Listener(Protocol):
     """Who is told what happens; called from within `WorkerSet.turn`."""
 
-    def on_answer(self, task: Task, kind: int, body: bytes | bytearray) -> None:
-        """A task was answered, with RESULT or ERROR."""
+    def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:
+        """A worker has answered a task, with RESULT or ERROR."""
 
     def on_ready(self, worker: Worker) -> None:
         """A worker can take tasks."""
@@ -41,10 +41,18 @@ class Listener(Protocol):
 
 
 class WorkerSet:
-    """Workers, each in its place; closed by `end_all`, then `release`."""
+    """The workers that there are, each in its place; closed by `end_all`, then `release`.
 
-    def __init__(self, spawner: Spawner, limits: Limits, listener: Listener) -> None:
+    Args:
+        spawner: Starts them.
+        num_places: Most workers at once.
+        limits: For their coming and going.
+        listener: Is told what happens.
+    """
+
+    def __init__(self, spawner: Spawner, num_places: int, limits: ProcessLimits, listener: Listener) -> None:
         self.workers: list[Worker] = []
+        self._free_places = set(range(num_places))
         self._spawner = spawner
         self._limits = limits
         self._listener = listener
@@ -55,14 +63,24 @@ class WorkerSet:
         """Have `callback` called in a turn in which the descriptor can be read."""
         self._selector.register(descriptor, _READ, callback)
 
-    def spawn(self, index: int) -> None:
-        """Start a worker in a place that is new (the next), or whose worker was reaped."""
+    def spawn(self) -> Worker:
+        """Start a worker in a free place."""
         now = time.monotonic()
-        worker = self._spawner.spawn(index, now)
-        worker.due_at_seconds = now + self._limits.start_timeout_seconds
-        self.workers[index : index + 1] = [worker]
+        place = min(self._free_places)
+        worker = self._spawner.spawn(place, now)
+        self._free_places.remove(place)
+        worker.due_at_seconds = now + self._limits.start_seconds
+        self.workers.append(worker)
         self._selector.register(worker.channel, self._interest(worker), partial(self._on_channel, worker))
         self._selector.register(worker.report, _READ, partial(self._on_report, worker))
+        return worker
+
+    def drain(self, worker: Worker) -> None:
+        """Have a worker end in good order when it has answered the tasks that it has; it gets no more."""
+        worker.take(Event.DRAIN, time.monotonic())
+        self._send(worker, pack(END))
+        if not worker.tasks:
+            self._watch_head(worker)
 
     def give(self, worker: Worker, task: Task) -> None:
         """Send a task to a worker that is idle or busy."""
@@ -101,8 +119,11 @@ class WorkerSet:
 
     def _watch_head(self, worker: Worker) -> None:
         """A task came to the head of a worker's tasks, or none is left: time runs anew, or not at all."""
-        worker.since_seconds = now = time.monotonic()
-        worker.due_at_seconds = self._limits.task_due_at(now, now) if worker.tasks else NEVER
+        worker.head_since_seconds = now = time.monotonic()
+        if worker.tasks:
+            worker.due_at_seconds = worker.tasks[0].limits.due_at(now, now)
+        else:
+            worker.due_at_seconds = now + self._limits.grace_seconds if worker.state is State.DRAINING else NEVER
 
     # ---- what comes from workers
 
@@ -116,7 +137,8 @@ class WorkerSet:
             self._take_frames(worker, worker.receive())
             if not worker.channel_is_open:
                 self._selector.unregister(worker.channel)
-                self._kill(worker)  # without its socket it is of no use, if it is not dead already
+                if worker.tasks or worker.state is not State.DRAINING:  # else it is on its way out, as it was asked
+                    self._kill(worker)  # without its socket it is of no use, if it is not dead already
                 self._bury_if_gone(worker)
 
     def _take_frames(self, worker: Worker, frames: list[Frame]) -> None:
@@ -129,14 +151,15 @@ class WorkerSet:
             elif kind == UNUSABLE:
                 self._listener.on_fatal(decode_error(body))
             else:
-                self._listener.on_answer(self._answered(worker, serial), kind, body)
+                self._listener.on_answer(worker, self._answered(worker, serial), kind, body)
 
     def _answered(self, worker: Worker, serial: int) -> Task:
         if not worker.tasks or worker.tasks[0].serial != serial:
             raise InternalError(f"worker {worker.index} answered task serial {serial}, which is not at its head")
         task = worker.tasks.popleft()
+        worker.answered += 1
         worker.take(Event.FINISHED if worker.tasks else Event.EMPTIED, time.monotonic())
-        if worker.state is State.BUSY or worker.state is State.IDLE:
+        if worker.state in (State.BUSY, State.IDLE, State.DRAINING):
             self._watch_head(worker)
         return task
 
@@ -159,6 +182,7 @@ class WorkerSet:
         worker.is_gone = True
         self._selector.unregister(worker.pidfd)
         self._kill(worker)
+        worker.zygote.resume()  # one that is stopped reaps nobody
         worker.due_at_seconds = time.monotonic() + _REPORT_SECONDS
         self._bury_if_gone(worker)
 
@@ -171,26 +195,28 @@ class WorkerSet:
             elapsed, doing = now - worker.since_seconds, worker.zygote.doing()
             self._listener.on_fatal(verdicts.start_took_too_long(worker.index, self._limits, elapsed, doing))
             self._kill(worker)
-        elif worker.state is State.BUSY:
+        elif worker.tasks and worker.state in (State.BUSY, State.DRAINING):
             self._judge(worker)
         elif worker.state is State.KILLED:
             worker.take(Event.UNREAPABLE, now)
             worker.due_at_seconds = NEVER
             self._listener.on_fatal(verdicts.will_not_die(worker.index, worker.pid, self._limits))
-        else:  # hung, and not dead of the dump
+        else:  # hung, and not dead of the dump; or draining, and not at an end
             self._kill(worker)
 
     def _judge(self, worker: Worker) -> None:
         self._take_frames(worker, worker.receive_all())  # an answer may be here, if this thread was late
-        if worker.state is not State.BUSY:
+        if not worker.tasks or worker.state not in (State.BUSY, State.DRAINING):
             return
         now = time.monotonic()
         progress = self._spawner.cells.read(worker.index)
         is_running = progress.serial == worker.tasks[0].serial
-        progress_at = progress.at_seconds if is_running else worker.since_seconds
-        worker.hang = self._limits.judge(worker.since_seconds, progress_at, now)
+        since = worker.head_since_seconds
+        progress_at = progress.at_seconds if is_running else since
+        limits = worker.tasks[0].limits
+        worker.hang = limits.judge(since, progress_at, now)
         if worker.hang is None:
-            worker.due_at_seconds = self._limits.task_due_at(worker.since_seconds, progress_at)
+            worker.due_at_seconds = limits.due_at(since, progress_at)
             return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
@@ -221,14 +247,26 @@ class WorkerSet:
             if descriptor is not None and descriptor in self._selector.get_map():
                 self._selector.unregister(descriptor)
         worker.close()
+        self.workers.remove(worker)
+        self._free_places.add(worker.index)
         if not self._is_ending:
-            stack = self._spawner.read_stack(worker.index)
-            end = verdicts.End(worker.index, worker.pid, worker.wait_status, worker.hang, stack, worker.start_errno)
-            self._listener.on_end(worker, end)
+            self._listener.on_end(worker, self._end_of(worker))
+
+    def _end_of(self, worker: Worker) -> verdicts.End:
+        return verdicts.End(
+            worker.index,
+            worker.pid,
+            worker.wait_status,
+            worker.hang,
+            stack=self._spawner.read_stack(worker.index),
+            start_errno=worker.start_errno,
+            oom_kills=worker.new_oom_kills(),
+        )
 
     def end_all(self) -> None:
         """Ask all workers to end, kill those that do not, and wait until they are gone; for a bounded time."""
         self._is_ending = True
+        self._spawner.zygote.resume()
         for worker in self.workers:
             self._spawner.cells.ask_to_stop(worker.index)
             if worker.state in (State.STARTING, State.IDLE, State.BUSY):
@@ -236,8 +274,7 @@ class WorkerSet:
                 self._send(worker, pack(END))
         self._select_until_dead(self._limits.grace_seconds)
         for worker in self.workers:
-            if worker.state is not State.DEAD:
-                self._kill(worker)
+            self._kill(worker)
         self._select_until_dead(self._limits.reap_seconds)
 
     def _select_until_dead(self, seconds: float) -> None:
@@ -251,9 +288,8 @@ class WorkerSet:
     def release(self) -> None:
         """Give every descriptor back; a worker that is not dead is killed and not waited for."""
         for worker in self.workers:
-            if worker.state is not State.DEAD:
-                worker.kill()
-                worker.close()
+            worker.kill()
+            worker.close()
         self.workers = []
         self._selector.close()
         self._spawner.close()
@@ -262,4 +298,4 @@ class WorkerSet:
 def _can_be_awaited(worker: Worker) -> bool:
     # One that the zygote has not forked yet, because it is still importing, has no pid to be killed by. It will find
     # its socket closed, and end.
-    return worker.state is not State.DEAD and (worker.pid is not None or worker.state is State.DRAINING)
+    return worker.pid is not None or worker.state is State.DRAINING

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -184,10 +185,16 @@ class Zygote:
                         self._failure.add_note(f"raised by the zygote, {self._doing} (preload set {self.preload})")
         return self._doing
 
+    def resume(self) -> None:
+        """Have it go on if somebody stopped it (SIGSTOP): else nobody would fork, reap or end it."""
+        if self.is_alive:
+            self._process.send_signal(signal.SIGCONT)
+
     def shut_down(self) -> None:
         """End it and its workers, and wait until they are gone; who asks it for more gets a ClosedError. Idempotent."""
         with contextlib.suppress(ClosedError, WorkerDied):
             self._request(SHUTDOWN, [])
+        self.resume()
         with self._lock:
             self.was_shut_down = self._is_broken = True
         self.bury()
