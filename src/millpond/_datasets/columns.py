@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import os
-import shutil
-import tempfile
-import threading
-import weakref
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.layout import Feature
+from millpond._datasets.parquet_files import opened_parquet, readable_parquet
+from millpond._datasets.writable_store import WritableStore, crc_of_file
 from millpond._media.sidecars import SidecarStore
-from millpond.errors import CorruptMedia, DataError
-
-_logger = logging.getLogger("millpond")
+from millpond.errors import CorruptMedia
 
 _VERSION = 2
 """Goes up when the meaning of the rows changes."""
@@ -69,8 +62,7 @@ class ColumnStore:
         self._row_dtype = np.dtype([_row_field(f) for f in self._features])
         description = json.dumps([_VERSION, [(f.name, f.dtype, f.shape) for f in self._features]])
         self._kind = f"rows{zlib.crc32(description.encode()):08x}"
-        self._fallback: Path | None = None
-        self._lock = threading.Lock()
+        self._writable = WritableStore(store, "table columns")
 
     def load(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
         """Find the rows of a parquet file, or make them.
@@ -85,43 +77,21 @@ class ColumnStore:
         """
         texts = self._store.load(path, self._kind)
         found = self._store.find(path, self._kind, ".npy")
-        if found is not None and texts is not None and _crc_of(found) == int(texts.arrays["crc"][0]):
+        if found is not None and texts is not None and crc_of_file(found) == int(texts.arrays["crc"][0]):
             return ColumnFile(found, dict(texts.facts))
-        with self._lock:
-            store = self._store
-        try:
-            return self._make(store, path, progress)
-        except OSError as error:
-            if isinstance(error, DataError):
-                raise
-            return self._make(self._fall_back(error), path, progress)
-
-    def _fall_back(self, error: OSError) -> SidecarStore:
-        """The store cannot be written: use a temporary one from now on."""
-        with self._lock:
-            if self._fallback is None:
-                _logger.warning(
-                    "cannot keep table columns in %s (%s): they are converted anew by every run, into a temporary "
-                    "folder; set MILLPOND_CACHE_DIR to a folder that can be written",
-                    self._store.folder,
-                    str(error),  # a handler may keep the record, and with an error all frames that it passed
-                )
-                self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
-                weakref.finalize(self, _remove_own, self._fallback, os.getpid())
-                self._store = SidecarStore(self._fallback)
-            return self._store
+        return self._writable.write(lambda store: self._make(store, path, progress))
 
     def _make(self, store: SidecarStore, path: Path, progress: Callable[[], None]) -> ColumnFile:
         """Convert a file. An OSError that is no DataError is the store's."""
         with store.write(path, self._kind, ".npy") as temporary:
             texts = self._convert(path, temporary, progress)
         made = store.path_of(path, self._kind, ".npy")
-        store.save(path, self._kind, {"crc": np.asarray([_crc_of(made)], np.uint32)}, texts)
+        store.save(path, self._kind, {"crc": np.asarray([crc_of_file(made)], np.uint32)}, texts)
         return ColumnFile(made, texts)
 
     def _convert(self, path: Path, target: Path, progress: Callable[[], None]) -> dict[str, list[str]]:
         codes: dict[str, dict[str, int]] = {f.name: {} for f in self._features if f.is_text}
-        with _opened(path) as parquet, open(target, "wb") as file:
+        with opened_parquet(path) as parquet, open(target, "wb") as file:
             _require_columns(parquet.schema_arrow.names, self._features, path)
             # Written, not mapped: on a full disk a store to a map is a SIGBUS, a write is an error.
             header = {"descr": self._row_dtype.descr, "fortran_order": False, "shape": (parquet.metadata.num_rows,)}
@@ -133,7 +103,7 @@ class ColumnStore:
 
     def _rows_of(self, parquet: Any, group: int, codes: dict[str, dict[str, int]], path: Path) -> NDArray[Any]:
         """One row group, structured."""
-        with _readable(path):
+        with readable_parquet(path):
             table = parquet.read_row_group(group, columns=[f.name for f in self._features], use_threads=False)
             rows = np.empty(table.num_rows, self._row_dtype)
             for feature in self._features:
@@ -141,46 +111,8 @@ class ColumnStore:
         return rows
 
 
-def _crc_of(path: Path) -> int:
-    """CRC-32 of a file: one that a crash tore, or a disk changed, is made again. 1 GB takes half a second."""
-    crc = 0
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            crc = zlib.crc32(chunk, crc)
-    return crc
-
-
-def _remove_own(folder: Path, pid: int) -> None:
-    if os.getpid() == pid:  # a forked child runs finalizers too
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _row_field(feature: Feature) -> tuple[str, Any, tuple[int, ...]]:
     return feature.name, np.dtype(np.int32 if feature.is_text else feature.dtype), feature.shape
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Whatever pyarrow raises is this file's fault."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except DataError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A parquet file by our own descriptor, closed also where the footer does not parse."""
-    import pyarrow.parquet as pq
-
-    with contextlib.ExitStack() as stack:
-        with _readable(path):
-            parquet = stack.enter_context(pq.ParquetFile(stack.enter_context(open(path, "rb"))))
-        yield parquet
 
 
 def _require_columns(names: Sequence[str], features: Sequence[Feature], path: Path) -> None:
