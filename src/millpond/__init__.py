@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._loader.loader import Loader, LoaderStatistics
     from millpond._media.audio import Audio, load_audio
+    from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
     from millpond._workers.zygote import shutdown
@@ -37,6 +38,7 @@ _HOMES = {
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
     "millpond._media.audio": ("Audio", "load_audio"),
+    "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),
     "millpond._workers.zygote": ("shutdown",),
@@ -63,6 +65,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "ArenaFull",
     "Audio",
+    "AudioOptions",
     "Books",
     "ClosedError",
     "CorruptMedia",
@@ -71,6 +74,7 @@ __all__ = [
     "DecodeTimeout",
     "FetchTimeout",
     "FrameTimestampError",
+    "ImageOptions",
     "InternalError",
     "LeRobotDataset",
     "Loader",
@@ -81,6 +85,7 @@ __all__ = [
     "RemoteError",
     "UnsupportedFormat",
     "UsageError",
+    "VideoOptions",
     "WorkerDied",
     "load_audio",
     "shutdown",

@@ -18,8 +18,10 @@ import av.error
 import av.video
 import numpy as np
 
+from millpond._media.containers import open_container
 from millpond._media.demux import Rows, pick_video_stream, stream_parameters
 from millpond._media.display import matrix_from_frame, turn_of
+from millpond._media.media_path import MediaPath
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia
@@ -48,7 +50,7 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
     return None
 
 
-def build_container_table(path: str, identity: FileIdentity, progress: Progress) -> SampleTable:
+def build_container_table(path: MediaPath, identity: FileIdentity, progress: Progress) -> SampleTable:
     """Decode a whole stream and write down when each frame is shown, and what it looks like.
 
     Frames from damage on up to the next keyframe are left out: they are no frames of the table.
@@ -57,7 +59,7 @@ def build_container_table(path: str, identity: FileIdentity, progress: Progress)
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
     """
     rows, crcs, turn = Rows.empty(), [], (0, False)
-    with av.open(path, mode="r") as container:
+    with open_container(path) as container:
         stream = pick_video_stream(container, path)
         stream.codec_context.thread_count = 1
         for frame, is_sound in _frames(container, stream):
@@ -65,7 +67,7 @@ def build_container_table(path: str, identity: FileIdentity, progress: Progress)
             if not is_sound:
                 continue
             if frame.pts is None:
-                raise CorruptMedia(f"{path!r} has a frame without a time; write it as MP4 or MKV", path=path)
+                raise CorruptMedia(f"{path} has a frame without a time; write it as MP4 or MKV", path=path.label)
             if not rows.pts:
                 turn = turn_of(matrix_from_frame(display_matrix(frame)))
             rows.pts.append(frame.pts)
@@ -75,10 +77,10 @@ def build_container_table(path: str, identity: FileIdentity, progress: Progress)
         parameters = stream_parameters(stream, turn[0])
     rows.dts, rows.offset, rows.size = rows.pts, [-1] * len(crcs), [0] * len(crcs)
     if np.any(np.diff(np.array(rows.pts, np.int64)) <= 0):
-        raise CorruptMedia(f"the times of the frames of {path!r} do not ascend; write it as MP4 or MKV", path=path)
+        raise CorruptMedia(f"the times of the frames of {path} do not ascend; write it as MP4 or MKV", path=path.label)
     table = rows.to_table(parameters, identity, "container", crc=crcs, is_mirrored=turn[1])
     if not table.num_frames:
-        raise CorruptMedia(f"no frame of {path!r} decodes", path=path)
+        raise CorruptMedia(f"no frame of {path} decodes", path=path.label)
     return table
 
 
@@ -118,7 +120,7 @@ class ContainerFrames:
     One thread at a time. Whoever made it closes it.
     """
 
-    def __init__(self, path: str, table: SampleTable) -> None:
+    def __init__(self, path: MediaPath, table: SampleTable) -> None:
         self._path = path
         self._table = table
         self._opened: tuple[av.container.InputContainer, av.video.VideoStream] | None = None
@@ -143,8 +145,8 @@ class ContainerFrames:
             if frame is not None:
                 return frame
         raise CorruptMedia(
-            f"frame {row} of {self._path!r} does not decode as it did when its sample table was made",
-            path=self._path,
+            f"frame {row} of {self._path} does not decode as it did when its sample table was made",
+            path=self._path.label,
             row=row,
         )
 
@@ -175,7 +177,7 @@ class ContainerFrames:
 
     def _open(self) -> tuple[av.container.InputContainer, av.video.VideoStream]:
         if self._opened is None:
-            container = av.open(self._path, mode="r")
+            container = open_container(self._path)
             stream = pick_video_stream(container, self._path)
             stream.codec_context.thread_count = 1
             self._opened = container, stream

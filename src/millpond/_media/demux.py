@@ -7,13 +7,13 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import av
 import av.container
 import av.error
 import av.video
 import numpy as np
 
 from millpond._media.holes import may_touch_hole
+from millpond._media.media_path import MediaPath
 from millpond._plan.sample_table import Backend, SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia
@@ -76,7 +76,7 @@ class Rows:
         )
 
 
-def pick_video_stream(container: av.container.InputContainer, path: str) -> av.video.VideoStream:
+def pick_video_stream(container: av.container.InputContainer, path: MediaPath) -> av.video.VideoStream:
     """The first video stream that is no cover picture; every other stream is told to give no packets."""
     chosen = None
     for stream in container.streams.video:
@@ -84,7 +84,7 @@ def pick_video_stream(container: av.container.InputContainer, path: str) -> av.v
             chosen = stream
             break
     if chosen is None or chosen.codec_context is None:
-        raise CorruptMedia(f"{path!r} has no video stream that can be decoded", path=path)
+        raise CorruptMedia(f"{path} has no video stream that can be decoded", path=path.label)
     for other in container.streams:
         if other.index != chosen.index:
             other.discard = av.stream.Discard.all
@@ -132,7 +132,7 @@ def _required_pts(packet: av.Packet[av.video.VideoStream]) -> int:
 
 
 def read_indexed_rows(
-    container: av.container.InputContainer, stream: av.video.VideoStream, size_bytes: int, path: str
+    container: av.container.InputContainer, stream: av.video.VideoStream, size_bytes: int, path: MediaPath
 ) -> Rows:
     """Rows of a container whose index tells place, size and keyframe of every packet (MP4, MOV).
 
@@ -197,14 +197,14 @@ def read_scanned_rows(
     return rows, crcs
 
 
-def require_within_file(stops: list[int], size_bytes: int, path: str) -> None:
+def require_within_file(stops: list[int], size_bytes: int, path: MediaPath) -> None:
     """Raise CorruptMedia if packets (or boxes) end beyond the end of the file: it was cut short."""
     beyond = [stop for stop in stops if stop > size_bytes]
     if beyond:
         raise CorruptMedia(
-            f"{path!r} is cut short: it has {size_bytes} bytes, but its header tells of {max(beyond)} ({len(beyond)} "
+            f"{path} is cut short: it has {size_bytes} bytes, but its header tells of {max(beyond)} ({len(beyond)} "
             f"of {len(stops)} packets lie beyond the end); fetch or write the file again",
-            path=path,
+            path=path.label,
             size_bytes=size_bytes,
             wanted_bytes=max(beyond),
         )

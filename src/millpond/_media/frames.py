@@ -9,6 +9,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._media.containers import reason_of
 from millpond._media.packet_run import FramesMissing, PacketRun
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
@@ -171,7 +172,9 @@ class _Job:
             for row, place in places.items():
                 self._write(place, self._maker.picture(source.frame(row, self._progress)))
         except av.error.FFmpegError as error:
-            raise CorruptMedia(f"{self._file.path!r} does not decode: {error}", path=self._file.path) from error
+            raise CorruptMedia(
+                f"{self._file.path} does not decode: {reason_of(error)}", path=self._file.path.label
+            ) from error
         finally:
             self._costs[2] += source.frames_decoded - before
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.container_backend import build_container_table, display_matrix
+from millpond._media.containers import open_container, reason_of
 from millpond._media.demux import (
     PacketRulesDoNotFit,
     Progress,
@@ -25,6 +26,7 @@ from millpond._media.demux import (
 )
 from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov, turn_of
 from millpond._media.matroska import require_whole
+from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
 from millpond._media.sparse_file import SparseFile
 from millpond._plan.sample_table import SampleTable
@@ -46,7 +48,11 @@ def _no_progress() -> None:
 
 
 def load_sample_table(
-    path: str | os.PathLike[str], store: SidecarStore, *, camera: str = "", progress: Progress = _no_progress
+    path: str | os.PathLike[str] | MediaPath,
+    store: SidecarStore,
+    *,
+    camera: str = "",
+    progress: Progress = _no_progress,
 ) -> SampleTable:
     """Get the sample table of the first video stream of a file.
 
@@ -61,11 +67,12 @@ def load_sample_table(
         CorruptMedia: No video in it, or it is cut short.
     """
     try:
-        kept = store.load(path, SIDECAR_KIND)
+        path = MediaPath.of(path)
+        kept = store.load(path.path, SIDECAR_KIND)
         table = None if kept is None else _table_from(kept)
         if table is None:
             table = build_sample_table(path, progress)
-            _keep(path, store, table)
+            _keep(path.path, store, table)
         return table
     except DataError as error:
         if camera:
@@ -84,23 +91,24 @@ def learn_crcs(
         _keep(path, store, table.with_crcs(rows, crcs))
 
 
-def build_sample_table(path: str | os.PathLike[str], progress: Progress = _no_progress) -> SampleTable:
+def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progress = _no_progress) -> SampleTable:
     """Read the table from the file itself: from the header of an MP4, else from all of it."""
-    name, identity = os.fspath(path), file_identity(path)
-    descriptor = os.open(name, os.O_RDONLY)
+    path = MediaPath.of(path)
+    identity = file_identity(path.path)
+    descriptor = os.open(path.path, os.O_RDONLY)
     try:
         try:
-            return _by_packets(name, descriptor, identity, progress)
+            return _by_packets(path, descriptor, identity, progress)
         except PacketRulesDoNotFit as reason:
-            _logger.info("%r is decoded through its container: %s", name, reason)
-            return build_container_table(name, identity, progress)
+            _logger.info("%s is decoded through its container: %s", path, reason)
+            return build_container_table(path, identity, progress)
     except av.error.FFmpegError as error:
-        raise CorruptMedia(f"{name!r} does not open as video: {error}", path=name) from error
+        raise CorruptMedia(f"{path} does not open as video: {reason_of(error)}", path=path.label) from error
     finally:
         os.close(descriptor)
 
 
-def _by_packets(path: str, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+def _by_packets(path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
     file = SparseFile(descriptor, identity.size_bytes)
     if file.looks_like_mp4:
         table = _from_header(path, file, identity)
@@ -112,7 +120,7 @@ def _by_packets(path: str, descriptor: int, identity: FileIdentity, progress: Pr
     return table
 
 
-def _from_header(path: str, file: SparseFile, identity: FileIdentity) -> SampleTable:
+def _from_header(path: MediaPath, file: SparseFile, identity: FileIdentity) -> SampleTable:
     require_within_file([box.stop for box in file.boxes], identity.size_bytes, path)
     with av.open(file, mode="r", format="mov") as container:
         stream = pick_video_stream(container, path)
@@ -123,8 +131,8 @@ def _from_header(path: str, file: SparseFile, identity: FileIdentity) -> SampleT
     return rows.to_table(parameters, identity, "packets", is_mirrored=turn[1])
 
 
-def _from_scan(path: str, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
-    with av.open(path, mode="r") as container:
+def _from_scan(path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+    with open_container(path) as container:
         stream = pick_video_stream(container, path)
         if container.format.name not in _SCANNED_FORMATS:
             raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
@@ -137,9 +145,9 @@ def _from_scan(path: str, descriptor: int, identity: FileIdentity, progress: Pro
     return rows.to_table(parameters, identity, "packets", crc=crcs, is_mirrored=turn[1])
 
 
-def _first_matrix(path: str) -> Matrix:
+def _first_matrix(path: MediaPath) -> Matrix:
     """Only a decoded frame says how an MKV wants to be turned."""
-    with av.open(path, mode="r") as container:
+    with open_container(path) as container:
         stream = pick_video_stream(container, path)
         stream.codec_context.thread_count = 1
         frame = next(container.decode(stream), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+from millpond._media.media_path import MediaPath
 from millpond.errors import CorruptMedia
 
 _SEGMENT = 0x18538067
@@ -20,7 +21,7 @@ _SEGMENT_CHILDREN = frozenset(
 )
 
 
-def require_whole(descriptor: int, size_bytes: int, path: str) -> None:
+def require_whole(descriptor: int, size_bytes: int, path: MediaPath) -> None:
     """Walk the elements down to the blocks; a live recording, whose sizes are unknown, is taken as it is.
 
     Raises:
@@ -31,15 +32,15 @@ def require_whole(descriptor: int, size_bytes: int, path: str) -> None:
             continue
         if stop > size_bytes:
             raise CorruptMedia(
-                f"{path!r} is cut short: it has {size_bytes} bytes of {stop}; fetch or write the file again",
-                path=path,
+                f"{path} is cut short: it has {size_bytes} bytes of {stop}; fetch or write the file again",
+                path=path.label,
                 size_bytes=size_bytes,
                 wanted_bytes=stop,
             )
         _walk(descriptor, payload, stop, path)
 
 
-def _walk(descriptor: int, start: int, stop: int, path: str) -> None:
+def _walk(descriptor: int, start: int, stop: int, path: MediaPath) -> None:
     position = start
     for kind, payload, end in _elements(descriptor, start, stop):
         if end == _UNKNOWN_SIZE:
@@ -55,12 +56,12 @@ def _walk(descriptor: int, start: int, stop: int, path: str) -> None:
     _require(position == stop, position, path)
 
 
-def _require(is_sound: bool, position: int, path: str) -> None:
+def _require(is_sound: bool, position: int, path: MediaPath) -> None:
     if not is_sound:
         raise CorruptMedia(
-            f"{path!r} is damaged at or before byte {position}: no Matroska element begins there; fetch or write the "
+            f"{path} is damaged at or before byte {position}: no Matroska element begins there; fetch or write the "
             "file again",
-            path=path,
+            path=path.label,
             position=position,
         )
 

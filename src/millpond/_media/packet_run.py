@@ -10,6 +10,7 @@ import numpy as np
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
+from millpond._media.containers import DECODER_LIMITS, reason_of
 from millpond._media.packets import PacketReader
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
@@ -90,12 +91,14 @@ class PacketRun:
                 for frame in context.decode(None):
                     self._take(frame, pending, maker, write, progress)
         except av.error.FFmpegError as error:
-            raise CorruptMedia(f"{self._file.path!r} does not decode: {error}", path=self._file.path) from error
+            raise CorruptMedia(
+                f"{self._file.path} does not decode: {reason_of(error)}", path=self._file.path.label
+            ) from error
         if pending:
             raise FramesMissing(
-                f"{len(pending)} of {len(owned)} frames did not come out of {self._file.path!r}, the first of packet "
+                f"{len(pending)} of {len(owned)} frames did not come out of {self._file.path}, the first of packet "
                 f"{min(pending)}",
-                path=self._file.path,
+                path=self._file.path.label,
             )
 
     def _take(
@@ -107,7 +110,7 @@ class PacketRun:
             progress()
             return  # preroll, which may well lack its own references
         if frame.is_corrupt:
-            raise CorruptMedia(f"{self._file.path!r}: the decoder marks a frame as corrupt", path=self._file.path)
+            raise CorruptMedia(f"{self._file.path}: the decoder marks a frame as corrupt", path=self._file.path.label)
         place = pending.pop(row, None)
         if place is not None and place >= 0:
             write(place, maker.picture(frame))
@@ -132,9 +135,8 @@ def make_context(stream: StreamParameters, *, starts_clean: bool) -> VideoCodecC
     context.color_primaries = stream.color_primaries
     context.color_trc = stream.color_trc
     context.thread_count = 1
-    if starts_clean:
-        # rejects what is damaged, but also good H.264 that starts at an open GOP: its first references are missing
-        context.options = {"err_detect": "explode"}
+    # "explode" rejects damage, but also good H.264 that starts at an open GOP, whose first references are missing
+    context.options = DECODER_LIMITS | ({"err_detect": "explode"} if starts_clean else {})
     return context
 
 

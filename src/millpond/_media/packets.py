@@ -76,9 +76,9 @@ class PacketReader:
             return False
         if crc != expected_crc:
             raise CorruptMedia(
-                f"packet {row} of {self._file.path!r} changed since it was first read (CRC-32 {crc:08x}, "
+                f"packet {row} of {self._file.path} changed since it was first read (CRC-32 {crc:08x}, "
                 f"{expected_crc:08x} then); fetch or write the file again",
-                path=self._file.path,
+                path=self._file.path.label,
                 row=row,
             )
         return True
@@ -87,8 +87,8 @@ class PacketReader:
         inside = zeros_inside(start, stop, holes)
         if inside:
             raise CorruptMedia(
-                f"packet {row} of {self._file.path!r} has {inside} of its {stop - start} bytes in a run of zeros, "
+                f"packet {row} of {self._file.path} has {inside} of its {stop - start} bytes in a run of zeros, "
                 "as in a hole of the file; fetch or write the file again",
-                path=self._file.path,
+                path=self._file.path.label,
                 row=row,
             )

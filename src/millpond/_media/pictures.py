@@ -11,15 +11,12 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from millpond._media.options import INTERPOLATION_NAMES, require_interpolation
 from millpond._plan.sample_table import SampleTable
 from millpond.errors import CorruptMedia
 
-INTERPOLATIONS = {
-    "bilinear": int(Interpolation.BILINEAR),
-    "area": int(Interpolation.AREA),
-    "bicubic": int(Interpolation.BICUBIC),
-}
-"""swscale's flags by name. FAST_BILINEAR is not among them: it aliases."""
+INTERPOLATIONS = {name: int(Interpolation[name.upper()]) for name in INTERPOLATION_NAMES}
+"""swscale's flags by name."""
 
 _per_thread = threading.local()
 
@@ -30,8 +27,7 @@ def interpolation_flag(name: str) -> int:
     Raises:
         ValueError: No such interpolation.
     """
-    if name not in INTERPOLATIONS:
-        raise ValueError(f"interpolation {name!r} is not one of {', '.join(map(repr, INTERPOLATIONS))}")
+    require_interpolation(name)
     return INTERPOLATIONS[name]
 
 

@@ -6,6 +6,7 @@ import os
 from types import TracebackType
 
 from millpond._media.container_backend import ContainerFrames
+from millpond._media.media_path import MediaPath
 from millpond._plan.sample_table import SampleTable
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, ObjectMissing
@@ -21,8 +22,8 @@ class VideoFile:
         table: Made from exactly this version of the file.
     """
 
-    def __init__(self, path: str | os.PathLike[str], table: SampleTable) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str] | MediaPath, table: SampleTable) -> None:
+        self.path = MediaPath.of(path)
         self.table = table
         self.preroll_gops = 0
         """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
@@ -56,8 +57,8 @@ class VideoFile:
             part = os.pread(descriptor, max(readable_stop - position, 0), position)
             if not part:
                 raise CorruptMedia(
-                    f"{self.path!r} ends at byte {position}, but its table has a packet up to {wanted.stop}",
-                    path=self.path,
+                    f"{self.path} ends at byte {position}, but its table has a packet up to {wanted.stop}",
+                    path=self.path.label,
                 )
             parts.append(part)
             position += len(part)
@@ -86,18 +87,18 @@ class VideoFile:
     def _open(self) -> int:
         if self._descriptor is None:
             try:
-                self._descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+                self._descriptor = os.open(self.path.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             except FileNotFoundError:
-                raise ObjectMissing(f"no file at {self.path!r}", path=self.path) from None
+                raise ObjectMissing(f"no file at {self.path}", path=self.path.label) from None
         return self._descriptor
 
     def _require_same(self, status: os.stat_result) -> None:
         found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self.table.identity
         if found != expected:
             raise CorruptMedia(
-                f"{self.path!r} changed after its sample table was made ({expected.size_bytes} bytes then, "
+                f"{self.path} changed after its sample table was made ({expected.size_bytes} bytes then, "
                 f"{found.size_bytes} now); open the dataset again",
-                path=self.path,
+                path=self.path.label,
                 expected=expected,
                 found=found,
             )

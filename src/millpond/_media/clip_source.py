@@ -1,0 +1,172 @@
+"""One clip, from a path, a URL or bytes, opened as a file: so everything behind it reads files and nothing else.
+
+What is no regular file goes to a memfd: anonymous memory that has a path in /proc while its descriptor is open, so
+nothing is written to a disk and nothing can be left behind. Where there is no memfd it is a temporary file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from millpond._media.index import build_sample_table, load_sample_table
+from millpond._media.media_path import MediaPath, name_of_bytes, path_of_file_url, redacted, scheme_of
+from millpond._media.sidecars import SidecarStore
+from millpond._media.video_file import VideoFile
+from millpond._plan.sample_table import SampleTable
+from millpond.errors import CorruptMedia, DataError, ObjectMissing
+
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | MediaPath
+"""A path, a URL, the whole file as bytes, or what is local already."""
+
+Progress = Callable[[], None]
+
+_CHUNK_BYTES = 1 << 20
+MAX_STREAM_BYTES = 2 << 30
+"""Of a pipe or device: it is read to its end into memory, and may have none."""
+
+
+def _no_progress() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """An open clip: `decode_frames(clip.file, ...)` decodes, `decode_audio(clip.path, ...)` is its sound.
+
+    Attributes:
+        path: Where it can be opened while the clip is open, and what errors call it.
+        file: Its bytes and its sample table.
+    """
+
+    path: MediaPath
+    file: VideoFile
+
+    @property
+    def table(self) -> SampleTable:
+        """The sample table of its first video stream."""
+        return self.file.table
+
+
+@contextlib.contextmanager
+def open_clip(
+    source: Source, *, store: SidecarStore | None = None, progress: Progress = _no_progress
+) -> Iterator[Clip]:
+    """Open a clip for one read; whatever was opened or fetched for it is gone when the block ends.
+
+    Args:
+        source: A path, a URL, or the whole file as bytes.
+        store: For a path to a regular file: where its sample table is looked for and kept. Without one nothing is
+            written.
+        progress: Called per part fetched, and per packet or frame where the file must be read as a whole.
+
+    Raises:
+        ObjectMissing: Nothing there.
+        FetchTimeout, UnsupportedFormat: See `millpond._media.fetch.fetch`.
+        CorruptMedia: No video in it, or it is cut short.
+        DataError: It cannot be read or fetched.
+    """
+    with local_media(source, kind="video", progress=progress) as path:
+        if store is None or path.is_copy:
+            table = build_sample_table(path, progress)
+        else:
+            table = load_sample_table(path, store, progress=progress)
+        with VideoFile(path, table) as file:
+            yield Clip(path, file)
+
+
+@contextlib.contextmanager
+def local_media(source: Source, *, kind: str = "media", progress: Progress = _no_progress) -> Iterator[MediaPath]:
+    """Give a path to a regular file, or to memory, with what `source` names; valid within the block.
+
+    Args:
+        source: See `open_clip`. A pipe or device is read to its end.
+        kind: What errors call bytes: "1,024 bytes of `kind`".
+        progress: Called per part fetched.
+    """
+    if isinstance(source, MediaPath):
+        yield source
+    elif isinstance(source, bytes | bytearray | memoryview):
+        name = name_of_bytes(memoryview(source).nbytes, kind)
+        with _memory_file(lambda take: take(memoryview(source).cast("B"))) as path:
+            yield MediaPath(path, name, is_copy=True, is_named=False)
+    elif isinstance(source, str) and (scheme := scheme_of(source)) is not None and scheme != "file":
+        from millpond._media.fetch import fetch  # ssl and http take 30 ms that a local file need not wait for
+
+        with _memory_file(lambda take: fetch(source, take, progress)) as path:
+            yield MediaPath(path, redacted(source), is_copy=True)
+    else:
+        with _local_file(source, progress) as file:
+            yield file
+
+
+def read_media(source: Source, *, kind: str = "media", progress: Progress = _no_progress) -> bytes:
+    """The bytes of what `source` names, for media that are read at once."""
+    if isinstance(source, bytes):
+        return source
+    with local_media(source, kind=kind, progress=progress) as path, open(path.path, "rb") as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _local_file(source: str | os.PathLike[str], progress: Progress) -> Iterator[MediaPath]:
+    is_url = isinstance(source, str) and scheme_of(source) == "file"
+    path = MediaPath.of(path_of_file_url(str(source)) if is_url else source)
+    try:
+        descriptor = os.open(path.path, os.O_RDONLY | os.O_CLOEXEC)  # of a pipe it waits until someone writes to it
+    except (FileNotFoundError, NotADirectoryError):
+        raise ObjectMissing(f"no file at {path}", path=path.label) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}", path=path.label) from error
+    with open(descriptor, "rb", buffering=0) as file:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise CorruptMedia(f"{path} is a folder, not a file", path=path.label)
+        if not stat.S_ISREG(mode):
+            with _memory_file(lambda take: _read_stream(path, file, take, progress)) as copy:
+                yield MediaPath(copy, path.label, is_copy=True)
+            return
+    yield path
+
+
+def _read_stream(path: MediaPath, stream: io.RawIOBase, take: Callable[[bytes], object], progress: Progress) -> None:
+    taken_bytes = 0
+    while part := stream.read(_CHUNK_BYTES):
+        taken_bytes += len(part)
+        if taken_bytes > MAX_STREAM_BYTES:
+            raise DataError(
+                f"{path} is no regular file, and has not ended after {MAX_STREAM_BYTES:,} bytes; give a file",
+                path=path.label,
+                limit_bytes=MAX_STREAM_BYTES,
+            )
+        take(part)
+        progress()
+
+
+@contextlib.contextmanager
+def _memory_file(fill: Callable[[Callable[[bytes | memoryview], None]], object]) -> Iterator[str]:
+    """A path to memory that `fill` writes to; gone when the block ends."""
+    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
+        descriptor = os.memfd_create("millpond-media", os.MFD_CLOEXEC)
+        path, is_named = f"/proc/self/fd/{descriptor}", False
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="millpond-media-")
+        is_named = True
+    try:
+        fill(lambda part: _write(descriptor, part))
+        yield path
+    finally:
+        os.close(descriptor)
+        if is_named:
+            os.unlink(path)
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]

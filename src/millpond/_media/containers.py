@@ -1,0 +1,47 @@
+"""Opening a container that a stranger may have written."""
+
+from __future__ import annotations
+
+import functools
+import os
+
+import av
+import av.container
+import av.error
+
+from millpond._media.media_path import MediaPath
+
+MAX_FRAME_PIXELS = 35_651_584
+"""8192x4352, the largest picture of any level of H.264 (6.2), VP9 (6.2) and AV1 (6.3), and of HEVC up to 6.2. Decoders
+refuse a larger one before they make room for it: a header of 65,535x65,535 would take 6 GB a picture."""
+
+DECODER_LIMITS = {"max_pixels": str(MAX_FRAME_PIXELS)}
+"""Options of every video decoder."""
+
+_LISTS = ("hls", "dash", "concat", "imf", "webm_dash_manifest", "vobsub", "rtsp", "sdp", "rtp", "lavfi")
+"""Formats that name other files, streams or programs to read: a clip may not send us there."""
+
+
+def open_container(path: MediaPath) -> av.container.InputContainer:
+    """Open a local file with FFmpeg. Whoever calls closes it.
+
+    Raises:
+        av.error.FFmpegError: It is no media, or a list of other files.
+    """
+    return av.open(
+        f"file:{os.path.abspath(path.path)}",  # else a name with a colon is taken for a protocol
+        mode="r",
+        options=dict(DECODER_LIMITS),
+        container_options={"format_whitelist": _formats()},
+        metadata_errors="replace",
+    )
+
+
+def reason_of(error: av.error.FFmpegError) -> str:
+    """What went wrong, without FFmpeg's name for the file, which may be that of a memfd."""
+    return error.strerror or str(error)
+
+
+@functools.cache
+def _formats() -> str:
+    return ",".join(sorted(av.formats_available.difference(_LISTS)))
