@@ -38,7 +38,8 @@ def identity_of(picture: NDArray[np.uint8]) -> tuple[int, int]:
 
 @dataclass
 class FakeReader:
-    """Gives `picture_of`; `bad` samples fail; at `deadly` ones a worker dies, once if there is a path `died`."""
+    """Gives `picture_of`; `bad` samples fail; at `deadly` ones a worker dies, once if there is a path `died`; it is
+    `stuck` for ever at others."""
 
     cameras: tuple[str, ...]
     episode_frames: int
@@ -48,11 +49,14 @@ class FakeReader:
     deadly: frozenset[int] = frozenset()
     died: Path | None = None
     broken: bool = False
+    stuck: frozenset[int] = frozenset()
 
     def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
         if self.broken:
             raise TypeError("a bug in a reader")
         self._die_once(samples)
+        while set(samples.tolist()) & self.stuck:
+            pass
         wanted = samples[:, None] + np.asarray(self.offsets or (0,))
         first = samples // self.episode_frames * self.episode_frames
         last = np.minimum(first + self.episode_frames, self.total) - 1
@@ -83,6 +87,9 @@ class FakeReader:
             return
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def attributes(self, sample: int) -> dict[str, Any]:
+        return {"task": f"task {sample % 3}"}
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -100,6 +107,7 @@ class FakeDataset:
     deadly: frozenset[int] = frozenset()
     died: Path | None = None
     broken: bool = False
+    stuck: frozenset[int] = frozenset()
     fingerprint: str = "fake"
     reader_modules: tuple[str, ...] = ()
     learned: list[object] = field(default_factory=list)
@@ -139,7 +147,15 @@ class FakeDataset:
 
     def reader(self) -> FakeReader:
         return FakeReader(
-            self.cameras, self.episode_frames, self.total, self.offsets, self.bad, self.deadly, self.died, self.broken
+            self.cameras,
+            self.episode_frames,
+            self.total,
+            self.offsets,
+            self.bad,
+            self.deadly,
+            self.died,
+            self.broken,
+            self.stuck,
         )
 
     def describe(self, sample: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._loader.loader import Loader, LoaderStatistics
-    from millpond._media.audio import Audio, load_audio
+    from millpond._media.audio import Audio, decode_audio
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         MillpondError,
         ObjectMissing,
         RemoteError,
+        TooManyErrors,
         UnsupportedFormat,
         UsageError,
         WorkerDied,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
-    "millpond._media.audio": ("Audio", "load_audio"),
+    "millpond._media.audio": ("Audio", "decode_audio"),
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),
@@ -55,6 +56,7 @@ _HOMES = {
         "MillpondError",
         "ObjectMissing",
         "RemoteError",
+        "TooManyErrors",
         "UnsupportedFormat",
         "UsageError",
         "WorkerDied",
@@ -83,11 +85,12 @@ __all__ = [
     "MillpondError",
     "ObjectMissing",
     "RemoteError",
+    "TooManyErrors",
     "UnsupportedFormat",
     "UsageError",
     "VideoOptions",
     "WorkerDied",
-    "load_audio",
+    "decode_audio",
     "shutdown",
 ]
 

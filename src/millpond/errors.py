@@ -11,6 +11,7 @@
       DeadlineExceeded       skip it, or raise the limit       (also TimeoutError)
         FetchTimeout
         DecodeTimeout
+      TooManyErrors          mend the data, or allow for more
       WorkerDied             the restart budget decides
       ArenaFull              hold fewer batches, or give more memory
       RemoteError            an exception of user code in a worker that does not unpickle
@@ -94,6 +95,10 @@ class FetchTimeout(DeadlineExceeded):
 
 class DecodeTimeout(DeadlineExceeded):
     """A decode did not end, or made no progress, in time."""
+
+
+class TooManyErrors(MillpondError):
+    """More samples were skipped than `max_errors` allows. Facts: skipped, limit, epoch; its cause is the last error."""
 
 
 class WorkerDied(MillpondError):

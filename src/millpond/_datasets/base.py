@@ -76,6 +76,10 @@ class Reader(Protocol):
         """
         ...
 
+    def attributes(self, sample: int) -> dict[str, Any]:
+        """What of a sample is no array, for the user's transform; {} where there is nothing such."""
+        ...
+
     def close(self) -> None:
         """Close every open descriptor and map. Idempotent; a later `read` opens them again."""
         ...
@@ -143,7 +147,7 @@ class Dataset(Protocol):
         ...
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
-        """Add what is no array, in place: `task` is a list of n strings."""
+        """Add what is no array, in place: `task` is a list of n strings. After a transform `batch` is empty."""
         ...
 
     def learn(self, learned: object) -> None:

@@ -53,6 +53,10 @@ class LeRobotReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._arguments
 
+    def attributes(self, sample: int) -> dict[str, Any]:
+        """Nothing: every column of a sample is an array, or is added to the batch."""
+        return {}
+
     def close(self) -> None:
         """Close every file. Idempotent; a later `read` opens them again."""
         self._table.close()

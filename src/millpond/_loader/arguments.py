@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from typing import Any
 
 import cloudpickle
+
+from millpond._values import parse_bytes
 
 
 def check_arguments(
@@ -17,8 +20,13 @@ def check_arguments(
     mixing: Any,
     transform: Any,
     on_error: Any,
+    max_errors: Any,
     held_batches: Any,
     timeout: Any,
+    stall_timeout: Any,
+    max_restarts: Any,
+    max_tasks_per_worker: Any,
+    max_worker_anon: Any,
     output: Any,
 ) -> None:
     """TypeError or ValueError for what cannot work; see `Loader` for what each argument means."""
@@ -29,8 +37,15 @@ def check_arguments(
         _check_integer("num_workers", num_workers, least=0)
     _check_positive("mixing", mixing)
     _check_positive("timeout", timeout)
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    _check_positive("stall_timeout", stall_timeout)
+    _check_integer("max_restarts", max_restarts, least=0)
+    if max_tasks_per_worker is not None:
+        _check_integer("max_tasks_per_worker", max_tasks_per_worker, least=1)
+    if max_worker_anon is not None:
+        _check_anon(max_worker_anon)
+    if on_error not in ("raise", "skip", "placeholder"):
+        raise ValueError(f'on_error must be "raise", "skip" or "placeholder", not {on_error!r}')
+    _check_max_errors(max_errors, on_error)
     if output not in ("auto", "torch", "numpy"):
         raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
     if output == "torch" and importlib.util.find_spec("torch") is None:
@@ -53,6 +68,24 @@ def _check_positive(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number or None, not {value!r}")
     if not value > 0 or not math.isfinite(value):
         raise ValueError(f"{name} must be positive and finite, or None, not {value}")
+
+
+def _check_max_errors(value: Any, on_error: str) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"max_errors must be a count (int), a fraction (float) or None, not {value!r}")
+    if value < 0 or (isinstance(value, float) and not value < 1):
+        raise ValueError(f"max_errors must be a count of at least 0, or a fraction from 0.0 to below 1.0, not {value}")
+    if on_error == "raise":
+        raise ValueError('max_errors counts samples that are skipped: it needs on_error="skip" or "placeholder"')
+
+
+def _check_anon(value: Any) -> None:
+    if parse_bytes(value) <= 0:
+        raise ValueError(f"max_worker_anon must be positive, or None, not {value!r}")
+    if not os.path.exists("/proc/self/statm"):
+        raise ValueError("max_worker_anon needs /proc, which this platform does not have; use max_tasks_per_worker")
 
 
 def _check_transform(transform: Any, *, travels: bool) -> None:

@@ -97,6 +97,18 @@ class Outbox:
         kept: NDArray[np.int64] = ready.samples[good]
         return kept
 
+    def blank(self, ready: ReadyBatch) -> NDArray[np.bool_]:
+        """Zero the rows that have no data, where they are; bool (n,), which rows are valid."""
+        valid = np.ones(len(ready.samples), np.bool_)
+        valid[list(ready.failures)] = False
+        for name in self._fields:
+            self._pool.view(self._arena.buffer, ready.slot, name)[: len(valid)][~valid] = 0
+        return valid
+
+    def delivered(self, array: NDArray[Any]) -> Any:
+        """A small array of its own memory as batches have them: a tensor, or itself."""
+        return self._from_numpy(array) if self._as_tensors else array
+
     def hand_over(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
         """The first `rows` rows of a batch; its slot is given back when the last array of it is gone."""
         if len(self._held) >= self._held_batches:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from millpond._arena.layout import SlotLayout, SlotPool
-from millpond._arena.memory import ArenaMemory
+from millpond._arena.layout import SlotLayout
 from millpond._datasets.base import Dataset
-from millpond._loader.work import WINDOW_SUFFIX, ReadTask, Transform, Work, check_transformed
+from millpond._loader.work import WINDOW_SUFFIX
 from millpond._plan.memory import Demand
 from millpond._plan.segments import Segments
 from millpond._values import Field
-from millpond.errors import DataError
-
-PROBED_SAMPLES = 16
-"""A transform is tried on the first good sample among so many."""
 
 
 def steps_of(field: Field) -> int:
@@ -73,40 +65,3 @@ def block_layout(dataset: Dataset, segments: Segments) -> SlotLayout:
         else:
             fields.append((field, rows))
     return SlotLayout.of(fields)
-
-
-def probe_transform(dataset: Dataset, transform: Transform) -> dict[str, Field]:
-    """The fields that a transform gives, learned from the first good sample, here in the training process."""
-    layout = SlotLayout.of([(field, 1) for field in dataset.fields])
-    arena = ArenaMemory.create(layout.slot_bytes)
-    pool = SlotPool(layout, 0, 1)
-    work = Work(
-        dataset.reader(), dataset.fields, pool, None, gathered=False, transform=None, arena_bytes=arena.size_bytes
-    )
-    work.use(arena)
-    try:
-        for sample in range(min(PROBED_SAMPLES, len(dataset))):
-            error = _read_one(work, dataset.parts, sample)
-            if error is None:
-                given = transform({field.name: work.sample(0, 0, field.name) for field in dataset.fields})
-                check_transformed(given)
-                return {name: _field_of(name, np.asarray(value)) for name, value in given.items()}
-        raise error or DataError("the dataset has no samples")
-    finally:
-        work.close()
-
-
-def _read_one(work: Work, parts: tuple[str, ...], sample: int) -> Exception | None:
-    samples, zero = np.asarray([sample]), np.asarray([0])
-    outcome = work.carry_out(ReadTask(parts, 0, samples, zero, zero), _unwatched)
-    return outcome.failures[0][1] if outcome.failures else None
-
-
-def _unwatched() -> None:
-    """Progress of a task that nobody watches."""
-
-
-def _field_of(name: str, value: NDArray[Any]) -> Field:
-    if value.dtype.hasobject or value.dtype.kind not in "biufc":
-        raise TypeError(f"transform gave {name!r} as {value.dtype}; every value must be an array of numbers")
-    return Field(name, value.shape, value.dtype.str)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 import threading
 import time
@@ -16,10 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._loader.jobs import Job, Piece
 from millpond._loader.work import CopyTask, Outcome, ReadTask, Work, pack_task
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 from millpond._workers.supervisor import Completed, Failed, Supervisor
+from millpond._workers.verdicts import TaskLimits
 from millpond.errors import ClosedError, DeadlineExceeded, InternalError, MillpondError
 
 logger = logging.getLogger("millpond")
@@ -59,6 +65,7 @@ class Setup:
         slots: Of the arena.
         bundles: The parts that each task of a segment reads.
         layout: Where segments go.
+        cuts: int64 (S + 1,), samples at which a task that ends its workers is taken apart.
         learn: Takes what readers learned.
         keep_learned: Makes it known to readers that open their files anew; tells whether there was anything.
     """
@@ -66,6 +73,7 @@ class Setup:
     slots: Slots
     bundles: Sequence[tuple[str, ...]]
     layout: Layout
+    cuts: NDArray[np.int64]
     learn: Callable[[object], None]
     keep_learned: Callable[[], bool]
 
@@ -127,10 +135,13 @@ class _Driving:
             return ReadTask(self._setup.bundles[task.part], self._generation, task.samples, task.slots, task.rows)
         return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
 
-    def _account(self, task_id: int, outcome: Outcome) -> None:
-        assert self._pond is not None
-        failures = {int(at): error for positions, error in outcome.failures for at in positions}
-        self._pond.complete(task_id, failures)
+    def _job(self, pond: Pond, task: SegmentTask | FinishTask) -> Job:
+        gathered = self._setup.layout == "gathered" and isinstance(task, SegmentTask)
+        return Job(pond, task.task_id, self._payload(task), must_end_whole=gathered)
+
+    def _account(self, piece: Piece, outcome: Outcome) -> None:
+        for positions, error in outcome.failures:
+            piece.fail(positions, error)
         for name, count in outcome.counters.items():  # Counter.update takes five times as long
             self.counters[name] += count
         for learned in outcome.learned:
@@ -166,7 +177,9 @@ class InlineDriver(_Driving):
             task = self._pond.next_task()
             if task is None:
                 raise InternalError("no batch is ready, and no task can start: the plan needs more slots than it has")
-            self._account(task.task_id, self._work.carry_out(self._payload(task), _no_progress))
+            job = self._job(self._pond, task)
+            self._account(Piece(job, job.payload), self._work.carry_out(job.payload, _no_progress))
+            self._pond.complete(job.task_id, job.failures)
 
     def release(self, slot: int) -> None:
         """See `Driver`."""
@@ -193,20 +206,20 @@ class WorkerDriver(_Driving):
     or the error that stopped the epoch, leave through a queue.
     """
 
-    def __init__(
-        self, supervisor: Supervisor, setup: Setup, *, num_workers: int, task_timeout_seconds: float | None
-    ) -> None:
+    def __init__(self, supervisor: Supervisor, setup: Setup, *, num_workers: int, limits: TaskLimits) -> None:
         super().__init__(setup)
         self._num_workers = num_workers
+        # Datasets of ours call progress(); a user's transform has the total limit alone.
+        self._read_limits, self._finish_limits = limits, TaskLimits(limits.timeout_seconds)
         # A task that hangs is tried twice, and only then do its samples fail: the consumer must wait for that.
-        self._patience_seconds = None if task_timeout_seconds is None else 2 * task_timeout_seconds + MENDING_SECONDS
+        self._patience_seconds = 2 * limits.timeout_seconds + MENDING_SECONDS
         self._stirred_at = time.monotonic()
         self._supervisor = supervisor
         self._commands: deque[Callable[[], None]] = deque()
         self._ready: queue.SimpleQueue[ReadyBatch | BaseException] = queue.SimpleQueue()  # read by the consumer
         self._outbox = self._ready  # written by the thread; the same, once the thread has heard of an epoch's start
         self._waiting_plan: EpochPlan | None = None
-        self._in_flight: dict[int, tuple[Pond, int]] = {}
+        self._in_flight: dict[int, Piece] = {}
         self._next_id = 0
         self._wants_slots = False
         self._closing = False
@@ -236,7 +249,7 @@ class WorkerDriver(_Driving):
 
     def _patience_left(self, began: float) -> float | None:
         """Seconds; counted anew whenever a worker answers, or is given up."""
-        if self._patience_seconds is None:
+        if math.isinf(self._patience_seconds):
             return None
         still = time.monotonic() - max(began, self._stirred_at)
         if still >= self._patience_seconds:
@@ -320,19 +333,50 @@ class WorkerDriver(_Driving):
                 continue
             if task is None:
                 return
-            self._next_id += 1
-            self._in_flight[self._next_id] = self._pond, task.task_id
-            self._supervisor.submit(self._next_id, pack_task(self._payload(task)))
+            job = self._job(self._pond, task)
+            self._send(Piece(job, job.payload))
+
+    def _send(self, piece: Piece) -> None:
+        self._next_id += 1
+        self._in_flight[self._next_id] = piece
+        limits = self._read_limits if isinstance(piece.payload, ReadTask) else self._finish_limits
+        self._supervisor.submit(self._next_id, pack_task(piece.payload), limits=limits)
 
     def _on_event(self, event: Completed | Failed) -> None:
-        pond, task_id = self._in_flight.pop(event.task_id)
-        if pond is not self._pond:
+        piece = self._in_flight.pop(event.task_id)
+        job = piece.job
+        if job.pond is not self._pond:
             return
         if isinstance(event, Completed):
-            self._account(task_id, Outcome(*event.result))
+            self._account(piece, Outcome(*event.result))
         elif isinstance(event.error, MillpondError) and not isinstance(event.error, InternalError):
-            pond.fail(task_id, event.error)
+            self._on_failed(piece, event.error)
         else:
             # No sample is to blame for an error of ours, or for a full disk: it stops the epoch whatever on_error says.
             self._pond = None
             self._outbox.put(event.error)
+            return
+        job.waiting -= 1
+        if job.waiting == 0:
+            self._end(job)
+
+    def _on_failed(self, piece: Piece, error: Exception) -> None:
+        pieces = piece.split(error, self._setup.cuts)
+        if not pieces:
+            piece.fail_whole(error)
+            return
+        logger.warning("a task of %d samples is done again in %d pieces: %s", len(piece.samples), len(pieces), error)
+        self.counters["tasks_split"] += 1
+        piece.job.waiting += len(pieces)
+        piece.job.is_split = True
+        for part in pieces:
+            self._send(part)
+
+    def _end(self, job: Job) -> None:
+        """All answers are here: the pond may know, unless the samples that are good are still to be read in one go."""
+        if job.is_split and job.must_end_whole and (rest := job.rest()) is not None:
+            job.is_split = False
+            job.waiting = 1
+            self._send(rest)
+        else:
+            job.pond.complete(job.task_id, job.failures)

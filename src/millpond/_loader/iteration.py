@@ -19,7 +19,7 @@ from millpond._loader.quarantine import Quarantine
 from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
-from millpond.errors import ClosedError, UsageError
+from millpond.errors import ClosedError, TooManyErrors, UsageError
 
 logger = logging.getLogger("millpond")
 
@@ -43,19 +43,41 @@ class Progress:
     position: tuple[int, int] = (0, 0)
 
 
+VALIDITY_FIELD = "is_valid"
+"""bool (B,) of every batch under "placeholder": False for rows of zeros that stand for a bad sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch whose failures were dealt with.
+
+    Attributes:
+        ready: It.
+        samples: int64 (n,), of the rows that leave.
+        valid: bool (n,), which of them have data; None where all that leave do.
+    """
+
+    ready: ReadyBatch
+    samples: NDArray[np.int64]
+    valid: NDArray[np.bool_] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How an epoch treats what goes wrong.
 
     Attributes:
-        on_error: "raise" or "skip".
+        on_error: "raise", "skip" or "placeholder".
+        max_errors: Samples that may be skipped in an epoch; None: any number.
         quarantine: Where skipped samples are written down.
-        decorates: Whether the dataset adds what is no array (not after a transform, which made its own batch).
+        kept: Names of what is no array that the dataset adds to batches after a transform; None: no transform, and the
+            dataset adds what it likes.
     """
 
-    on_error: Literal["raise", "skip"]
+    on_error: Literal["raise", "skip", "placeholder"]
+    max_errors: int | None
     quarantine: Quarantine
-    decorates: bool
+    kept: tuple[str, ...] | None
 
 
 class EpochIterator(Iterator[dict[str, Any]]):
@@ -92,7 +114,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._progress = progress
         self._next_batch = plan.first_batch
         self._num_batches = plan.num_batches
-        self._settled: tuple[ReadyBatch, NDArray[np.int64]] | None = None  # dealt with, and not yet given away
+        self._settled: Settled | None = None  # not yet given away
         self._pid = os.getpid()
         self._is_closed = False
         self.is_over = False
@@ -108,11 +130,10 @@ class EpochIterator(Iterator[dict[str, Any]]):
         while self._next_batch < self._num_batches:
             if self._settled is None:
                 self._settled = self._settle(self._wait())
-            ready, samples = self._settled
-            if len(samples):
+            if len(self._settled.samples):
                 # Not kept in a variable: what an exception caught below here leaves of frames must not hold batches.
-                return self._hand_over(ready, samples)
-            self._driver.release(ready.slot)  # every row was bad
+                return self._hand_over(self._settled)
+            self._driver.release(self._settled.ready.slot)  # every row was bad
             self._advance(0)
         self._finish()
         raise StopIteration
@@ -127,31 +148,46 @@ class EpochIterator(Iterator[dict[str, Any]]):
         finally:
             self._progress.wait_seconds += time.perf_counter() - began
 
-    def _settle(self, ready: ReadyBatch) -> tuple[ReadyBatch, NDArray[np.int64]]:
-        """Deal with failures and close the batch up; the batch, and the samples that are left, int64 (n,)."""
+    def _settle(self, ready: ReadyBatch) -> Settled:
+        """Deal with failures: close the batch up, or leave rows of zeros."""
         try:
             if ready.failures:
                 self._account_failures(ready)
-            return ready, self._outbox.close_up(ready)
+            if self._policy.on_error == "placeholder":
+                return Settled(ready, ready.samples, self._outbox.blank(ready))
+            return Settled(ready, self._outbox.close_up(ready), None)
         except BaseException:
             self._driver.release(ready.slot)
             self.close()
             raise
 
-    def _hand_over(self, ready: ReadyBatch, samples: NDArray[np.int64]) -> dict[str, Any]:
+    def _hand_over(self, settled: Settled) -> dict[str, Any]:
         """Give a settled batch away. If that raises (ArenaFull), it stays settled, and the next call tries again."""
-        batch = self._outbox.hand_over(ready, len(samples))
-        if self._policy.decorates:
-            self._dataset.decorate(batch, samples)
-        self._advance(len(samples))
+        samples = settled.samples
+        batch = self._outbox.hand_over(settled.ready, len(samples))
+        self._decorate(batch, samples)
+        delivered = len(samples)
+        if settled.valid is not None:
+            batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
+            delivered = int(settled.valid.sum())
+        self._advance(delivered)
         return batch
 
+    def _decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
+        if self._policy.kept is None:
+            self._dataset.decorate(batch, samples)
+        elif self._policy.kept:
+            texts: dict[str, Any] = {}
+            self._dataset.decorate(texts, samples)
+            batch.update({name: texts[name] for name in self._policy.kept})
+
     def _advance(self, delivered: int) -> None:
+        yielded = self._settled is not None and len(self._settled.samples) > 0
         self._settled = None
         self._next_batch += 1
         self._books.delivered += delivered
         self._progress.position = (self._epoch, self._next_batch)
-        self._progress.batches += delivered > 0
+        self._progress.batches += yielded
         self._progress.samples += delivered
 
     def _account_failures(self, ready: ReadyBatch) -> None:
@@ -168,6 +204,19 @@ class EpochIterator(Iterator[dict[str, Any]]):
                 error=ready.failures[row],
             )
         self._books.skipped += len(ready.failures)
+        limit = self._policy.max_errors
+        if limit is not None and self._books.skipped > limit:
+            raise self._too_many(limit) from ready.failures[max(ready.failures)]
+
+    def _too_many(self, limit: int) -> TooManyErrors:
+        skipped, planned = self._books.skipped, self._books.planned
+        return TooManyErrors(
+            f"{skipped} of {planned} samples of epoch {self._epoch} were skipped so far (limit {limit}, from "
+            f"max_errors=); '{self._policy.quarantine.path}' says which and why: mend the data, or raise max_errors=",
+            skipped=skipped,
+            limit=limit,
+            epoch=self._epoch,
+        )
 
     def _told(self, error: Exception, sample: int) -> Exception:
         """The error as it is raised in the training loop, which a StopIteration would end without a word."""
@@ -199,7 +248,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if not self.is_over and os.getpid() == self._pid:
             self.is_over = self._is_closed = True
             if self._settled is not None:
-                self._driver.release(self._settled[0].slot)
+                self._driver.release(self._settled.ready.slot)
                 self._settled = None
             self._driver.cancel()
 

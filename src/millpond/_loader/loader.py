@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from millpond._datasets.base import Dataset
 from millpond._loader.arguments import check_arguments
-from millpond._loader.demand import demand_of, probe_transform
-from millpond._loader.iteration import EpochIterator, Policy, Progress
+from millpond._loader.demand import demand_of
+from millpond._loader.iteration import VALIDITY_FIELD, EpochIterator, Policy, Progress
+from millpond._loader.probe import Transformed, probe_transform
 from millpond._loader.quarantine import Quarantine
 from millpond._loader.running import Running, Wishes, open_running
 from millpond._loader.work import Transform
@@ -23,6 +24,8 @@ from millpond._observe.environment import usable_cores
 from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
 from millpond._values import parse_bytes
+from millpond._workers.recycling import Recycling
+from millpond._workers.verdicts import TaskLimits
 from millpond.errors import ClosedError, UsageError
 
 logger = logging.getLogger("millpond")
@@ -43,7 +46,8 @@ class LoaderStatistics:
         held_batches: Batches that the user holds on slots now.
         heap_copies: Batches that were copied because more were held.
         counters: What workers counted: frames decoded, packets fed, bytes read.
-        worker_restarts: Workers that were replaced.
+        worker_restarts: Workers that were replaced because they died or hung.
+        worker_recycles: Workers that were followed by a new one in good order.
         worker_pids: Of the live workers.
         books: Of the current or last epoch.
     """
@@ -57,6 +61,7 @@ class LoaderStatistics:
     heap_copies: int
     counters: dict[str, int]
     worker_restarts: int
+    worker_recycles: int
     worker_pids: tuple[int, ...]
     books: Books | None
 
@@ -81,16 +86,27 @@ class Loader:
         transform: A function from a sample (dict of numpy arrays; frames uint8 (..., C, H, W)) to a dict of arrays, run
             in the workers. Shapes and dtypes must be the same for every sample.
         on_error: "raise" stops at the first bad sample. "skip" leaves it out, closes the batch up, and writes it to the
-            quarantine file.
+            quarantine file. "placeholder" writes it there as well, and leaves its row zero: every batch keeps its size
+            (also one that lost every row) and has `is_valid`, bool (B,), so that distributed ranks stay in step.
+        max_errors: Samples of an epoch that may be skipped: a count (int) or a fraction of the epoch (float). One more
+            raises `TooManyErrors`. None: any number.
         quarantine: Path of that file.
         held_batches: Batches that you may hold at once; more are copied to the heap.
         timeout: Seconds that a task (a segment, or the transform of a batch) may take in a worker; one that takes
-            longer is killed and tried once more before its samples fail, with the stack of where it hung. None: for
-            ever.
+            longer is killed and tried once more. Then it is done again in the smallest pieces (a GOP, a clip, a sample
+            of the transform), and only those that hang again fail, with the stack of where they hung. None: for ever.
+        stall_timeout: Seconds that reading may go without decoding a frame or reading a packet, and else the same; a
+            transform has `timeout` alone. None: no such limit.
+        max_restarts: Replacements of dead workers that completed tasks have not made up for (one each); more end the
+            epoch.
+        max_tasks_per_worker: A worker that has carried out so many is followed by a new one. None: never.
+        max_worker_anon: A worker whose own (anonymous) memory is larger after a task is followed by a new one: bytes,
+            or "500MiB"; the arena does not count, what is shared with the zygote does. None: never.
         output: "torch", "numpy", or "auto": torch where it is installed.
 
     Raises:
-        DataError: Under "raise", data that no sample stands for: rows of an episode that the metadata does not know.
+        DataError: Under on_error="raise", data that no sample stands for: rows of an episode that the metadata does not
+            know.
         ValueError: The budget cannot work (the message says which can), or the mixing cannot be reached.
     """
 
@@ -106,10 +122,15 @@ class Loader:
         drop_last: bool = False,
         mixing: float | None = None,
         transform: Transform | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: Literal["raise", "skip", "placeholder"] = "raise",
+        max_errors: float | None = None,
         quarantine: str | os.PathLike[str] = "millpond-quarantine.jsonl",
         held_batches: int = 2,
         timeout: float | None = 300.0,
+        stall_timeout: float | None = 60.0,
+        max_restarts: int = 100,
+        max_tasks_per_worker: int | None = None,
+        max_worker_anon: int | str | None = None,
         output: Literal["auto", "torch", "numpy"] = "auto",
     ) -> None:
         check_arguments(
@@ -119,8 +140,13 @@ class Loader:
             mixing=mixing,
             transform=transform,
             on_error=on_error,
+            max_errors=max_errors,
             held_batches=held_batches,
             timeout=timeout,
+            stall_timeout=stall_timeout,
+            max_restarts=max_restarts,
+            max_tasks_per_worker=max_tasks_per_worker,
+            max_worker_anon=max_worker_anon,
             output=output,
         )
         memory_bytes = parse_bytes(memory)
@@ -137,13 +163,25 @@ class Loader:
         self._seed = seed
         self._num_workers = usable_cores() if num_workers is None else num_workers
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
-        self._policy = Policy(on_error, Quarantine(Path(quarantine).absolute()), decorates=transform is None)
-        self._timeout_seconds = timeout
+        self._limits = TaskLimits(math.inf if timeout is None else timeout, stall_timeout)
+        self._max_restarts = max_restarts
+        self._recycling = Recycling(
+            max_tasks_per_worker, None if max_worker_anon is None else parse_bytes(max_worker_anon)
+        )
         self._transform = transform
         if transform is None:
-            self._fields = {field.name: field for field in dataset.fields}
+            self._given = Transformed({field.name: field for field in dataset.fields})
         else:
-            self._fields = probe_transform(dataset, transform)
+            self._given = probe_transform(dataset, transform, in_worker=self._num_workers > 0, limits=self._limits)
+        self._fields = self._given.fields
+        if on_error == "placeholder" and VALIDITY_FIELD in self._fields:
+            raise ValueError(f'on_error="placeholder" adds {VALIDITY_FIELD!r} to batches, and samples have it already')
+        self._policy = Policy(
+            on_error,
+            int(max_errors * len(dataset)) if isinstance(max_errors, float) else max_errors,
+            Quarantine(Path(quarantine).absolute()),
+            kept=None if transform is None else self._given.kept,
+        )
         self._demand = demand_of(
             dataset,
             batch_size=batch_size,
@@ -247,8 +285,11 @@ class Loader:
             batch_size=self.batch_size,
             num_workers=self._num_workers,
             transform=self._transform,
+            kept=self._given.kept,
             delivered_fields=self._fields,
-            timeout_seconds=self._timeout_seconds,
+            limits=self._limits,
+            max_restarts=self._max_restarts,
+            recycling=self._recycling,
             as_tensors=self._as_tensors,
         )
 
@@ -352,6 +393,7 @@ class Loader:
             heap_copies=running.outbox.heap_copies if running else 0,
             counters=dict(running.driver.counters) if running else {},
             worker_restarts=workers.restarts if workers else 0,
+            worker_recycles=workers.recycles if workers else 0,
             worker_pids=tuple(worker.pid for worker in workers.workers if worker.pid) if workers else (),
             books=None if self._books is None else replace(self._books),
         )

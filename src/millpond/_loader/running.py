@@ -15,10 +15,12 @@ from millpond._datasets.base import Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.demand import block_layout
 from millpond._loader.driver import Driver, InlineDriver, Setup, Slots, WorkerDriver
+from millpond._loader.probe import preload_of
 from millpond._loader.work import Transform, Work
 from millpond._plan.memory import MemoryPlan
 from millpond._plan.segments import Segments, cut_segments
 from millpond._values import Field
+from millpond._workers.recycling import Recycling
 from millpond._workers.supervisor import Supervisor
 from millpond._workers.verdicts import TaskLimits
 from millpond.settings import Settings
@@ -34,8 +36,11 @@ class Wishes:
         batch_size: Rows of a batch.
         num_workers: 0: in this process.
         transform: Applied to each sample, or None.
+        kept: What it gives back as it came; see `Work`.
         delivered_fields: Arrays of a batch, by name, as they leave.
-        timeout_seconds: For a task; None: no limit.
+        limits: For a task that reads; one of a transform has the total limit alone.
+        max_restarts: See `Supervisor`.
+        recycling: Of the workers.
         as_tensors: Whether torch tensors are made.
     """
 
@@ -44,8 +49,11 @@ class Wishes:
     batch_size: int
     num_workers: int
     transform: Transform | None
+    kept: tuple[str, ...]
     delivered_fields: dict[str, Field]
-    timeout_seconds: float | None
+    limits: TaskLimits
+    max_restarts: int
+    recycling: Recycling
     as_tensors: bool
 
 
@@ -119,10 +127,18 @@ def _driver(
         gathered=plan.layout == "gathered",
         transform=wishes.transform,
         arena_bytes=arena.size_bytes,
+        kept=wishes.kept,
     )
     size = plan.parts_per_task
     bundles = [dataset.parts[at : at + size] for at in range(0, len(dataset.parts), size)]
-    setup = Setup(Slots(plan.pond_slots, plan.outlet_slots), bundles, plan.layout, dataset.learn, dataset.keep_learned)
+    setup = Setup(
+        Slots(plan.pond_slots, plan.outlet_slots),
+        bundles,
+        plan.layout,
+        dataset.cuts(),
+        dataset.learn,
+        dataset.keep_learned,
+    )
     if wishes.num_workers == 0:
         work.use(arena)
         return InlineDriver(work, setup), None
@@ -130,12 +146,12 @@ def _driver(
         cloudpickle.dumps(work),
         num_workers=wishes.num_workers,
         descriptors=[arena.descriptor],
-        preload=("millpond._loader.work", *dataset.reader_modules),
-        limits=TaskLimits(float("inf") if wishes.timeout_seconds is None else wishes.timeout_seconds),
+        preload=preload_of(dataset),
+        limits=wishes.limits,
+        max_restarts=wishes.max_restarts,
+        recycling=wishes.recycling,
     )
-    return WorkerDriver(
-        supervisor, setup, num_workers=wishes.num_workers, task_timeout_seconds=wishes.timeout_seconds
-    ), supervisor
+    return WorkerDriver(supervisor, setup, num_workers=wishes.num_workers, limits=wishes.limits), supervisor
 
 
 def _close(driver: Driver, outbox: Outbox, arena: ArenaMemory, pid: int) -> None:

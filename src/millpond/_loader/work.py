@@ -85,6 +85,7 @@ class Work:
         outlet: Finished batches, if batches are finished.
         gathered: Whether the pond holds blocks.
         transform: The user's function on one sample, applied when a batch is finished.
+        kept: Names of what is no array that the transform gives back as it came; the dataset adds it to batches.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Work:
         gathered: bool,
         transform: Transform | None,
         arena_bytes: int,
+        kept: tuple[str, ...] = (),
     ) -> None:
         self._reader = reader
         self._fields = {field.name: field for field in fields}
@@ -105,6 +107,7 @@ class Work:
         self._gathered = gathered
         self._transform = transform
         self._arena_bytes = arena_bytes
+        self._kept = frozenset(kept)
         self._arena: ArenaMemory | None = None
         self._generation = 0
 
@@ -138,7 +141,10 @@ class Work:
         if task.generation != self._generation:
             self._reader.close()
             self._generation = task.generation
-        sink: Sink = BlockSink(self, int(task.slots[0])) if self._gathered else BatchSink(self, task.slots, task.rows)
+        if self._gathered:
+            sink: Sink = BlockSink(self, int(task.slots[0]), task.rows)
+        else:
+            sink = BatchSink(self, task.slots, task.rows)
         reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
         return Outcome(
             [(at, _without_frames(error)) for report in reports for at, error in report.failures],
@@ -154,7 +160,9 @@ class Work:
                 self._copy_row(slot, row, task.outlet_slot, int(task.rows[position]))
             else:
                 try:
-                    self._transform_row(slot, row, task.outlet_slot, int(task.rows[position]))
+                    self._transform_row(
+                        int(task.samples[position]), slot, row, task.outlet_slot, int(task.rows[position])
+                    )
                 except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it fails this sample
                     failures.append((np.asarray([position]), _without_frames(error)))
             progress()
@@ -186,13 +194,16 @@ class Work:
         # mode: "raise" would copy through a buffer; the indices are our own.
         np.take(frames, window, axis=0, out=target.reshape(len(window), *frames.shape[1:]), mode="clip")
 
-    def _transform_row(self, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
-        assert self._transform is not None
+    def _transform_row(self, sample: int, slot: int, row: int, outlet_slot: int, outlet_row: int) -> None:
         assert self._outlet is not None
-        given = self._transform({name: self.sample(slot, row, name) for name in self._fields})
-        expected = self._outlet.layout.placements
-        check_transformed(given, expected.keys())
+        given = self.transformed(sample, slot, row)
+        expected = self._outlet.layout.placements.keys() | self._kept
+        if given.keys() != expected:
+            raise ValueError(f"transform gave {sorted(given)}, for the first sample it gave {sorted(expected)}")
+        self._check_kept(given, sample)
         for name, value in given.items():
+            if name in self._kept:
+                continue
             target = self._outlet_view(outlet_slot, name)[outlet_row, ...]
             array = np.asarray(value)
             if array.shape != target.shape or array.dtype != target.dtype:
@@ -202,8 +213,32 @@ class Work:
                 )
             target[...] = array
 
-    def sample(self, slot: int, row: int, name: str) -> NDArray[Any]:
-        """One sample's field as the user's function sees it: a copy that is theirs, frames (..., C, H, W)."""
+    def _check_kept(self, given: dict[str, Any], sample: int) -> None:
+        attributes = self._reader.attributes(sample) if self._kept else {}
+        for name in self._kept:
+            if given[name] != attributes[name]:
+                raise ValueError(
+                    f"transform gave {name!r} another text than the sample's; text that a transform makes does not "
+                    "travel: give an array of numbers under another name, or the text as it came"
+                )
+
+    def transformed(self, sample: int, slot: int, row: int) -> dict[str, Any]:
+        """What the user's function makes of a sample; TypeError if it is no dict."""
+        assert self._transform is not None
+        given = self._transform(self._whole_sample(sample, slot, row))
+        if not isinstance(given, dict):
+            raise TypeError(f"transform must return a dict of arrays, not {type(given).__name__}")
+        return given
+
+    def _whole_sample(self, sample: int, slot: int, row: int) -> dict[str, Any]:
+        """A sample as the user's function sees it: copies that are theirs, as long as the sample's own data is."""
+        values = {name: self._field_of_sample(slot, row, name) for name in self._fields}
+        for name, field in self._fields.items():
+            if field.length is not None:
+                values[name] = values[name][: int(values[field.length])]
+        return {**values, **self._reader.attributes(sample)}
+
+    def _field_of_sample(self, slot: int, row: int, name: str) -> NDArray[Any]:
         field = self._fields[name]
         if field.frames and self._gathered:
             value = np.empty(field.shape, field.dtype)
@@ -230,14 +265,6 @@ def _without_frames(error: Exception) -> Exception:
 def delivered(value: NDArray[Any], field: Field) -> NDArray[Any]:
     """Stored (..., H, W, C) frames as (..., C, H, W), the same memory; other fields as they are."""
     return np.moveaxis(value, -1, -3) if field.frames else value
-
-
-def check_transformed(given: object, expected: Any = None) -> None:
-    """ValueError or TypeError unless `given` is a dict of what the first sample's had."""
-    if not isinstance(given, dict):
-        raise TypeError(f"transform must return a dict of arrays, not {type(given).__name__}")
-    if expected is not None and given.keys() != expected:
-        raise ValueError(f"transform gave {sorted(given)}, for the first sample it gave {sorted(expected)}")
 
 
 class BatchSink:
@@ -278,13 +305,14 @@ class BatchSink:
 class BlockSink:
     """Keeps a decoded segment: every frame once, and which of them each sample shows."""
 
-    def __init__(self, work: Work, slot: int) -> None:
+    def __init__(self, work: Work, slot: int, rows: NDArray[np.int64]) -> None:
         self._work = work
         self._slot = slot
+        self._rows = rows
 
     def frame_writer(self, field: str, window: NDArray[np.int32]) -> FrameWriter:
         """See `Sink`."""
-        self._work.pond_view(self._slot, field + WINDOW_SUFFIX)[: len(window)] = window
+        self._work.pond_view(self._slot, field + WINDOW_SUFFIX)[self._rows] = window
         frames = self._work.pond_view(self._slot, field)[0]
 
         def write(frame: int, picture: NDArray[np.uint8]) -> None:
@@ -294,4 +322,4 @@ class BlockSink:
 
     def put(self, field: str, values: NDArray[Any]) -> None:
         """See `Sink`."""
-        self._work.pond_view(self._slot, field)[: len(values)] = values
+        self._work.pond_view(self._slot, field)[self._rows] = values

@@ -1,0 +1,109 @@
+"""A task of the pond on its way through workers: whole, and in pieces if it ends one worker after the other.
+
+One sample that hangs or kills its worker must not take the others of its task with it. So a task that was given up is
+done again in pieces, each the smallest that has a life of its own (a GOP, a clip, a sample of a transform), and only
+the pieces that are given up as well fail.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._loader.work import CopyTask, ReadTask
+from millpond._plan.pond import Pond
+from millpond.errors import DecodeTimeout, WorkerDied
+
+
+@dataclass(slots=True)
+class Job:
+    """One task of a pond.
+
+    Attributes:
+        pond: Whose task it is.
+        task_id: In that pond.
+        payload: All of it.
+        waiting: Answers that have not come.
+        failures: Position in the payload's samples -> why it has no data.
+        is_split: Whether its pieces are out.
+        must_end_whole: Whether pieces only find out which samples are bad, and the others are then read in one go: the
+            pieces of a block would write over each other's frames.
+    """
+
+    pond: Pond
+    task_id: int
+    payload: ReadTask | CopyTask
+    waiting: int = 1
+    failures: dict[int, Exception] = field(default_factory=dict)
+    is_split: bool = False
+    must_end_whole: bool = False
+
+    def rest(self) -> Piece | None:
+        """The samples that have not failed; None where all have."""
+        good = [at for at in range(len(self.payload.samples)) if at not in self.failures]
+        return piece_of(self, np.asarray(good, np.int64)) if good else None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one worker is given of a job.
+
+    Attributes:
+        job: It belongs to.
+        payload: For the worker.
+        positions: int64 (n,), of the payload's samples in the job's; None: it is the whole job.
+    """
+
+    job: Job
+    payload: ReadTask | CopyTask
+    positions: NDArray[np.int64] | None = None
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Of the dataset."""
+        return self.payload.samples
+
+    def fail(self, positions: NDArray[np.int64], error: Exception) -> None:
+        """Note why some of this piece's samples have no data."""
+        theirs = positions if self.positions is None else self.positions[positions]
+        for at in theirs.tolist():
+            self.job.failures.setdefault(at, error)
+
+    def fail_whole(self, error: Exception) -> None:
+        """Note why none of this piece's samples have data."""
+        self.fail(np.arange(len(self.payload.samples)), error)
+
+    def split(self, error: Exception, cuts: NDArray[np.int64]) -> list[Piece]:
+        """The pieces in which a job that was given up is tried once more; none where that would not help.
+
+        Args:
+            error: Why it was given up.
+            cuts: int64 (S + 1,), ascending samples where a GOP, or a clip, begins.
+        """
+        if self.positions is not None or not isinstance(error, WorkerDied | DecodeTimeout):
+            return []
+        if isinstance(self.payload, ReadTask):
+            owners = np.searchsorted(cuts, self.payload.samples, side="right")
+        else:
+            owners = np.arange(len(self.payload.samples))
+        parts = np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
+        return [piece_of(self.job, part) for part in parts] if len(parts) > 1 else []
+
+
+def piece_of(job: Job, positions: NDArray[np.int64]) -> Piece:
+    """Some of a job's samples."""
+    payload = job.payload
+    if isinstance(payload, ReadTask):
+        part: ReadTask | CopyTask = payload._replace(
+            samples=payload.samples[positions], slots=payload.slots[positions], rows=payload.rows[positions]
+        )
+    else:
+        part = payload._replace(
+            samples=payload.samples[positions],
+            slots=payload.slots[positions],
+            slot_rows=payload.slot_rows[positions],
+            rows=payload.rows[positions],
+        )
+    return Piece(job, part, positions)

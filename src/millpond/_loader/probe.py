@@ -1,0 +1,140 @@
+"""What a transform gives, found by trying it on a sample: in a worker, since the sample or the function may hang."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._arena.layout import SlotLayout, SlotPool
+from millpond._arena.memory import ArenaMemory
+from millpond._datasets.base import Dataset, Progress, Reader
+from millpond._loader.work import ReadTask, Transform, Work
+from millpond._values import Field
+from millpond._workers.supervisor import Completed, Supervisor
+from millpond._workers.verdicts import TaskLimits
+from millpond.errors import DataError, DeadlineExceeded, WorkerDied
+
+PROBED_SAMPLES = 16
+"""A transform is tried on the first good sample among so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transformed:
+    """What a transform gives.
+
+    Attributes:
+        fields: The arrays, by name.
+        kept: Names of what is no array (text) and was given back as it came.
+    """
+
+    fields: dict[str, Field]
+    kept: tuple[str, ...] = ()
+
+
+def probe_transform(dataset: Dataset, transform: Transform, *, in_worker: bool, limits: TaskLimits) -> Transformed:
+    """Learn what a transform gives from the first good sample.
+
+    Raises:
+        DataError: No sample among the first `PROBED_SAMPLES` is good: the last one's error, or `DeadlineExceeded` or
+            `WorkerDied`, if it hung or killed its worker.
+        Exception: The transform's own; TypeError if it gives what is no array.
+    """
+    probe = Probe(dataset.reader(), dataset.fields, dataset.parts, transform)
+    error: Exception = DataError("the dataset has no samples")
+    answers = _from_worker(probe, dataset, limits) if in_worker else _from_here(probe)
+    for answer, _ in zip(answers, range(min(PROBED_SAMPLES, len(dataset))), strict=False):
+        if isinstance(answer, Transformed):
+            return answer
+        error = answer
+    raise error
+
+
+def _from_here(probe: Probe) -> Iterator[Transformed | Exception]:
+    sample = 0
+    while True:
+        yield probe(sample, _unwatched)
+        sample += 1
+
+
+def _from_worker(probe: Probe, dataset: Dataset, limits: TaskLimits) -> Iterator[Transformed | Exception]:
+    with Supervisor(
+        cloudpickle.dumps(probe),
+        num_workers=1,
+        preload=preload_of(dataset),
+        limits=limits,
+        max_attempts=1,
+    ) as supervisor:
+        sample = 0
+        while True:
+            supervisor.submit(sample, sample)
+            (event,) = supervisor.wait()
+            if isinstance(event, Completed):
+                yield event.result
+            elif isinstance(event.error, DeadlineExceeded | WorkerDied):
+                yield event.error
+            else:
+                raise event.error
+            sample += 1
+
+
+def preload_of(dataset: Dataset) -> tuple[str, ...]:
+    """What the zygote of a loader's workers imports."""
+    return ("millpond._loader.work", *dataset.reader_modules)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Reads one sample and transforms it; a handler for a worker."""
+
+    reader: Reader
+    fields: tuple[Field, ...]
+    parts: tuple[str, ...]
+    transform: Transform
+
+    def __call__(self, sample: int, progress: Callable[[], None]) -> Transformed | Exception:
+        """What came of a sample: the transform's fields, or why the sample has no data."""
+        layout = SlotLayout.of([(field, 1) for field in self.fields])
+        arena = ArenaMemory.create(layout.slot_bytes)
+        pool = SlotPool(layout, 0, 1)
+        work = Work(
+            self.reader, self.fields, pool, None, gathered=False, transform=self.transform, arena_bytes=arena.size_bytes
+        )
+        work.use(arena)
+        try:
+            return self._read_one(work, sample, progress) or self._transformed(work, sample)
+        finally:
+            work.close()
+
+    def _read_one(self, work: Work, sample: int, progress: Progress) -> Exception | None:
+        samples, zero = np.asarray([sample]), np.asarray([0])
+        outcome = work.carry_out(ReadTask(self.parts, 0, samples, zero, zero), progress)
+        return outcome.failures[0][1] if outcome.failures else None
+
+    def _transformed(self, work: Work, sample: int) -> Transformed:
+        attributes = self.reader.attributes(sample)
+        given = work.transformed(sample, 0, 0)
+        kept = tuple(name for name, value in given.items() if _is_kept(value, attributes.get(name)))
+        arrays = {name: np.asarray(value) for name, value in given.items() if name not in kept}
+        return Transformed({name: _field_of(name, array) for name, array in arrays.items()}, kept)
+
+
+def _unwatched() -> None:
+    """Progress of a sample that nobody watches."""
+
+
+def _is_kept(value: object, attribute: object) -> bool:
+    return attribute is not None and type(value) is type(attribute) and value == attribute
+
+
+def _field_of(name: str, value: NDArray[Any]) -> Field:
+    if value.dtype.hasobject or value.dtype.kind not in "biufc":
+        raise TypeError(
+            f"transform gave {name!r} as {value.dtype}; every value must be an array of numbers, or a text of the "
+            "sample as it came"
+        )
+    return Field(name, value.shape, value.dtype.str)
