@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millpond._datasets.lerobot import LeRobotDataset
+    from millpond._datasets.load import load_audio, load_image, load_video
     from millpond._loader.loader import Loader, LoaderStatistics
     from millpond._media.audio import Audio, decode_audio
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "millpond._datasets.lerobot": ("LeRobotDataset",),
+    "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
     "millpond._media.audio": ("Audio", "decode_audio"),
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
@@ -91,6 +93,9 @@ __all__ = [
     "VideoOptions",
     "WorkerDied",
     "decode_audio",
+    "load_audio",
+    "load_image",
+    "load_video",
     "shutdown",
 ]
 

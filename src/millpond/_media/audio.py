@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import os
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
@@ -13,7 +13,19 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond.errors import CorruptMedia, ObjectMissing
+from millpond._media.clip_source import Source, local_media
+from millpond._media.containers import open_container, reason_of
+from millpond._media.media_path import MediaPath
+from millpond._media.wholeness import frames_of_mp3, require_whole_file
+from millpond.errors import CorruptMedia
+
+Progress = Callable[[], None]
+
+MAX_AUDIO_BYTES = 8 << 30
+"""Of samples from one call: 37 hours of mono at 16 kHz. A megabyte can claim that: by a low rate, or silence."""
+
+_GAP_SECONDS = 0.1
+"""A pause between the times of two frames that is longer than any container's rounding is a hole in the recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +48,18 @@ class Audio:
         return int(self.samples.shape[1]) / self.sampling_rate
 
 
-def load_audio(
-    source: str | os.PathLike[str] | bytes, *, sampling_rate: int | None = None, mono: bool = False
+def _no_progress() -> None:
+    pass
+
+
+def decode_audio(
+    source: Source,
+    *,
+    sampling_rate: int | None = None,
+    mono: bool = False,
+    start_seconds: float | None = None,
+    max_seconds: float | None = None,
+    progress: Progress = _no_progress,
 ) -> Audio:
     """Decode the first audio stream of a file.
 
@@ -45,10 +67,14 @@ def load_audio(
     resampler that is flushed: the samples are those of the `ffmpeg` command.
 
     Args:
-        source: A path, or the whole file as bytes.
+        source: A path, a URL, or the whole file as bytes.
         sampling_rate: Samples per second wanted; None keeps the stream's own.
         mono: Mix down to one channel, as `ffmpeg -ac 1` does: stereo by 1 / sqrt(2) a channel, so sound in phase
             may exceed 1.
+        start_seconds: Align to this time of the clip, say that of its first video frame: sample i is then heard at
+            start_seconds + i / rate. Sound before it is cut off, missing sound is silence, also within the stream.
+        max_seconds: Only so much; what comes behind is not decoded.
+        progress: Called per packet.
 
     Raises:
         ObjectMissing: No file there.
@@ -56,44 +82,169 @@ def load_audio(
     """
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate is {sampling_rate}, it must be positive or None")
-    name = f"{len(source)} bytes of audio" if isinstance(source, bytes) else repr(os.fspath(source))
-    try:
-        with av.open(io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source), mode="r") as container:
-            return _decode(container, name, sampling_rate, mono)
-    except FileNotFoundError:
-        raise ObjectMissing(f"no file at {name}", path=name) from None
-    except (av.error.FFmpegError, ValueError) as error:
-        # ValueError: the layout or rate changes within the stream
-        raise CorruptMedia(f"{name} does not decode as audio: {error}", path=name) from error
+    with local_media(source, kind="audio", progress=progress) as path:
+        job = _Job(path, sampling_rate, mono, start_seconds, max_seconds, progress)
+        try:
+            require_whole_file(path)
+            with open_container(path) as container:
+                return job.run(container)
+        except (av.error.FFmpegError, ValueError) as error:
+            reason = reason_of(error) if isinstance(error, av.error.FFmpegError) else error
+            raise CorruptMedia(f"{path} does not decode as audio: {reason}", path=path.label) from error
 
 
-def _decode(container: av.container.InputContainer, name: str, sampling_rate: int | None, mono: bool) -> Audio:
-    if not container.streams.audio:
-        raise CorruptMedia(f"{name} has no audio stream", path=name)
-    stream = container.streams.audio[0]
-    stream.codec_context.thread_count = 1
-    resampler: av.AudioResampler | None = None
-    first_seconds, parts, rate, num_packets = 0.0, [], 0, 0
-    for packet in container.demux(stream):
-        num_packets += packet.size > 0
-        for frame in packet.decode():
-            if resampler is None:
-                rate = sampling_rate or frame.sample_rate
-                resampler = av.AudioResampler("fltp", "mono" if mono else frame.layout, rate)
-                first_seconds = 0.0 if frame.time is None else frame.time
-            parts += [piece.to_ndarray() for piece in resampler.resample(frame)]
-    _require_whole(stream, num_packets, name)
-    if resampler is None:
-        raise CorruptMedia(f"{name}: no audio frame decodes", path=name)
-    parts += [piece.to_ndarray() for piece in resampler.resample(None)]
-    return Audio(np.concatenate(parts, axis=1, dtype=np.float32), rate, first_seconds)
+def aligned_to(audio: Audio, start_seconds: float, max_seconds: float | None = None) -> Audio:
+    """The same sound, so that sample i is heard at start_seconds + i / rate, to the nearest sample.
+
+    Args:
+        audio: Decoded sound.
+        start_seconds: The time of the new first sample; where there is no sound yet, it is silence.
+        max_seconds: Cut off what comes behind.
+
+    Raises:
+        CorruptMedia: The silence in front would be larger than `MAX_AUDIO_BYTES`.
+    """
+    shift = round((audio.first_seconds - start_seconds) * audio.sampling_rate)
+    stop = None if max_seconds is None else max(round(max_seconds * audio.sampling_rate), 0)
+    samples = audio.samples[:, max(-shift, 0) :][:, :stop]
+    if shift > 0:
+        silent = shift if stop is None else min(shift, stop)
+        _require_room((silent + samples.shape[1]) * len(samples), f"sound that begins {audio.first_seconds:g} s late")
+        silence = np.zeros((len(samples), silent), np.float32)
+        samples = np.concatenate((silence, samples[:, : None if stop is None else stop - silent]), axis=1)
+    return Audio(np.ascontiguousarray(samples), audio.sampling_rate, start_seconds)
 
 
-def _require_whole(stream: av.audio.AudioStream, num_packets: int, name: str) -> None:
-    """An MP4 that was cut short ends early without an error; its index tells."""
-    expected = len(stream.index_entries)
-    if "mp4" in stream.container.format.name and num_packets < expected:
+class _Job:
+    """One call of `decode_audio`."""
+
+    def __init__(
+        self,
+        path: MediaPath,
+        sampling_rate: int | None,
+        mono: bool,
+        start_seconds: float | None,
+        max_seconds: float | None,
+        progress: Progress,
+    ) -> None:
+        self._path = path
+        self._rate = sampling_rate or 0
+        self._layout: str | av.AudioLayout | None = "mono" if mono else None
+        self._start_seconds = start_seconds
+        self._max_seconds = max_seconds
+        self._progress = progress
+        self._resampler: av.AudioResampler | None = None
+        self._source: tuple[object, ...] = ()
+        self._parts: list[NDArray[np.float32]] = []
+        self._num_samples = 0
+        self._num_packets = 0
+        self._first_seconds: float | None = None
+
+    def run(self, container: av.container.InputContainer) -> Audio:
+        if not container.streams.audio:
+            raise CorruptMedia(f"{self._path} has no audio stream", path=self._path.label)
+        stream = container.streams.audio[0]
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = av.stream.Discard.all
+        if stream.codec_context is None:
+            raise CorruptMedia(f"{self._path} has sound of a codec that is not known", path=self._path.label)
+        stream.codec_context.thread_count = 1
+        is_whole = self._decode(self._frames(container, stream))
+        if is_whole:
+            self._require_every_packet(stream)
+        if self._resampler is None:
+            raise CorruptMedia(f"{self._path}: no audio frame decodes", path=self._path.label)
+        samples = np.concatenate(self._parts, axis=1, dtype=np.float32)
+        audio = Audio(samples, self._rate, self._first_seconds or 0.0)
+        if self._start_seconds is None and self._max_seconds is None:
+            return audio
+        start_seconds = audio.first_seconds if self._start_seconds is None else self._start_seconds
+        return aligned_to(audio, start_seconds, self._max_seconds)
+
+    def _decode(self, frames: Iterator[av.AudioFrame]) -> bool:
+        """Resample every frame; False if that ended early because there is enough."""
+        expected_seconds: float | None = None
+        for frame in frames:
+            if self._first_seconds is None:
+                self._first_seconds = frame.time or 0.0
+            if expected_seconds is not None and frame.time is not None and self._start_seconds is not None:
+                self._bridge(frame, frame.time - expected_seconds)
+            self._resample(frame)
+            if frame.time is not None:
+                expected_seconds = frame.time + frame.samples / frame.sample_rate
+            if self._num_samples >= self._num_wanted():
+                return False
+        if self._resampler is not None:
+            self._take(self._resampler.resample(None))
+        return True
+
+    def _frames(self, container: av.container.InputContainer, stream: av.audio.AudioStream) -> Iterator[av.AudioFrame]:
+        for packet in container.demux(stream):
+            self._num_packets += packet.size > 0
+            frames = packet.decode()
+            if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+                raise CorruptMedia(f"{self._path}: some of its sound is marked as corrupt", path=self._path.label)
+            yield from frames
+            self._progress()
+
+    def _num_wanted(self) -> float:
+        """Samples from the stream's first on that the result is made of."""
+        if self._max_seconds is None:
+            return math.inf
+        skipped_seconds = 0.0 if self._start_seconds is None else self._start_seconds - (self._first_seconds or 0.0)
+        return (skipped_seconds + self._max_seconds) * self._rate + 1
+
+    def _resample(self, frame: av.AudioFrame) -> None:
+        source = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if source != self._source:
+            # the first frame, or a recording that changes within: `ffmpeg` makes a new filter then, too
+            if self._resampler is not None:
+                self._take(self._resampler.resample(None))
+            self._rate = self._rate or frame.sample_rate
+            self._layout = self._layout or frame.layout
+            self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
+            self._source = source
+        assert self._resampler is not None
+        self._take(self._resampler.resample(frame))
+
+    def _take(self, pieces: list[av.AudioFrame]) -> None:
+        for piece in pieces:
+            self._num_samples += piece.samples
+            _require_room(self._num_samples * len(piece.layout.channels), str(self._path))
+            self._parts.append(np.asarray(piece.to_ndarray(), np.float32))
+
+    def _bridge(self, frame: av.AudioFrame, gap_seconds: float) -> None:
+        """Fill a hole before `frame` with silence, a second at a time."""
+        missing = round(gap_seconds * frame.sample_rate) if gap_seconds > _GAP_SECONDS else 0
+        while missing > 0 and self._num_samples < self._num_wanted():
+            count = min(missing, frame.sample_rate)
+            silence = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=count)
+            silence.sample_rate, silence.time_base = frame.sample_rate, frame.time_base
+            for plane in silence.planes:
+                plane.update(bytes([0x80 if frame.format.name.startswith("u8") else 0]) * plane.buffer_size)
+            self._resample(silence)
+            self._progress()
+            missing -= count
+
+    def _require_every_packet(self, stream: av.audio.AudioStream) -> None:
+        """A file that was cut short ends early without an error; where its header counts packets, that tells."""
+        expected = 0
+        if "mp4" in stream.container.format.name:
+            expected = len(stream.index_entries)
+        elif stream.container.format.name == "mp3":
+            expected = frames_of_mp3(self._path)
+        if self._num_packets < expected:
+            raise CorruptMedia(
+                f"{self._path} is cut short: {self._num_packets} of {expected} audio packets are there; fetch or write "
+                "the file again",
+                path=self._path.label,
+            )
+
+
+def _require_room(num_values: int, what: str) -> None:
+    if 4 * num_values > MAX_AUDIO_BYTES:
         raise CorruptMedia(
-            f"{name} is cut short: {num_packets} of {expected} audio packets are there; fetch or write the file again",
-            path=name,
+            f"{what} would be more than {MAX_AUDIO_BYTES:,} bytes of samples, which no clip is; pass max_seconds",
+            limit_bytes=MAX_AUDIO_BYTES,
         )

@@ -7,7 +7,6 @@ nothing is written to a disk and nothing can be left behind. Where there is no m
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import stat
 import tempfile
@@ -89,7 +88,7 @@ def local_media(source: Source, *, kind: str = "media", progress: Progress = _no
         kind: What errors call bytes: "1,024 bytes of `kind`".
         progress: Called per part fetched.
     """
-    if isinstance(source, MediaPath):
+    if isinstance(source, MediaPath) and source.is_copy:
         yield source
     elif isinstance(source, bytes | bytearray | memoryview):
         name = name_of_bytes(memoryview(source).nbytes, kind)
@@ -114,7 +113,7 @@ def read_media(source: Source, *, kind: str = "media", progress: Progress = _no_
 
 
 @contextlib.contextmanager
-def _local_file(source: str | os.PathLike[str], progress: Progress) -> Iterator[MediaPath]:
+def _local_file(source: str | os.PathLike[str] | MediaPath, progress: Progress) -> Iterator[MediaPath]:
     is_url = isinstance(source, str) and scheme_of(source) == "file"
     path = MediaPath.of(path_of_file_url(str(source)) if is_url else source)
     try:
@@ -123,20 +122,22 @@ def _local_file(source: str | os.PathLike[str], progress: Progress) -> Iterator[
         raise ObjectMissing(f"no file at {path}", path=path.label) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}", path=path.label) from error
-    with open(descriptor, "rb", buffering=0) as file:
+    try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise CorruptMedia(f"{path} is a folder, not a file", path=path.label)
         if not stat.S_ISREG(mode):
-            with _memory_file(lambda take: _read_stream(path, file, take, progress)) as copy:
+            with _memory_file(lambda take: _read_stream(path, descriptor, take, progress)) as copy:
                 yield MediaPath(copy, path.label, is_copy=True)
             return
+    finally:
+        os.close(descriptor)
     yield path
 
 
-def _read_stream(path: MediaPath, stream: io.RawIOBase, take: Callable[[bytes], object], progress: Progress) -> None:
+def _read_stream(path: MediaPath, descriptor: int, take: Callable[[bytes], object], progress: Progress) -> None:
     taken_bytes = 0
-    while part := stream.read(_CHUNK_BYTES):
+    while part := os.read(descriptor, _CHUNK_BYTES):
         taken_bytes += len(part)
         if taken_bytes > MAX_STREAM_BYTES:
             raise DataError(

@@ -18,7 +18,7 @@ import av.error
 import av.video
 import numpy as np
 
-from millpond._media.containers import open_container
+from millpond._media.containers import DECODER_LIMITS, open_container
 from millpond._media.demux import Rows, pick_video_stream, stream_parameters
 from millpond._media.display import matrix_from_frame, turn_of
 from millpond._media.media_path import MediaPath
@@ -61,7 +61,7 @@ def build_container_table(path: MediaPath, identity: FileIdentity, progress: Pro
     rows, crcs, turn = Rows.empty(), [], (0, False)
     with open_container(path) as container:
         stream = pick_video_stream(container, path)
-        stream.codec_context.thread_count = 1
+        _limit(stream)
         for frame, is_sound in _frames(container, stream):
             progress()
             if not is_sound:
@@ -82,6 +82,11 @@ def build_container_table(path: MediaPath, identity: FileIdentity, progress: Pro
     if not table.num_frames:
         raise CorruptMedia(f"no frame of {path} decodes", path=path.label)
     return table
+
+
+def _limit(stream: av.video.VideoStream) -> None:
+    stream.codec_context.thread_count = 1
+    stream.codec_context.options = dict(DECODER_LIMITS)
 
 
 def _frames(
@@ -179,7 +184,7 @@ class ContainerFrames:
         if self._opened is None:
             container = open_container(self._path)
             stream = pick_video_stream(container, self._path)
-            stream.codec_context.thread_count = 1
+            _limit(stream)
             self._opened = container, stream
         return self._opened
 

@@ -10,6 +10,7 @@ import av.container
 import av.error
 
 from millpond._media.media_path import MediaPath
+from millpond._media.sparse_file import SparseFile
 
 MAX_FRAME_PIXELS = 35_651_584
 """8192x4352, the largest picture of any level of H.264 (6.2), VP9 (6.2) and AV1 (6.3), and of HEVC up to 6.2. Decoders
@@ -35,6 +36,11 @@ def open_container(path: MediaPath) -> av.container.InputContainer:
         container_options={"format_whitelist": _formats()},
         metadata_errors="replace",
     )
+
+
+def open_sparse(file: SparseFile) -> av.container.InputContainer:
+    """Open an MP4 whose media are not looked at. Whoever calls closes it."""
+    return av.open(file, mode="r", format="mov", options=dict(DECODER_LIMITS), metadata_errors="replace")
 
 
 def reason_of(error: av.error.FFmpegError) -> str:

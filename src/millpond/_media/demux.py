@@ -12,8 +12,10 @@ import av.error
 import av.video
 import numpy as np
 
+from millpond._media.containers import MAX_FRAME_PIXELS
 from millpond._media.holes import may_touch_hole
 from millpond._media.media_path import MediaPath
+from millpond._media.wholeness import require_within_file
 from millpond._plan.sample_table import Backend, SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia
@@ -88,6 +90,7 @@ def pick_video_stream(container: av.container.InputContainer, path: MediaPath) -
     for other in container.streams:
         if other.index != chosen.index:
             other.discard = av.stream.Discard.all
+    require_picture_size(chosen, path)
     return chosen
 
 
@@ -98,11 +101,27 @@ def require_packet_codec(stream: av.video.VideoStream) -> None:
         raise PacketRulesDoNotFit(f"the codec {codec!r} is not known to keep the packet rules")
 
 
+def require_picture_size(stream: av.video.VideoStream, path: MediaPath) -> None:
+    """Raise CorruptMedia for pictures larger than any codec's highest level: no room is made for them."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_FRAME_PIXELS:
+        raise CorruptMedia(
+            f"{path} says that its pictures are {width}x{height}, more than the {MAX_FRAME_PIXELS:,} pixels of the "
+            "largest level of H.264, HEVC, VP9 and AV1; it is not decoded",
+            path=path.label,
+            width=width,
+            height=height,
+            limit_pixels=MAX_FRAME_PIXELS,
+        )
+
+
 def stream_parameters(stream: av.video.VideoStream, rotation_degrees: int) -> StreamParameters:
     """What the container says of a stream."""
     context = stream.codec_context
     if stream.time_base is None:
         raise PacketRulesDoNotFit("the stream has no time base")
+    if context.width < 1 or context.height < 1:
+        raise PacketRulesDoNotFit("the header does not say how large the pictures are")
     return StreamParameters(
         # the decoder's own name, not the codec's: "av1" names a decoder that needs special hardware
         codec_name=context.codec.name,
@@ -195,16 +214,3 @@ def read_scanned_rows(
         crcs.append(None if may_touch_hole(payload) else zlib.crc32(payload))
         progress()
     return rows, crcs
-
-
-def require_within_file(stops: list[int], size_bytes: int, path: MediaPath) -> None:
-    """Raise CorruptMedia if packets (or boxes) end beyond the end of the file: it was cut short."""
-    beyond = [stop for stop in stops if stop > size_bytes]
-    if beyond:
-        raise CorruptMedia(
-            f"{path} is cut short: it has {size_bytes} bytes, but its header tells of {max(beyond)} ({len(beyond)} "
-            f"of {len(stops)} packets lie beyond the end); fetch or write the file again",
-            path=path.label,
-            size_bytes=size_bytes,
-            wanted_bytes=max(beyond),
-        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
+
+from millpond._media.sparse_file import inner_boxes
 
 Matrix = tuple[int, int, int, int, int, int, int, int, int]
 """a b u c d v x y w, row by row, 16.16 fixed point: (x, y) goes to (a x + c y, b x + d y), y downwards."""
@@ -36,30 +37,14 @@ def matrix_from_frame(side_data: bytes | None) -> Matrix:
 def matrix_from_moov(moov: bytes, track_id: int) -> Matrix:
     """Read the display matrix of a track from the payload of an MP4's `moov` box: the track's times the movie's."""
     movie, track = _IDENTITY, _IDENTITY
-    for kind, payload in _boxes(moov):
+    for kind, payload in inner_boxes(moov):
         if kind == b"mvhd":
             movie = _matrix_at(payload, 48 if payload[0] else 36)
         elif kind == b"trak":
-            for header in (inner for name, inner in _boxes(payload) if name == b"tkhd"):
+            for header in (inner for name, inner in inner_boxes(payload) if name == b"tkhd"):
                 if int.from_bytes(header[20:24] if header[0] else header[12:16], "big") == track_id:
                     track = _matrix_at(header, 52 if header[0] else 40)
     return _product(track, movie)
-
-
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    position = 0
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        head = 8
-        if length == 1 and position + 16 <= len(data):
-            length, head = struct.unpack_from(">Q", data, position + 8)[0], 16
-        elif length == 0:
-            length = len(data) - position
-        if length < head:
-            return
-        if length > head:
-            yield kind, data[position + head : position + length]
-        position += length
 
 
 def _matrix_at(box: bytes, start: int) -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.container_backend import build_container_table, display_matrix
-from millpond._media.containers import open_container, reason_of
+from millpond._media.containers import open_container, open_sparse, reason_of
 from millpond._media.demux import (
     PacketRulesDoNotFit,
     Progress,
@@ -21,14 +21,13 @@ from millpond._media.demux import (
     read_indexed_rows,
     read_scanned_rows,
     require_packet_codec,
-    require_within_file,
     stream_parameters,
 )
 from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov, turn_of
-from millpond._media.matroska import require_whole
 from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
 from millpond._media.sparse_file import SparseFile
+from millpond._media.wholeness import require_whole_file
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia, DataError
@@ -97,11 +96,14 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
     identity = file_identity(path.path)
     descriptor = os.open(path.path, os.O_RDONLY)
     try:
+        require_whole_file(path)
         try:
             return _by_packets(path, descriptor, identity, progress)
         except PacketRulesDoNotFit as reason:
             _logger.info("%s is decoded through its container: %s", path, reason)
             return build_container_table(path, identity, progress)
+    except PacketRulesDoNotFit as reason:
+        raise CorruptMedia(f"{path} does not decode: {reason}", path=path.label) from None
     except av.error.FFmpegError as error:
         raise CorruptMedia(f"{path} does not open as video: {reason_of(error)}", path=path.label) from error
     finally:
@@ -121,8 +123,7 @@ def _by_packets(path: MediaPath, descriptor: int, identity: FileIdentity, progre
 
 
 def _from_header(path: MediaPath, file: SparseFile, identity: FileIdentity) -> SampleTable:
-    require_within_file([box.stop for box in file.boxes], identity.size_bytes, path)
-    with av.open(file, mode="r", format="mov") as container:
+    with open_sparse(file) as container:
         stream = pick_video_stream(container, path)
         require_packet_codec(stream)
         rows = read_indexed_rows(container, stream, identity.size_bytes, path)
@@ -136,8 +137,6 @@ def _from_scan(path: MediaPath, descriptor: int, identity: FileIdentity, progres
         stream = pick_video_stream(container, path)
         if container.format.name not in _SCANNED_FORMATS:
             raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
-        if "matroska" in container.format.name:
-            require_whole(descriptor, identity.size_bytes, path)
         require_packet_codec(stream)
         rows, crcs = read_scanned_rows(container, stream, descriptor, progress)
         turn = turn_of(_first_matrix(path))

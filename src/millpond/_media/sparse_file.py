@@ -5,11 +5,16 @@ from __future__ import annotations
 import io
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 _MEDIA_BOX = b"mdat"
 _FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 _MAX_BOXES = 1_000_000  # a fragment has two; a file with more boxes than this is no MP4 but bytes that look like one
+
+
+_Buffer = TypeVar("_Buffer", bytes, memoryview)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,23 @@ def top_level_boxes(descriptor: int, size_bytes: int) -> list[Box]:
         boxes.append(Box(kind, position, payload, position + length))
         position += length
     return boxes
+
+
+def inner_boxes(data: _Buffer) -> Iterator[tuple[bytes, _Buffer]]:
+    """Yield (kind, payload) of the boxes in the payload of another, as far as they make sense."""
+    position = 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        head = 8
+        if length == 1 and position + 16 <= len(data):
+            length, head = struct.unpack_from(">Q", data, position + 8)[0], 16
+        elif length == 0:
+            length = len(data) - position
+        if length < head:
+            return
+        if length > head:
+            yield kind, data[position + head : position + length]
+        position += length
 
 
 class SparseFile:
