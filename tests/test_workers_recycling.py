@@ -53,8 +53,8 @@ def test_a_successor_that_is_killed_leaves_its_predecessor_at_work() -> None:
             supervisor.wait(0.01)
             (successor,) = [worker for worker in supervisor.statistics().workers if worker.index == successor.index]
         os.kill(successor.pid, signal.SIGKILL)
-        assert len(results(supervisor, *[("slow_pid", 0.01)] * 20)) == 20
-        assert supervisor.statistics().recycles >= 2
+        pids = results(supervisor, *[("slow_pid", 0.01)] * 40)
+        assert len({*pids}) >= 2
 
 
 def test_a_task_that_hangs_in_a_worker_that_is_leaving_is_done_by_its_successor(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ Rules:
     A task is given again only after its worker was reaped, so that nothing stale is written.
     Only the task that ran is blamed for a death, not those that were waiting behind it (the worker's cell tells).
     A task's last attempt runs while no other task does.
-    A worker is recycled by a successor that is ready before it goes, one at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections import deque
@@ -27,18 +25,15 @@ from millpond._workers.messages import RESULT, decode, decode_error, encode
 from millpond._workers.outcomes import Completed, Failed, Statistics, WorkerStatistics
 from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.spawner import Spawner, WorkerOptions
+from millpond._workers.staff import Staff
 from millpond._workers.verdicts import NEVER, ProcessLimits, TaskLimits
 from millpond._workers.wakeup import Wakeup
 from millpond._workers.worker import Task, Worker
 from millpond._workers.worker_set import WorkerSet
-from millpond._workers.zygote import discard, has_pidfd
-from millpond.errors import ClosedError, MillpondError, UsageError
+from millpond._workers.zygote import has_pidfd
+from millpond.errors import ClosedError, UsageError
 
 __all__ = ["Completed", "Failed", "Statistics", "Supervisor", "WorkerStatistics"]
-
-logger = logging.getLogger("millpond")
-
-_MAX_FAILED_STARTS = 3
 
 
 class Supervisor:
@@ -81,25 +76,19 @@ class Supervisor:
             raise ValueError(f"need at least 1 worker and 1 task each, not {num_workers}, {tasks_in_flight_per_worker}")
         process_limits = ProcessLimits(start_timeout_seconds)
         self._num_workers = num_workers
-        self._wanted_workers = 0 if on_demand else num_workers
         self._tasks_per_worker = tasks_in_flight_per_worker
         self._limits = limits
         self._max_attempts = max_attempts
-        self._max_restarts = max_restarts
-        self._recycling = recycling
         self._owner_pid = os.getpid()
         self._is_closed = False
 
         self._backlog: deque[Task] = deque()
         self._alone: Task | None = None  # runs, and no other shall beside it
-        self._leaving: Worker | None = None  # will be recycled, or is
-        self._successor: Worker | None = None  # of the one that leaves, until it is ready
         self._events: list[Completed | Failed] = []
         self._fatal: Exception | None = None
         self._woken = False
         self._last_serial = 0
-        self._completed = self._failed = self._restarts = self._recycles = self._failed_starts = 0
-        self._unpaid_restarts = 0
+        self._completed = self._failed = 0
 
         with_pidfd = has_pidfd() if use_pidfd is None else use_pidfd
         num_places = num_workers + recycling.is_wanted  # a successor starts before its worker has ended
@@ -114,8 +103,15 @@ class Supervisor:
             self._set = WorkerSet(self._spawner, num_places, process_limits, self)
             undo.callback(self._set.release)
             self._set.watch(self._wakeup.readable, self._on_wake)
-            for _ in range(self._wanted_workers):
-                self._set.spawn()
+            self._staff = Staff(
+                self._set,
+                self._spawner.cells,
+                num_workers=num_workers,
+                on_demand=on_demand,
+                recycling=recycling,
+                max_restarts=max_restarts,
+                on_fatal=self.on_fatal,
+            )
             undo.pop_all()
 
     # ---- the driver's calls
@@ -123,8 +119,11 @@ class Supervisor:
     @property
     def capacity(self) -> int:
         """How many more tasks are wanted now; submitting more is allowed, they wait here."""
-        unanswered = len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
-        return max(0, self._num_workers * self._tasks_per_worker - unanswered)
+        return max(0, self._num_workers * self._tasks_per_worker - self._unanswered)
+
+    @property
+    def _unanswered(self) -> int:
+        return len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
 
     def submit(self, task_id: int, payload: object, *, limits: TaskLimits | None = None) -> None:
         """Have a task carried out, exactly one Completed or Failed of which will come from `wait`. Does not block.
@@ -137,7 +136,7 @@ class Supervisor:
         self._check_usable()
         self._last_serial += 1
         self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits))
-        self._start_missing()
+        self._staff.keep_up(self._unanswered)
         self._dispatch()
 
     def wait(self, timeout_seconds: float | None = None) -> list[Completed | Failed]:
@@ -191,8 +190,8 @@ class Supervisor:
             self._failed,
             len(self._backlog),
             in_flight,
-            self._restarts,
-            self._recycles,
+            self._staff.restarts,
+            self._staff.recycles,
             self._spawner.zygote.pid,
             workers,
         )
@@ -239,39 +238,11 @@ class Supervisor:
                 best, least = worker, load
         return None if least > 0 and len(self._backlog) <= starting else best
 
-    # ---- keeping up their number
-
-    def _start_missing(self) -> None:
-        """Start as many workers as there should be and are not; one that leaves is there until it is reaped."""
-        if self._wanted_workers < self._num_workers:
-            unanswered = len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
-            self._wanted_workers = max(self._wanted_workers, min(self._num_workers, unanswered))
-        while len(self._set.workers) < self._wanted_workers and self._fatal is None:
-            self._spawn()
-
-    def _spawn(self) -> Worker | None:
-        try:
-            return self._set.spawn()
-        except (MillpondError, OSError) as error:  # the zygote is gone again, or there is no descriptor left
-            self.on_fatal(error)
-            return None
-
-    def _recycle_if_due(self, worker: Worker) -> None:
-        """Start the successor of a worker that has had its time."""
-        if self._leaving is not None or worker.state not in (State.IDLE, State.BUSY):
-            return
-        if self._recycling.is_due(worker.answered, self._spawner.cells.anon_bytes(worker.index)):
-            self._leaving, self._successor = worker, self._spawn()
-
     # ---- what the worker set tells
 
     def on_ready(self, worker: Worker) -> None:
         """See `worker_set.Listener`, as for the three below."""
-        self._failed_starts = 0
-        if worker is self._successor and self._leaving is not None:
-            self._successor = None
-            if self._leaving.state in (State.IDLE, State.BUSY):
-                self._set.drain(self._leaving)
+        self._staff.note_ready(worker)
 
     def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:
         """A task was answered."""
@@ -280,8 +251,7 @@ class Supervisor:
             self._fail(task, decode_error(body))
         else:
             self._complete(task, body)
-        if self._recycling.is_wanted:
-            self._recycle_if_due(worker)
+        self._staff.note_answer(worker)
 
     def _complete(self, task: Task, body: bytes | bytearray) -> None:
         try:
@@ -291,7 +261,6 @@ class Supervisor:
             self._fail(task, error)
         else:
             self._completed += 1
-            self._unpaid_restarts = max(0, self._unpaid_restarts - 1)
             self._events.append(answer)
 
     def _note_end_of(self, task: Task) -> None:
@@ -309,25 +278,8 @@ class Supervisor:
     def on_end(self, worker: Worker, end: verdicts.End) -> None:
         """A worker was reaped: give its tasks to others and its place to a new one."""
         self._give_back(worker, end)
-        if worker is self._successor:
-            self._leaving = self._successor = None  # the other stays for now
-        if worker is self._leaving and end.exit_code == 0:
-            self._recycles += 1
-        else:
-            self._count_restart(worker, end)
-        if worker is self._leaving:
-            self._leaving = None  # and its successor is a worker like any other
-            self._successor = None
-        self._start_missing()
-
-    def _count_restart(self, worker: Worker, end: verdicts.End) -> None:
-        self._restarts += 1
-        self._unpaid_restarts += 1
-        if not worker.was_ready and end.is_its_own_doing:
-            self._failed_starts += 1
-        self._check_budget(worker, end)
-        if self._fatal is None:
-            logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())
+        self._staff.note_end(worker, end)
+        self._staff.keep_up(self._unanswered)
 
     def _give_back(self, worker: Worker, end: verdicts.End) -> None:
         """Put the tasks of a dead worker at the front again, or give up the one that it died of."""
@@ -342,18 +294,6 @@ class Supervisor:
                 tasks.popleft()
                 self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         self._backlog.extendleft(reversed(tasks))
-
-    def _check_budget(self, worker: Worker, end: verdicts.End) -> None:
-        failure = None if worker.was_ready else worker.zygote.failure()
-        if failure is not None:
-            discard(worker.zygote)
-            self.on_fatal(failure)
-        elif worker.zygote.was_shut_down:
-            self.on_fatal(ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard"))
-        elif self._unpaid_restarts > self._max_restarts:
-            self.on_fatal(verdicts.too_many_restarts(self._unpaid_restarts, self._max_restarts, end))
-        elif self._failed_starts >= _MAX_FAILED_STARTS:
-            self.on_fatal(verdicts.dies_at_start(self._failed_starts, end))
 
     # ---- the end
 
