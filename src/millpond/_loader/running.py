@@ -14,9 +14,11 @@ from millpond._arena.memory import ArenaMemory
 from millpond._datasets.base import Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.demand import block_layout
-from millpond._loader.driver import Driver, InlineDriver, Setup, Slots, WorkerDriver
+from millpond._loader.driver import Driver, Setup, Slots
+from millpond._loader.inline_driver import InlineDriver
 from millpond._loader.probe import preload_of
 from millpond._loader.work import Transform, Work
+from millpond._loader.worker_driver import WorkerDriver
 from millpond._plan.memory import MemoryPlan
 from millpond._plan.segments import Segments, cut_segments
 from millpond._values import Field

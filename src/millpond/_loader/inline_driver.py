@@ -1,0 +1,54 @@
+"""Carries tasks out in the training process itself."""
+
+from __future__ import annotations
+
+from millpond._loader.driver import Driving, Setup
+from millpond._loader.jobs import Piece
+from millpond._loader.work import Work
+from millpond._plan.epoch import EpochPlan
+from millpond._plan.pond import ReadyBatch
+from millpond.errors import InternalError
+
+
+class InlineDriver(Driving):
+    """Carries tasks out in the calling thread, one by one: for debugging, and for the smallest machines."""
+
+    def __init__(self, work: Work, setup: Setup) -> None:
+        super().__init__(setup)
+        self._work = work
+
+    def start(self, plan: EpochPlan) -> None:
+        """See `Driver`."""
+        self._open_pond(plan)
+
+    def next_ready(self) -> ReadyBatch:
+        """See `Driver`; nothing can interrupt a decode in the caller's own thread."""
+        assert self._pond is not None
+        while True:
+            self._take_back()
+            ready = self._take_ready()
+            if ready is not None:
+                return ready
+            task = self._pond.next_task()
+            if task is None:
+                raise InternalError("no batch is ready, and no task can start: the plan needs more slots than it has")
+            job = self._job(self._pond, task)
+            self._account(Piece(job, job.payload), self._work.carry_out(job.payload, _no_progress))
+            self._pond.complete(job.task_id, job.failures)
+
+    def release(self, slot: int) -> None:
+        """See `Driver`."""
+        self._returned.append(slot)
+
+    def cancel(self) -> None:
+        """See `Driver`."""
+        self._pond = None
+
+    def close(self) -> None:
+        """See `Driver`."""
+        self._pond = None
+        self._work.close()
+
+
+def _no_progress() -> None:
+    """Nobody watches a task that runs in the caller."""
