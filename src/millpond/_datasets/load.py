@@ -171,10 +171,10 @@ def _read_audio(source: _Given, options: AudioOptions) -> NDArray[np.float32]:
 
 
 def _read_image(source: _Given, options: ImageOptions) -> NDArray[np.uint8]:
-    from millpond._media.clip_source import read_media
+    from millpond._media.clip_source import read_named_media
     from millpond._media.images import decode_image, resize_image
 
-    picture = decode_image(read_media(source, kind="image"))
+    picture = decode_image(*read_named_media(source, kind="image"))
     if options.image_size is None:
         return picture
     return resize_image(picture, options.image_size, interpolation=options.interpolation)

@@ -106,10 +106,17 @@ def local_media(source: Source, *, kind: str = "media", progress: Progress = _no
 
 def read_media(source: Source, *, kind: str = "media", progress: Progress = _no_progress) -> bytes:
     """The bytes of what `source` names, for media that are read at once."""
+    return read_named_media(source, kind=kind, progress=progress)[0]
+
+
+def read_named_media(
+    source: Source, *, kind: str = "media", progress: Progress = _no_progress
+) -> tuple[bytes, MediaPath | str]:
+    """The bytes of what `source` names, and what errors call it."""
     if isinstance(source, bytes):
-        return source
+        return source, name_of_bytes(len(source), kind)
     with local_media(source, kind=kind, progress=progress) as path, open(path.path, "rb") as file:
-        return file.read()
+        return file.read(), path
 
 
 @contextlib.contextmanager

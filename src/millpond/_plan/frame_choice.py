@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from millpond.errors import FrameTimestampError
 
-ROUNDING_SECONDS = 0.000_51
-"""A frame counts as shown so much before its time: MKV and FLV round times to milliseconds, so that the third frame of
-30 a second stands at 0.067 s and would else not be the one that is shown at 2 / 30 s."""
+ROUNDING_SECONDS = 0.000_85
+"""A frame counts as shown so much before its time, since containers round times: MKV and FLV to milliseconds, old
+QuickTime to 1/600 s. The third frame of 30 a second then stands at 0.067 s, and would else not be shown at 2 / 30 s."""
 
 MAX_CHOSEN_FRAMES = 1_000_000
 """A clip that says it lasts longer than this many frames of the rate asked for is a header gone wrong, not a clip."""
@@ -77,7 +77,7 @@ def last_frame_seconds(frame_seconds: NDArray[np.float64]) -> float:
 
 def _shown_at(seconds: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:
     """The last frame that begins at or before each time; `seconds` and `wanted` count from the first frame."""
-    # of clips with more than 500 frames a second, no frame may count as shown before the one in front of it
+    # of clips with more than 300 frames a second, no frame may count as shown before the one in front of it
     tolerance = min(ROUNDING_SECONDS, last_frame_seconds(seconds) / 4)
     frames = np.searchsorted(seconds, wanted + tolerance, side="right") - 1
     return np.clip(frames, 0, len(seconds) - 1).astype(np.int64)
