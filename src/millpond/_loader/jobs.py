@@ -1,8 +1,8 @@
 """A task of the pond on its way through workers: whole, and in pieces if it ends one worker after the other.
 
-One sample that hangs or kills its worker must not take the others of its task with it. So a task that was given up is
-done again in pieces, each the smallest that has a life of its own (a GOP, a clip, a sample of a transform), and only
-the pieces that are given up as well fail.
+One sample that hangs or kills its worker must not take the others of its task with it. So a task that ended its worker
+is done again in pieces, each the smallest that has a life of its own (a GOP, a clip, a sample of a transform). The
+pieces are tried more than once, and only those that are given up fail.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from millpond._loader.work import CopyTask, ReadTask
 from millpond._plan.pond import Pond
-from millpond.errors import DecodeTimeout, WorkerDied
 
 
 @dataclass(slots=True)
@@ -75,21 +74,28 @@ class Piece:
         """Note why none of this piece's samples have data."""
         self.fail(np.arange(len(self.payload.samples)), error)
 
-    def split(self, error: Exception, cuts: NDArray[np.int64]) -> list[Piece]:
-        """The pieces in which a job that was given up is tried once more; none where that would not help.
+    def can_be_split(self, cuts: NDArray[np.int64]) -> bool:
+        """Whether it is a whole job of several pieces.
 
         Args:
-            error: Why it was given up.
             cuts: int64 (S + 1,), ascending samples where a GOP, or a clip, begins.
         """
-        if self.positions is not None or not isinstance(error, WorkerDied | DecodeTimeout):
-            return []
+        samples = self.payload.samples
+        if self.positions is not None or len(samples) < 2:
+            return False
+        if isinstance(self.payload, CopyTask):
+            return True
+        first, last = np.searchsorted(cuts, (samples[0], samples[-1]), side="right")
+        return bool(first != last)
+
+    def split(self, cuts: NDArray[np.int64]) -> list[Piece]:
+        """The pieces of a job that `can_be_split`."""
         if isinstance(self.payload, ReadTask):
             owners = np.searchsorted(cuts, self.payload.samples, side="right")
         else:
             owners = np.arange(len(self.payload.samples))
         parts = np.split(np.arange(len(owners)), np.flatnonzero(np.diff(owners)) + 1)
-        return [piece_of(self.job, part) for part in parts] if len(parts) > 1 else []
+        return [piece_of(self.job, part) for part in parts]
 
 
 def piece_of(job: Job, positions: NDArray[np.int64]) -> Piece:

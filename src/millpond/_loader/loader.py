@@ -93,8 +93,8 @@ class Loader:
         quarantine: Path of that file.
         held_batches: Batches that you may hold at once; more are copied to the heap.
         timeout: Seconds that a task (a segment, or the transform of a batch) may take in a worker; one that takes
-            longer is killed and tried once more. Then it is done again in the smallest pieces (a GOP, a clip, a sample
-            of the transform), and only those that hang again fail, with the stack of where they hung. None: for ever.
+            longer is killed, and done again in the smallest pieces (a GOP, a clip, a sample of the transform). Those
+            that hang twice fail, with the stack of where they hung. None: for ever.
         stall_timeout: Seconds that reading may go without decoding a frame or reading a packet, and else the same; a
             transform has `timeout` alone. None: no such limit.
         max_restarts: Replacements of dead workers that completed tasks have not made up for (one each); more end the

@@ -16,9 +16,17 @@ from millpond._loader.jobs import Job, Piece
 from millpond._loader.work import Outcome, ReadTask, pack_task
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
+from millpond._workers.lifecycle import MAX_ATTEMPTS
 from millpond._workers.supervisor import Completed, Failed, Supervisor
 from millpond._workers.verdicts import TaskLimits
-from millpond.errors import ClosedError, DeadlineExceeded, InternalError, MillpondError
+from millpond.errors import (
+    ClosedError,
+    DeadlineExceeded,
+    DecodeTimeout,
+    InternalError,
+    MillpondError,
+    WorkerDied,
+)
 
 logger = logging.getLogger("millpond")
 
@@ -167,7 +175,8 @@ class WorkerDriver(Driving):
         self._next_id += 1
         self._in_flight[self._next_id] = piece
         limits = self._read_limits if isinstance(piece.payload, ReadTask) else self._finish_limits
-        self._supervisor.submit(self._next_id, pack_task(piece.payload), limits=limits)
+        attempts = 1 if piece.can_be_split(self._setup.cuts) else MAX_ATTEMPTS
+        self._supervisor.submit(self._next_id, pack_task(piece.payload), limits=limits, max_attempts=attempts)
 
     def _on_event(self, event: Completed | Failed) -> None:
         piece = self._in_flight.pop(event.task_id)
@@ -188,10 +197,11 @@ class WorkerDriver(Driving):
             self._end(job)
 
     def _on_failed(self, piece: Piece, error: Exception) -> None:
-        pieces = piece.split(error, self._setup.cuts)
-        if not pieces:
+        ended_its_worker = isinstance(error, WorkerDied | DecodeTimeout)
+        if not (ended_its_worker and piece.can_be_split(self._setup.cuts)):
             piece.fail_whole(error)
             return
+        pieces = piece.split(self._setup.cuts)
         logger.warning("a task of %d samples is done again in %d pieces: %s", len(piece.samples), len(pieces), error)
         self.counters["tasks_split"] += 1
         piece.job.waiting += len(pieces)

@@ -125,17 +125,21 @@ class Supervisor:
     def _unanswered(self) -> int:
         return len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
 
-    def submit(self, task_id: int, payload: object, *, limits: TaskLimits | None = None) -> None:
+    def submit(
+        self, task_id: int, payload: object, *, limits: TaskLimits | None = None, max_attempts: int | None = None
+    ) -> None:
         """Have a task carried out, exactly one Completed or Failed of which will come from `wait`. Does not block.
 
         Args:
             task_id: Comes back with the answer; any number.
             payload: Pickled now, by value where it comes from `__main__`.
             limits: Of this task; None: the supervisor's.
+            max_attempts: Of this task; None: the supervisor's.
         """
         self._check_usable()
         self._last_serial += 1
-        self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits))
+        most = max_attempts or self._max_attempts
+        self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits, most))
         self._staff.keep_up(self._unanswered)
         self._dispatch()
 
@@ -221,7 +225,7 @@ class Supervisor:
             worker = self._least_loaded()
             if worker is None:
                 return
-            if runs_alone(self._backlog[0].attempts, self._max_attempts):
+            if runs_alone(self._backlog[0].attempts, self._backlog[0].max_attempts):
                 if any(busy.tasks for busy in self._set.workers):
                     return
                 self._alone = self._backlog[0]
@@ -290,7 +294,7 @@ class Supervisor:
         if tasks and tasks[0].serial == progress.serial and end.wait_status is not None:
             ran = tasks[0]
             ran.attempts.append(Attempt(end.hang.cause if end.hang else Cause.DIED, progress.count))
-            if is_poison(ran.attempts, self._max_attempts):
+            if is_poison(ran.attempts, ran.max_attempts):
                 tasks.popleft()
                 self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         self._backlog.extendleft(reversed(tasks))

@@ -139,7 +139,7 @@ class End:
 
 def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDied | DecodeTimeout:
     """Why a task is given up, told by its last attempt; `end` is of the worker that ran it."""
-    tries = f"attempt {len(attempts)}, after which it is given up"
+    tries = f"attempt {len(attempts)}"
     facts = {
         "pid": end.pid,
         "worker_index": end.worker_index,

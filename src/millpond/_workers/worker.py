@@ -28,6 +28,7 @@ class Task:
     serial: int
     body: bytes
     limits: TaskLimits
+    max_attempts: int
     attempts: list[Attempt] = field(default_factory=list)
 
     def frame(self) -> list[bytes]:
