@@ -149,7 +149,7 @@ def _given(source: MediaSource, kind: str) -> tuple[_Given, str]:
         if not isinstance(path, str):
             raise TypeError(f"a path must be text, not {path!r}")
         if scheme_of(path) is not None:
-            return path, repr(redacted(path))
+            return path, str(MediaPath(path, redacted(path)))
         named = MediaPath(os.path.abspath(path) if path else path, MediaPath.of(path).label)
         return named, str(named)
     if not isinstance(source, bytes | bytearray | memoryview):

@@ -1,13 +1,12 @@
 """Frames through a container, front to back: slower, for streams whose packets cannot be cut out.
 
 MPEG-TS, MPEG-4 part 2 and whatever else fails the packet rules. The table is made by decoding the whole stream once,
-and keeps the time and a CRC-32 of the luma of every picture: so a frame that is found again after a seek is known to be
+and keeps the time and a CRC-32 of every picture: so a frame that is found again after a seek is known to be
 the one, and a seek that landed badly is noticed. Then the stream is decoded from its beginning.
 """
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,6 +18,7 @@ import av.video
 import numpy as np
 
 from millpond._media.containers import DECODER_LIMITS, open_container
+from millpond._media.damage import Damage
 from millpond._media.demux import Rows, pick_video_stream, stream_parameters
 from millpond._media.display import matrix_from_frame, turn_of
 from millpond._media.media_path import MediaPath
@@ -33,11 +33,24 @@ _SEEK_OVER_FRAMES = 64
 
 
 def picture_crc(frame: av.VideoFrame) -> int:
-    """CRC-32 of the first plane of a decoded frame, without the padding of its lines."""
-    plane: Any = frame.planes[0]
-    line_bytes = min(frame.width * ((frame.format.components[0].bits + 7) // 8), abs(plane.line_size))
-    lines = np.ndarray((plane.height, line_bytes), np.uint8, buffer=plane, strides=(abs(plane.line_size), 1))
-    return zlib.crc32(np.ascontiguousarray(lines).data)
+    """CRC-32 of all that is seen of a decoded frame: every plane, without the padding of its lines."""
+    crc, line_bytes = 0, _line_bytes(frame.format, frame.width)
+    for number, plane in enumerate(frame.planes):
+        view: Any = plane  # it has the buffer protocol, which its stub does not say
+        if number < len(line_bytes):
+            stride = abs(plane.line_size)
+            used = min(line_bytes[number], stride)
+            view = np.ascontiguousarray(np.ndarray((plane.height, used), np.uint8, buffer=view, strides=(stride, 1)))
+        crc = zlib.crc32(view, crc)  # a palette has no lines
+    return crc
+
+
+def _line_bytes(pixels: av.VideoFormat, width: int) -> list[int]:
+    """Bytes of a line of each plane that holds pixels."""
+    planes = [0] * (1 + max(component.plane for component in pixels.components))
+    for component in pixels.components:
+        planes[component.plane] += component.width * ((component.bits + 7) // 8)
+    return planes if len(planes) > 1 else [(width * pixels.padded_bits_per_pixel + 7) // 8]
 
 
 def display_matrix(frame: av.VideoFrame) -> bytes | None:
@@ -53,29 +66,32 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
 def build_container_table(path: MediaPath, identity: FileIdentity, progress: Progress) -> SampleTable:
     """Decode a whole stream and write down when each frame is shown, and what it looks like.
 
-    Frames from damage on up to the next keyframe are left out: they are no frames of the table.
+    Frames of a GOP with damage in it are left out: they are no frames of the table.
 
     Raises:
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
     """
-    rows, crcs, turn = Rows.empty(), [], (0, False)
+    rows, crcs, turn, damage = Rows.empty(), [], (0, False), Damage()
     with open_container(path) as container:
         stream = pick_video_stream(container, path)
         _limit(stream)
-        for frame, is_sound in _frames(container, stream):
+        for frame in _frames(container, stream, damage):
             progress()
-            if not is_sound:
+            if damage.is_open:
                 continue
             if frame.pts is None:
                 raise CorruptMedia(f"{path} has a frame without a time; write it as MP4 or MKV", path=path.label)
             if not rows.pts:
                 turn = turn_of(matrix_from_frame(display_matrix(frame)))
             rows.pts.append(frame.pts)
-            rows.is_key.append(bool(frame.key_frame) or not rows.is_key)
-            rows.is_discard.append(False)
+            rows.is_key.append(bool(frame.key_frame))
             crcs.append(picture_crc(frame))
         parameters = stream_parameters(stream, turn[0])
+    sound = np.flatnonzero(~damage.touched(np.array(rows.pts, np.int64))).tolist()
+    rows.pts, crcs = [rows.pts[k] for k in sound], [crcs[k] for k in sound]
+    rows.is_key = [rows.is_key[k] or k == sound[0] for k in sound]
     rows.dts, rows.offset, rows.size = rows.pts, [-1] * len(crcs), [0] * len(crcs)
+    rows.is_discard = [False] * len(crcs)
     if np.any(np.diff(np.array(rows.pts, np.int64)) <= 0):
         raise CorruptMedia(f"the times of the frames of {path} do not ascend; write it as MP4 or MKV", path=path.label)
     table = rows.to_table(parameters, identity, "container", crc=crcs, is_mirrored=turn[1])
@@ -90,19 +106,14 @@ def _limit(stream: av.video.VideoStream) -> None:
 
 
 def _frames(
-    container: av.container.InputContainer, stream: av.video.VideoStream
-) -> Iterator[tuple[av.VideoFrame, bool]]:
-    """Yield every frame that comes, and whether it is sound: no damage came since its keyframe.
-
-    Frames come later than their packets. So it takes a keyframe that is shown after the damaged packet to end the
-    damage: one that only comes out after it may have gone in before it.
-    """
-    damaged_pts: float | None = None
-    last_pts, was_bad = -math.inf, False
+    container: av.container.InputContainer, stream: av.video.VideoStream, damage: Damage
+) -> Iterator[av.VideoFrame]:
+    """Yield every frame that comes, and keep account of damage."""
+    was_bad = False
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is not None:
             continue  # a frame that was dropped when it was captured; the decoder would take it for the end
-        last_pts = max(last_pts, -math.inf if packet.pts is None else packet.pts)
+        damage.feed(packet)
         is_bad = packet.is_corrupt
         try:
             frames = packet.decode()
@@ -111,12 +122,11 @@ def _frames(
         is_bad = is_bad or any(frame.is_corrupt for frame in frames)
         # where a transport stream lost bytes, the packet behind may have lost its beginning and carries no mark
         if is_bad or was_bad:
-            damaged_pts = last_pts
+            damage.begin()
         was_bad = is_bad
         for frame in frames:
-            if damaged_pts is not None and frame.key_frame and frame.pts is not None and frame.pts > damaged_pts:
-                damaged_pts = None
-            yield frame, damaged_pts is None
+            damage.show(frame)
+            yield frame
 
 
 class ContainerFrames:
@@ -129,7 +139,7 @@ class ContainerFrames:
         self._path = path
         self._table = table
         self._opened: tuple[av.container.InputContainer, av.video.VideoStream] | None = None
-        self._source: Iterator[tuple[av.VideoFrame, bool]] = iter(())
+        self._source: Iterator[av.VideoFrame] = iter(())
         self._next_row = 0
         self.frames_decoded = 0
 
@@ -171,13 +181,13 @@ class ContainerFrames:
             container.seek(int(self._table.pts[keys[-2]]), stream=stream)
         except av.error.FFmpegError:
             return None
-        self._source = _frames(container, stream)
+        self._source = _frames(container, stream, Damage())
         return self._decode_to(row, progress)
 
     def _rewind(self, row: int, progress: Progress) -> av.VideoFrame | None:
         """Decode from the beginning."""
         self.close()
-        self._source = _frames(*self._open())
+        self._source = _frames(*self._open(), Damage())
         return self._decode_to(row, progress)
 
     def _open(self) -> tuple[av.container.InputContainer, av.video.VideoStream]:
@@ -191,7 +201,7 @@ class ContainerFrames:
     def _decode_to(self, row: int, progress: Progress) -> av.VideoFrame | None:
         wanted_pts, wanted_crc = int(self._table.pts[row]), int(self._table.crc[row])
         self._next_row = self._table.num_rows  # the place is known again only when the frame was found
-        for frame, _ in self._source:
+        for frame in self._source:
             self.frames_decoded += 1
             progress()
             if frame.pts is None or frame.pts < wanted_pts:

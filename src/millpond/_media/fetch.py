@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from millpond._media.media_path import redacted, scheme_of
+from millpond._media.media_path import redacted, scheme_of, shortened
 from millpond.errors import DataError, FetchTimeout, ObjectMissing, UnsupportedFormat
 
 Progress = Callable[[], None]
@@ -139,7 +139,7 @@ def _from_fsspec(url: str, limits: FetchLimits) -> Iterator[bytes]:
     except (ImportError, ValueError) as error:
         # fsspec's own text says which package reads the scheme
         raise UnsupportedFormat(
-            f"{redacted(url)!r} cannot be fetched: URLs with {scheme}:// are read through fsspec ({error}); install "
+            f"{_name(url)} cannot be fetched: URLs with {scheme}:// are read through fsspec ({error}); install "
             f"fsspec and its package for {scheme}",
             path=redacted(url),
         ) from None
@@ -149,7 +149,7 @@ def _from_fsspec(url: str, limits: FetchLimits) -> Iterator[bytes]:
             while part := file.read(_CHUNK_BYTES):
                 yield part
     except FileNotFoundError:
-        raise ObjectMissing(f"no object at {redacted(url)!r}", path=redacted(url)) from None
+        raise ObjectMissing(f"no object at {_name(url)}", path=redacted(url)) from None
     except TimeoutError:
         raise _too_slow(url, "it stalled", limits.stall_seconds, limits.stall_seconds) from None
     except DataError:
@@ -158,10 +158,14 @@ def _from_fsspec(url: str, limits: FetchLimits) -> Iterator[bytes]:
         raise _failed(url, type(error).__name__) from None
 
 
+def _name(url: str) -> str:
+    return repr(shortened(redacted(url)))
+
+
 def _require_size(url: str, size_bytes: int, limits: FetchLimits) -> None:
     if size_bytes > limits.size_bytes:
         raise DataError(
-            f"{redacted(url)!r} has at least {size_bytes:,} bytes, more than the {limits.size_bytes:,} that are "
+            f"{_name(url)} has at least {size_bytes:,} bytes, more than the {limits.size_bytes:,} that are "
             "fetched into memory; download it and give its path",
             path=redacted(url),
             size_bytes=size_bytes,
@@ -172,19 +176,19 @@ def _require_size(url: str, size_bytes: int, limits: FetchLimits) -> None:
 def _refused(url: str, status: int) -> DataError:
     words = f"HTTP status {status} {http.client.responses.get(status, '')}".rstrip()
     if status in _MISSING_STATUSES:
-        return ObjectMissing(f"no object at {redacted(url)!r} ({words})", path=redacted(url), status=status)
+        return ObjectMissing(f"no object at {_name(url)} ({words})", path=redacted(url), status=status)
     error = _failed(url, words)
     error.facts["status"] = status
     return error
 
 
 def _failed(url: str, reason: str) -> DataError:
-    return DataError(f"{redacted(url)!r} could not be fetched: {reason}", path=redacted(url))
+    return DataError(f"{_name(url)} could not be fetched: {reason}", path=redacted(url))
 
 
 def _too_slow(url: str, what: str, elapsed_seconds: float, limit_seconds: float) -> FetchTimeout:
     return FetchTimeout(
-        f"fetching {redacted(url)!r} was given up after {elapsed_seconds:.1f} s (limit {limit_seconds:g} s): {what}",
+        f"fetching {_name(url)} was given up after {elapsed_seconds:.1f} s (limit {limit_seconds:g} s): {what}",
         path=redacted(url),
         elapsed_seconds=elapsed_seconds,
         limit_seconds=limit_seconds,

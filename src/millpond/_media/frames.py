@@ -18,6 +18,10 @@ from millpond.errors import CorruptMedia, DataError
 Write = Callable[[int, NDArray[np.uint8]], None]
 Progress = Callable[[], None]
 
+_INTRA_REFRESH_CODECS = ("h264", "hevc")
+"""Their keyframes may be points of recovery that need the GOP before. A keyframe of AV1 or VP9 refreshes everything:
+where one does not decode it is damaged, and references of the GOP before would make wrong frames of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
@@ -149,7 +153,7 @@ class _Job:
             try:
                 self._decode(gops, first, preroll_gops)
             except FramesMissing:
-                if preroll_gops or not gops[0]:
+                if preroll_gops or not gops[0] or self._file.table.stream.codec_name not in _INTRA_REFRESH_CODECS:
                     raise
                 self._decode(gops, first, 1)
                 self._file.preroll_gops = 1

@@ -34,7 +34,7 @@ from millpond.errors import CorruptMedia, DataError
 
 _logger = logging.getLogger("millpond")
 
-SIDECAR_KIND = "table1"
+SIDECAR_KIND = "table2"
 """Of sample tables; the number goes up when their meaning changes."""
 
 _SCANNED_FORMATS = ("matroska,webm", "avi")

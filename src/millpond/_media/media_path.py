@@ -12,7 +12,7 @@ from millpond.errors import UnsupportedFormat
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _USER = re.compile(r"://[^/]*@")
 _LONGEST_LABEL = 300
-"""Of a longer path or URL, errors show both ends."""
+"""Of a longer path or URL, messages show both ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class MediaPath:
     is_named: bool = True
 
     def __str__(self) -> str:
-        return repr(self.label) if self.is_named else self.label
+        return repr(shortened(self.label)) if self.is_named else self.label
 
     @classmethod
     def of(cls, path: str | os.PathLike[str] | MediaPath) -> MediaPath:
         """A path by its own name; a MediaPath is returned as it is."""
-        return path if isinstance(path, MediaPath) else cls(os.fspath(path), shortened(os.fspath(path)))
+        return path if isinstance(path, MediaPath) else cls(os.fspath(path), os.fspath(path))
 
 
 def name_of_bytes(size_bytes: int, kind: str) -> str:
@@ -68,7 +68,7 @@ def path_of_file_url(url: str) -> str:
 def redacted(url: str) -> str:
     """A URL without what may be secret: user, password, query and fragment."""
     address, mark, _ = url.partition("#")[0].partition("?")
-    return shortened(_USER.sub("://", address) + ("?..." if mark else ""))
+    return _USER.sub("://", address) + ("?..." if mark else "")
 
 
 def shortened(text: str) -> str:

@@ -14,6 +14,7 @@ from millpond._media.containers import DECODER_LIMITS, reason_of
 from millpond._media.packets import PacketReader
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
+from millpond._media.vp9 import shows_again_and_goes_on
 from millpond._values import StreamParameters
 from millpond.errors import CorruptMedia
 
@@ -84,6 +85,7 @@ class PacketRun:
                 packet = av.Packet(len(payload))
                 packet.update(payload)  # type: ignore[arg-type]  # any buffer will do; this copies, and pads with zeros
                 packet.pts = row
+                self._require_plausible(row, payload)
                 self.packets_fed += 1
                 for frame in context.decode(packet):
                     self._take(frame, pending, maker, write, progress)
@@ -99,6 +101,15 @@ class PacketRun:
                 f"{len(pending)} of {len(owned)} frames did not come out of {self._file.path}, the first of packet "
                 f"{min(pending)}",
                 path=self._file.path.label,
+            )
+
+    def _require_plausible(self, row: int, payload: memoryview) -> None:
+        if self._file.table.stream.codec_name == "vp9" and shows_again_and_goes_on(payload):
+            raise CorruptMedia(
+                f"packet {row} of {self._file.path} says that it shows an older frame again, and yet has "
+                f"{len(payload)} bytes: it is damaged",
+                path=self._file.path.label,
+                row=row,
             )
 
     def _take(

@@ -67,7 +67,8 @@ class PacketReader:
     def _with_margin(self, wanted: ByteRange) -> ByteRange:
         """A little on both sides, where a hole that ends or begins in the packets goes on."""
         size_bytes = self._file.table.identity.size_bytes
-        return ByteRange(max(wanted.start - ZERO_RUN_BYTES, 0), min(wanted.stop + ZERO_RUN_BYTES, size_bytes))
+        stop = max(wanted.stop, min(wanted.stop + ZERO_RUN_BYTES, size_bytes))  # what ends beyond the file is an error
+        return ByteRange(max(wanted.start - ZERO_RUN_BYTES, 0), stop)
 
     def _has_known_crc(self, row: int, payload: memoryview, expected_crc: int | None) -> bool:
         crc = zlib.crc32(payload)
