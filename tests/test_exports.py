@@ -39,7 +39,7 @@ def test_all_is_explicit_sorted_and_without_doubles() -> None:
 
 
 def test_all_has_what_the_readme_uses() -> None:
-    assert {"LeRobotDataset", "Loader", "MillpondError", "shutdown"} <= set(millpond.__all__)
+    assert {"ClipDataset", "LeRobotDataset", "Loader", "MillpondError", "shutdown"} <= set(millpond.__all__)
 
 
 def test_type_checkers_see_exactly_what_is_exported() -> None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from millpond._datasets.clips import ClipDataset
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
     from millpond._loader.loader import Loader, LoaderStatistics
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "millpond._datasets.clips": ("ClipDataset",),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
@@ -71,6 +73,7 @@ __all__ = [
     "Audio",
     "AudioOptions",
     "Books",
+    "ClipDataset",
     "ClosedError",
     "CorruptMedia",
     "DataError",

@@ -1,0 +1,145 @@
+"""What is remembered of each clip, sound and image file, so that nothing altered is delivered once it has been read.
+
+A sidecar belongs to one version of a file. It keeps the sample table of a clip with the CRC-32s of its packets, and one
+CRC-32 for the sound or the image of a file; so bytes that changed behind the file system's back are noticed. When a
+file is replaced its sidecar is not found; then those of other versions tell whether it was read as another one since
+the dataset was opened, because every read sets their time.
+
+There may be a million of them, and replacing one lists its folder: they are spread over 4,096 folders. Workers write
+them. A clip is read as a whole by one task, so nothing must be put together from several workers, and writing them all
+in the training process would take it a millisecond per clip between two epochs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._media.index import SIDECAR_KIND as TABLE_KIND
+from millpond._media.index import learn_crcs
+from millpond._media.sidecars import SidecarStore
+from millpond.errors import CorruptMedia
+
+_logger = logging.getLogger("millpond")
+
+_SUFFIX = ".npz"
+
+
+@dataclass(frozen=True)
+class ClipSidecars:
+    """The sidecars of media files, for one opening of a dataset; picklable.
+
+    Attributes:
+        folder: Where they are kept; None: nothing is remembered.
+        opened_ns: When the dataset was opened, nanoseconds since the epoch.
+    """
+
+    folder: str | None
+    opened_ns: int
+
+    @classmethod
+    def opened_now(cls, store: SidecarStore) -> ClipSidecars:
+        """Those in a store, or none where that cannot be written, which is said once and not once per clip."""
+        folder = store.folder / "clips"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            _logger.warning(
+                "cannot keep anything of clips in %s (%s): their headers are read again each time, and a clip that is "
+                "altered after it was read is not noticed; set MILLPOND_CACHE_DIR to a folder that can be written",
+                folder,
+                error,
+            )
+            return cls(None, 0)
+        return cls(str(folder), time.time_ns())
+
+    def store_of(self, path: str) -> SidecarStore | None:
+        """Where the sidecars of a file go."""
+        if self.folder is None:
+            return None
+        digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()
+        return SidecarStore(Path(self.folder) / digest[:3])
+
+    def require_same_clip(self, path: str) -> None:
+        """Raise CorruptMedia if a clip was replaced after it was read by this dataset."""
+        self._require_same(path, TABLE_KIND)
+
+    def learn_packets(self, path: str, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
+        """Keep the CRC-32s of packets of a clip that were read for the first time."""
+        store = self.store_of(path)
+        if store is not None and len(rows):
+            learn_crcs(path, store, rows, crcs)
+
+    def check(self, path: str, kind: str, crc: Callable[[], int]) -> Callable[[], None]:
+        """Compare a file with what was read of it before.
+
+        Args:
+            path: The file.
+            kind: What of it is read.
+            crc: Gives the CRC-32 of that; not called where nothing is remembered.
+
+        Returns:
+            To be called when it was read well: remembers it, if it is new.
+
+        Raises:
+            CorruptMedia: It is not what was read before.
+        """
+        store = self.store_of(path)
+        if store is None:
+            return _nothing
+        self._require_same(path, kind)
+        kept = store.load(path, kind)
+        if kept is None:
+            return lambda: self._keep(store, path, kind, crc())
+        found = crc()
+        if found != kept.facts.get("crc"):
+            raise CorruptMedia(
+                f"{path!r} has other bytes than when it was first read, at the same size and time; fetch it again",
+                path=path,
+                expected_crc=kept.facts.get("crc"),
+                found_crc=found,
+            )
+        return _nothing
+
+    def _keep(self, store: SidecarStore, path: str, kind: str, crc: int) -> None:
+        with contextlib.suppress(OSError):  # a full disk, or the file went away
+            store.save(path, kind, {}, {"crc": crc})
+
+    def _require_same(self, path: str, kind: str) -> None:
+        store = self.store_of(path)
+        if store is None:
+            return
+        try:
+            own = store.path_of(path, kind, _SUFFIX)
+        except OSError:
+            return  # it is gone, or may not be looked at: who reads it says so
+        with contextlib.suppress(OSError):  # never read before, or replaced since
+            now = time.time_ns()
+            os.utime(own, ns=(now, now))
+            return
+        for other in own.parent.glob(f"{own.name.split('.')[0]}.{kind}.*{_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                if other.stat().st_mtime_ns >= self.opened_ns:
+                    raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)
+
+
+def crc_of_bytes(data: bytes) -> Callable[[], int]:
+    """The CRC-32 of bytes, counted when it is asked for."""
+    return lambda: zlib.crc32(data)
+
+
+def _nothing() -> None:
+    pass
