@@ -35,12 +35,12 @@ def test_what_the_table_lacks_raises_naming_event_and_state() -> None:
     assert (caught.value.state, caught.value.event) == ("IDLE", "FINISHED")
 
 
-def test_nothing_leaves_death() -> None:
-    assert not [event for state, event in TRANSITIONS if state is State.DEAD]
+def test_nothing_leaves_death_or_loss() -> None:
+    assert not [event for state, event in TRANSITIONS if state in (State.DEAD, State.LOST)]
 
 
 def test_every_other_state_can_be_reaped() -> None:
-    living = set(State) - {State.DEAD}
+    living = set(State) - {State.DEAD, State.LOST}
     assert {state for state, event in TRANSITIONS if event is Event.REAPED} == living
 
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from millpond._workers.verdicts import TaskLimits
-from millpond.errors import DeadlineExceeded, DecodeTimeout
-from worker_tasks import NeverReady, error_of, results, workers
+import millpond._workers.supervisor as supervisor_module
+from millpond._workers.verdicts import ProcessLimits, TaskLimits
+from millpond._workers.worker import Worker
+from millpond._workers.worker_set import MOST_LOST
+from millpond.errors import DeadlineExceeded, DecodeTimeout, WorkerDied
+from worker_tasks import NeverReady, collect, error_of, results, workers
 
 LIMIT = 0.15
 
@@ -97,3 +102,47 @@ def test_closing_ends_hung_and_stopped_workers() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 3
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+@pytest.fixture
+def unkillable(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Workers that no signal reaches, as in state D; their pids, which are killed at the end."""
+    pids: list[int] = []
+    signal_worker = Worker._signal
+
+    def note(worker: Worker, number: int) -> None:
+        if worker.pid is not None and not worker.hang:
+            signal_worker(worker, number)  # one that did not hang dies as ever
+        elif worker.pid is not None:
+            pids.append(worker.pid)
+
+    monkeypatch.setattr(Worker, "_signal", note)
+    monkeypatch.setattr(supervisor_module, "ProcessLimits", partial(ProcessLimits, dump_seconds=0.05, reap_seconds=0.1))
+    yield pids
+    for pid in {*pids}:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_worker_that_sigkill_does_not_end_is_replaced_and_its_task_done_by_another(
+    unkillable: list[int], tmp_path: Path
+) -> None:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT)) as supervisor:
+        assert results(supervisor, ("once", str(tmp_path / "flag"), "hold_gil"), ("echo", 1)) == ["recovered", 1]
+        (worker,) = supervisor.statistics().workers
+        assert worker.pid not in unkillable
+        assert worker.index > 0  # its place is given to nobody
+
+
+def test_the_error_of_a_task_says_that_its_worker_could_not_be_ended(unkillable: list[int]) -> None:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT), max_attempts=1) as supervisor:
+        error = error_of(supervisor, ("hold_gil",))
+        assert isinstance(error, DecodeTimeout)
+        assert "the kernel does not let go" in str(error)
+
+
+def test_when_one_after_the_other_cannot_be_ended_it_is_an_error(unkillable: list[int]) -> None:
+    with workers(4, limits=TaskLimits(stall_timeout_seconds=LIMIT), max_attempts=1) as supervisor:
+        for task_id in range(MOST_LOST + 1):
+            supervisor.submit(task_id, ("hold_gil",))
+        with pytest.raises(WorkerDied, match=r"9 workers, the last .* still run .* storage that does not answer"):
+            collect(supervisor, MOST_LOST + 2)

@@ -6,8 +6,11 @@
     idle, busy -drain-> draining            (asked to end; takes no more tasks)
     starting, busy, draining -over_limit-> hung    (asked for its stack, which ends it)
     any of these -kill-> killed             (SIGKILL was sent)
-    killed -unreapable-> lost               (state D: the kernel does not let it go)
-    any but dead -reaped-> dead
+    killed -unreapable-> lost               (state D: the kernel waits for storage on its behalf)
+    any of these but lost -reaped-> dead
+
+A lost worker is as good as dead: with SIGKILL pending it runs no instruction of ours ever again, and what the kernel
+still reads for it goes to its private memory. So its task is given to another, and its place to none.
 """
 
 from __future__ import annotations
@@ -82,10 +85,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (_S.KILLED, _E.KILL): _S.KILLED,
     (_S.KILLED, _E.UNREAPABLE): _S.LOST,
     (_S.KILLED, _E.REAPED): _S.DEAD,
-    (_S.LOST, _E.READY): _S.LOST,
-    (_S.LOST, _E.FINISHED): _S.LOST,
-    (_S.LOST, _E.EMPTIED): _S.LOST,
-    (_S.LOST, _E.REAPED): _S.DEAD,
 }
 
 

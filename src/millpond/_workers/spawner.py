@@ -19,7 +19,8 @@ _DUMP_BYTES = 65536
 class WorkerOptions:
     """What every worker of a supervisor is started with; see `Supervisor`.
 
-    There is a place more than workers where a successor starts before the worker that it follows has ended.
+    There are more places than workers: one where a successor starts before the worker that it follows has ended, and
+    those of workers that were lost.
     """
 
     handler: bytes
@@ -38,7 +39,7 @@ class Spawner:
         self._files: list[int] = []
         try:
             self._cells_file = self._open_file("millpond-cells", cells_bytes(options.num_places))
-            self._dump_files = [self._open_file("millpond-stack", 0) for _ in range(options.num_places)]
+            self._dump_files: dict[int, int] = {}
             self.zygote: Zygote = zygote_for(options.preload, use_pidfd=options.use_pidfd)
             self.cells = Cells(self._cells_file, options.num_places)
         except BaseException:
@@ -57,6 +58,8 @@ class Spawner:
             WorkerDied: The zygote died, and so did the next.
         """
         self.cells.clear(index)
+        if index not in self._dump_files:
+            self._dump_files[index] = self._open_file("millpond-stack", 0)
         dump_file = self._dump_files[index]
         os.ftruncate(dump_file, 0)
         os.lseek(dump_file, 0, os.SEEK_SET)  # the offset is shared with the worker

@@ -55,7 +55,6 @@ class Staff:
         self._recycling = recycling
         self._max_restarts = max_restarts
         self._on_fatal = on_fatal
-        self._has_failed = False
         self._unpaid_restarts = 0
         self._failed_starts = 0
         self._leaving: Worker | None = None
@@ -70,19 +69,16 @@ class Staff:
         """
         if self._wanted < self._most:
             self._wanted = max(self._wanted, min(self._most, unanswered))
-        while len(self._set.workers) < self._wanted and not self._has_failed:
-            self._spawn()
+        while len(self._set.workers) < self._wanted:
+            if self._spawn() is None:
+                return
 
     def _spawn(self) -> Worker | None:
         try:
             return self._set.spawn()
         except (MillpondError, OSError) as error:  # the zygote is gone again, or there is no descriptor left
-            self._fail(error)
+            self._on_fatal(error)
             return None
-
-    def _fail(self, error: Exception) -> None:
-        self._has_failed = True
-        self._on_fatal(error)
 
     def note_ready(self, worker: Worker) -> None:
         """A worker can take tasks; if it follows another, that one may go."""
@@ -116,8 +112,8 @@ class Staff:
             self._failed_starts += 1
         error = self._why_to_give_up(worker, end)
         if error is not None:
-            self._fail(error)
-        elif not self._has_failed:
+            self._on_fatal(error)
+        else:
             logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())
 
     def _why_to_give_up(self, worker: Worker, end: verdicts.End) -> Exception | None:

@@ -5,7 +5,7 @@ the ends of workers, and for the next limit that could pass; it never polls.
 
 Rules:
     A worker's answers count up to its last byte: they are read before its death is judged.
-    A task is given again only after its worker was reaped, so that nothing stale is written.
+    A task is given again only after its worker was reaped (or lost), so that nothing stale is written.
     Only the task that ran is blamed for a death, not those that were waiting behind it (the worker's cell tells).
     A task's last attempt runs while no other task does.
 """
@@ -29,7 +29,7 @@ from millpond._workers.staff import Staff
 from millpond._workers.verdicts import NEVER, ProcessLimits, TaskLimits
 from millpond._workers.wakeup import Wakeup
 from millpond._workers.worker import Task, Worker
-from millpond._workers.worker_set import WorkerSet
+from millpond._workers.worker_set import MOST_LOST, WorkerSet
 from millpond._workers.zygote import has_pidfd
 from millpond.errors import ClosedError, UsageError
 
@@ -93,7 +93,12 @@ class Supervisor:
         with_pidfd = has_pidfd() if use_pidfd is None else use_pidfd
         num_places = num_workers + recycling.is_wanted  # a successor starts before its worker has ended
         options = WorkerOptions(
-            handler, num_places, tuple(descriptors), preload, with_pidfd, recycling.max_anon_bytes is not None
+            handler,
+            num_places + MOST_LOST,
+            tuple(descriptors),
+            preload,
+            with_pidfd,
+            recycling.max_anon_bytes is not None,
         )
         with contextlib.ExitStack() as undo:
             self._wakeup = Wakeup()
@@ -140,7 +145,7 @@ class Supervisor:
         self._last_serial += 1
         most = max_attempts or self._max_attempts
         self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits, most))
-        self._staff.keep_up(self._unanswered)
+        self._keep_up()
         self._dispatch()
 
     def wait(self, timeout_seconds: float | None = None) -> list[Completed | Failed]:
@@ -149,7 +154,7 @@ class Supervisor:
         Raises:
             ClosedError: After close() or millpond.shutdown().
             UsageError: In a forked child.
-            WorkerDied: The restart budget is used up, workers die at their start, or one cannot be killed.
+            WorkerDied: The restart budget is used up, workers die at their start, or too many cannot be killed.
             DeadlineExceeded: A worker did not start in time.
             Exception: The handler could not be unpickled or attached in a worker: the exception of that, as itself.
         """
@@ -283,7 +288,11 @@ class Supervisor:
         """A worker was reaped: give its tasks to others and its place to a new one."""
         self._give_back(worker, end)
         self._staff.note_end(worker, end)
-        self._staff.keep_up(self._unanswered)
+        self._keep_up()
+
+    def _keep_up(self) -> None:
+        if self._fatal is None:
+            self._staff.keep_up(self._unanswered)
 
     def _give_back(self, worker: Worker, end: verdicts.End) -> None:
         """Put the tasks of a dead worker at the front again, or give up the one that it died of."""
@@ -291,7 +300,7 @@ class Supervisor:
         progress = self._spawner.cells.read(worker.index)
         for task in tasks:
             self._note_end_of(task)
-        if tasks and tasks[0].serial == progress.serial and end.wait_status is not None:
+        if tasks and tasks[0].serial == progress.serial and (end.wait_status is not None or end.is_lost):
             ran = tasks[0]
             ran.attempts.append(Attempt(end.hang.cause if end.hang else Cause.DIED, progress.count))
             if is_poison(ran.attempts, ran.max_attempts):

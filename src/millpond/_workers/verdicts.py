@@ -84,6 +84,7 @@ class End:
 
     `wait_status` is None where its zygote died before it could tell, or could not fork it (`start_errno` says why).
     `oom_kills` is how often the kernel has killed in this cgroup since the worker was started; None if it is unknown.
+    One that `is_lost` was killed, and the kernel does not let it go.
     """
 
     worker_index: int
@@ -93,6 +94,7 @@ class End:
     stack: str
     start_errno: int | None = None
     oom_kills: int | None = None
+    is_lost: bool = False
 
     @property
     def exit_code(self) -> int | None:
@@ -116,12 +118,17 @@ class End:
 
     def in_words(self) -> str:
         """What became of it: "was killed by SIGSEGV (Segmentation fault)"."""
+        return f"{self._how()}, but the kernel does not let it go (state D)" if self.is_lost else self._how()
+
+    def _how(self) -> str:
         if self.hang is not None:
             what = "made no progress for" if self.hang.cause is Cause.STALLED else "did not end a task in"
             return f"{what} {self.hang.elapsed_seconds:.1f} s (limit {self.hang.limit_seconds:.1f} s) and was killed"
         code = self.exit_code
         if self.start_errno is not None:
             return f"could not be forked ({os.strerror(self.start_errno)})"
+        if self.is_lost:
+            return "was killed"
         if code is None:
             return "ended with the zygote that would have said how"
         if code >= 0:
@@ -150,7 +157,7 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
         "progress_count": attempts[-1].progress_count,
         "stack": end.stack,
     }
-    who = f"worker {end.worker_index} (pid {end.pid})"
+    who = f"worker {end.worker_index} (pid {end.pid}{', which the kernel does not let go' if end.is_lost else ''})"
     error: WorkerDied | DecodeTimeout
     if end.hang is None:
         error = WorkerDied(f"{who} {end.in_words()} while it ran task {task_id} ({tries}); it was replaced", **facts)
@@ -200,11 +207,11 @@ def start_took_too_long(
     )
 
 
-def will_not_die(worker_index: int, pid: int | None, limits: ProcessLimits) -> WorkerDied:
-    """SIGKILL did not end it: the kernel waits for a device or a network file system on its behalf (state D)."""
+def too_many_lost(num_lost: int, pid: int | None, limits: ProcessLimits) -> WorkerDied:
+    """SIGKILL did not end one worker after the other."""
     message = (
-        f"worker {worker_index} (pid {pid}) still runs {limits.reap_seconds:.0f} s after SIGKILL: it waits in the "
-        "kernel, most likely for storage that does not answer; its memory may still be written to"
+        f"{num_lost} workers, the last with pid {pid}, still run {limits.reap_seconds:.0f} s after SIGKILL: the kernel "
+        "waits on their behalf, most likely for storage that does not answer"
     )
     return WorkerDied(message, pid=pid, exit_code=None, signal_name=None, task=None)
 

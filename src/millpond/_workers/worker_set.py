@@ -22,6 +22,8 @@ from millpond.errors import InternalError
 _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 # The pidfd says at once that a worker is gone, and the zygote a moment later how; a stopped zygote never does.
 _REPORT_SECONDS = 2.0
+MOST_LOST = 8
+"""Workers in state D that are replaced: storage that lets more of them hang will not come back for the next."""
 
 
 class Listener(Protocol):
@@ -45,14 +47,15 @@ class WorkerSet:
 
     Args:
         spawner: Starts them.
-        num_places: Most workers at once.
+        num_places: Most workers at once, not counting those that were lost.
         limits: For their coming and going.
         listener: Is told what happens.
     """
 
     def __init__(self, spawner: Spawner, num_places: int, limits: ProcessLimits, listener: Listener) -> None:
         self.workers: list[Worker] = []
-        self._free_places = set(range(num_places))
+        self._free_places = set(range(num_places + MOST_LOST))
+        self._num_lost = 0
         self._spawner = spawner
         self._limits = limits
         self._listener = listener
@@ -128,7 +131,7 @@ class WorkerSet:
     # ---- what comes from workers
 
     def _on_channel(self, worker: Worker, ready: int) -> None:
-        if worker.state is State.DEAD:
+        if worker.state in (State.DEAD, State.LOST):
             return  # it was buried earlier in this turn
         if ready & _WRITE:
             worker.flush()
@@ -164,7 +167,7 @@ class WorkerSet:
         return task
 
     def _on_report(self, worker: Worker, _: int) -> None:
-        if worker.state is State.DEAD:
+        if worker.state in (State.DEAD, State.LOST):
             return
         had_pidfd = worker.pidfd is not None
         worker.read_report()
@@ -177,7 +180,7 @@ class WorkerSet:
         self._bury_if_gone(worker)
 
     def _on_sentinel(self, worker: Worker, _: int) -> None:
-        if worker.state is State.DEAD or worker.pidfd is None:
+        if worker.state in (State.DEAD, State.LOST) or worker.pidfd is None:
             return
         worker.is_gone = True
         self._selector.unregister(worker.pidfd)
@@ -198,9 +201,7 @@ class WorkerSet:
         elif worker.tasks and worker.state in (State.BUSY, State.DRAINING):
             self._judge(worker)
         elif worker.state is State.KILLED:
-            worker.take(Event.UNREAPABLE, now)
-            worker.due_at_seconds = NEVER
-            self._listener.on_fatal(verdicts.will_not_die(worker.index, worker.pid, self._limits))
+            self._lose(worker)
         else:  # hung, and not dead of the dump; or draining, and not at an end
             self._kill(worker)
 
@@ -240,17 +241,28 @@ class WorkerSet:
 
     def _bury(self, worker: Worker) -> None:
         """It can write nothing any more: take its last answers, and tell."""
+        self._let_go(worker, Event.REAPED)
+        self._free_places.add(worker.index)
+        if not self._is_ending:
+            self._listener.on_end(worker, self._end_of(worker))
+
+    def _lose(self, worker: Worker) -> None:
+        """It does not die of SIGKILL; its place is given to nobody."""
+        self._let_go(worker, Event.UNREAPABLE)
+        self._num_lost += 1
+        if self._num_lost > MOST_LOST:
+            self._listener.on_fatal(verdicts.too_many_lost(self._num_lost, worker.pid, self._limits))
+        self._listener.on_end(worker, self._end_of(worker))
+
+    def _let_go(self, worker: Worker, event: Event) -> None:
         self._take_frames(worker, worker.receive_all())
-        worker.take(Event.REAPED, time.monotonic())
+        worker.take(event, time.monotonic())
         worker.due_at_seconds = NEVER
         for descriptor in (worker.channel, worker.report, worker.pidfd):
             if descriptor is not None and descriptor in self._selector.get_map():
                 self._selector.unregister(descriptor)
         worker.close()
         self.workers.remove(worker)
-        self._free_places.add(worker.index)
-        if not self._is_ending:
-            self._listener.on_end(worker, self._end_of(worker))
 
     def _end_of(self, worker: Worker) -> verdicts.End:
         return verdicts.End(
@@ -261,6 +273,7 @@ class WorkerSet:
             stack=self._spawner.read_stack(worker.index),
             start_errno=worker.start_errno,
             oom_kills=worker.new_oom_kills(),
+            is_lost=worker.state is State.LOST,
         )
 
     def end_all(self) -> None:
