@@ -71,10 +71,11 @@ def build_container_table(path: MediaPath, identity: FileIdentity, progress: Pro
     Raises:
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
     """
-    rows, crcs, turn, damage = Rows.empty(), [], (0, False), Damage()
+    rows, crcs, turn = Rows.empty(), [], (0, False)
     with open_container(path) as container:
         stream = pick_video_stream(container, path)
         _limit(stream)
+        damage = Damage(is_late=stream.codec_context.codec.name == "libdav1d")
         for frame in _frames(container, stream, damage):
             progress()
             if damage.is_open:
