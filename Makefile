@@ -11,7 +11,7 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types setup bench bench-peers clean
+.PHONY: demo test lint types setup bench bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -43,6 +43,19 @@ bench: $(TEST_ENV)/ready $(BENCH_DATA)
 	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec h264 --gop 30
 .cache/bench/h264_gop250: | $(TEST_ENV)/ready
 	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec h264 --gop 250
+
+# The long runs, whose short forms are tests: corrupted files, workers under fire, ten thousand guarded calls.
+FUZZ_SECONDS ?= 600
+CHAOS_SECONDS ?= 60
+
+fuzz: $(TEST_ENV)/ready
+	$(BIN)/python bench/fuzz.py --seconds $(FUZZ_SECONDS)
+
+chaos: $(TEST_ENV)/ready
+	$(BIN)/python bench/chaos.py --seconds $(CHAOS_SECONDS)
+
+soak: $(TEST_ENV)/ready
+	$(BIN)/python bench/guard.py --soak
 
 bench-peers: $(PEERS_ENV)/ready
 
