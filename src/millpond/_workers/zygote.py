@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from millpond._workers.child import ONE_THREAD
@@ -280,11 +280,21 @@ def shutdown() -> None:
     Called at the interpreter's exit, and whenever nothing of millpond is wanted for a while; loaders and guards that
     are still open raise ClosedError from then on, and new ones start new zygotes. Idempotent.
     """
+    for callback in _at_shutdown:
+        callback()
     with _lock:
         zygotes = list(_zygotes.values())
         _zygotes.clear()
     for zygote in zygotes:
         zygote.shut_down()
+
+
+_at_shutdown: list[Callable[[], None]] = []
+
+
+def at_shutdown(callback: Callable[[], None]) -> None:
+    """Have `shutdown` call this first, each time: for what the process keeps of its own accord and may make anew."""
+    _at_shutdown.append(callback)
 
 
 def _forget_after_fork() -> None:
