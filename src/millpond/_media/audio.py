@@ -137,7 +137,7 @@ class _Job:
         self._source: tuple[object, ...] = ()
         self._parts: list[NDArray[np.float32]] = []
         self._num_samples = 0
-        self._num_packets = 0
+        self._num_packets = self._num_source_samples = 0
         self._first_seconds: float | None = None
 
     def run(self, container: av.container.InputContainer) -> Audio:
@@ -150,9 +150,12 @@ class _Job:
         if stream.codec_context is None:
             raise CorruptMedia(f"{self._path} has sound of a codec that is not known", path=self._path.label)
         stream.codec_context.thread_count = 1
+        if stream.codec_context.name == "flac":
+            stream.codec_context.options = {"err_detect": "crccheck+explode"}  # its frames have checksums
         is_whole = self._decode(self._frames(container, stream))
         if is_whole:
             self._require_every_packet(stream)
+            self._require_every_sample(stream)
         if self._resampler is None:
             raise CorruptMedia(f"{self._path}: no audio frame decodes", path=self._path.label)
         samples = np.concatenate(self._parts, axis=1, dtype=np.float32)
@@ -185,6 +188,7 @@ class _Job:
             frames = packet.decode()
             if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
                 raise CorruptMedia(f"{self._path}: some of its sound is marked as corrupt", path=self._path.label)
+            self._num_source_samples += sum(frame.samples for frame in frames)
             yield from frames
             self._progress()
 
@@ -238,6 +242,18 @@ class _Job:
             raise CorruptMedia(
                 f"{self._path} is cut short: {self._num_packets} of {expected} audio packets are there; fetch or write "
                 "the file again",
+                path=self._path.label,
+            )
+
+    def _require_every_sample(self, stream: av.audio.AudioStream) -> None:
+        """A FLAC says how many samples it has."""
+        if stream.container.format.name != "flac" or not stream.duration or stream.time_base is None:
+            return
+        expected = round(stream.duration * stream.time_base * stream.codec_context.sample_rate)
+        if self._num_source_samples < expected:
+            raise CorruptMedia(
+                f"{self._path} is damaged or cut short: {self._num_source_samples} of {expected} samples are there; "
+                "fetch or write the file again",
                 path=self._path.label,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 
 from millpond._media.media_path import MediaPath
@@ -10,6 +11,8 @@ from millpond.errors import CorruptMedia
 
 _SEGMENT = 0x18538067
 _CLUSTER = 0x1F43B675
+_CRC_32_OF_4_BYTES = b"\xbf\x84"
+_CHUNK_BYTES = 1 << 20
 _UNKNOWN_SIZE = -1
 _CLUSTER_CHILDREN = frozenset(
     # Timestamp, SilentTracks, Position, PrevSize, SimpleBlock, BlockGroup, EncryptedBlock, Void, CRC-32
@@ -52,8 +55,26 @@ def _walk(descriptor: int, start: int, stop: int, path: MediaPath) -> None:
                 _require(child in _CLUSTER_CHILDREN and inner < child_end <= end, inner, path)
                 inner = child_end
             _require(inner == end, inner, path)
+        _require_checksum(descriptor, payload, end, path)
         position = end
     _require(position == stop, position, path)
+
+
+def _require_checksum(descriptor: int, start: int, stop: int, path: MediaPath) -> None:
+    """Hold an element against the CRC-32 that many writers put in front of its children; FFmpeg does not look at it."""
+    head = os.pread(descriptor, 6, start)
+    if head[:2] != _CRC_32_OF_4_BYTES or start + 6 > stop:
+        return
+    crc = 0
+    for position in range(start + 6, stop, _CHUNK_BYTES):
+        crc = zlib.crc32(os.pread(descriptor, min(_CHUNK_BYTES, stop - position), position), crc)
+    if crc.to_bytes(4, "little") != head[2:]:
+        raise CorruptMedia(
+            f"{path} is damaged between bytes {start} and {stop}: they do not keep their checksum; fetch or write the "
+            "file again",
+            path=path.label,
+            position=start,
+        )
 
 
 def _require(is_sound: bool, position: int, path: MediaPath) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 
 from millpond._media.matroska import require_whole
 from millpond._media.media_path import MediaPath
@@ -11,15 +12,21 @@ from millpond._media.mp4_claims import require_plausible
 from millpond._media.sparse_file import SparseFile
 from millpond.errors import CorruptMedia
 
-_UNKNOWN_RIFF_BYTES = 0x7FFF_F000
-"""Who writes a RIFF file into a pipe cannot know how long it gets, and writes the most or nearly so."""
+_CHUNKED = {b"RIFF": "<4sI", b"FORM": ">4sI"}
+"""WAV and AVI, AIFF: how the kind and the length of a chunk are written."""
+
+_BULK_CHUNKS = (b"data", b"LIST", b"idx1", b"SSND")
+
+_UNKNOWN_BYTES = 0x7FFF_F000
+"""Who writes such a file into a pipe cannot know how long it gets, and writes the most that is possible, or nearly."""
 
 _MAX_CHUNKS = 100_000
 _MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def require_whole_file(path: MediaPath) -> None:
-    """Look at the outer structure of an MP4, MOV, Matroska, WebM, AVI, WAV or Ogg file; others tell nothing.
+    """Look at the outer structure of an MP4, MOV, Matroska, WebM, AVI, WAV, AIFF, Ogg or MP3 file.
 
     Raises:
         CorruptMedia: It ends early, or claims what it cannot hold.
@@ -31,10 +38,12 @@ def require_whole_file(path: MediaPath) -> None:
         head = os.pread(descriptor, 12, 0)
         if head[:4] == b"\x1a\x45\xdf\xa3":
             require_whole(descriptor, size_bytes, path)
-        elif head[:4] == b"RIFF":
-            _require_whole_riff(descriptor, size_bytes, path)
+        elif head[:4] in _CHUNKED:
+            _require_whole_chunks(descriptor, size_bytes, path)
         elif head[:4] == b"OggS":
             _require_whole_ogg(descriptor, size_bytes, path)
+        elif head[:3] == b"ID3" or head[:1] == b"\xff":
+            _require_whole_mp3(descriptor, size_bytes, path)
         else:
             file = SparseFile(descriptor, size_bytes)
             if file.looks_like_mp4:
@@ -60,46 +69,75 @@ def require_within_file(stops: list[int], size_bytes: int, path: MediaPath) -> N
 def frames_of_mp3(path: MediaPath) -> int:
     """How many frames an MP3 says that it has, in the Xing or Info frame that encoders put first; 0 if it does not."""
     with open(path.path, "rb") as file:
-        head = file.read(10)
-        tag_bytes = 0
-        if head[:3] == b"ID3" and len(head) == 10:
-            tag_bytes = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-        file.seek(tag_bytes)
-        first = file.read(2048)
-    marks = [at for at in (first.find(b"Xing"), first.find(b"Info")) if at >= 0]
-    if not marks or len(first) < min(marks) + 12:
-        return 0
-    flags, frames = struct.unpack_from(">II", first, min(marks) + 4)
-    return int(frames) if flags & 1 else 0
+        return _mp3_counts(file.fileno())[1]
 
 
-def _require_whole_riff(descriptor: int, size_bytes: int, path: MediaPath) -> None:
-    """Walk the chunks of a WAV or AVI file; a long AVI is several RIFFs, one behind the other."""
+def _mp3_counts(descriptor: int) -> tuple[int, int, int]:
+    """Where the first frame of an MP3 begins, and how many frames and bytes it says there are from there on, or 0."""
+    head = os.pread(descriptor, 10, 0)
+    start = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    first = os.pread(descriptor, 192, start)
+    # behind the header and the side information, which take 36 bytes at most
+    marks = [at for at in (first.find(b"Xing", 4, 44), first.find(b"Info", 4, 44)) if at >= 0]
+    if first[:1] != b"\xff" or not marks or len(first) < marks[0] + 16:
+        return start, 0, 0
+    flags, *counts = struct.unpack_from(">III", first, marks[0] + 4)
+    frames = counts.pop(0) if flags & 1 else 0
+    return start, frames, counts.pop(0) if flags & 2 else 0
+
+
+def _require_whole_mp3(descriptor: int, size_bytes: int, path: MediaPath) -> None:
+    start, _, num_bytes = _mp3_counts(descriptor)
+    require_within_file([start + num_bytes] if num_bytes else [], size_bytes, path)
+
+
+def _require_whole_chunks(descriptor: int, size_bytes: int, path: MediaPath) -> None:
+    """Walk the chunks of a WAV, AVI or AIFF file; a long AVI is several RIFFs, one behind the other."""
+    layout = _CHUNKED[os.pread(descriptor, 4, 0)]
     position, stops = 0, []
     for _ in range(_MAX_CHUNKS):
         head = os.pread(descriptor, 8, position)
         if len(head) < 8:
             break
-        kind, length = struct.unpack("<4sI", head)
-        if kind == b"RIFF":
+        kind, length = struct.unpack(layout, head)
+        if kind in _CHUNKED:
             position += 12
             continue
-        if kind in (b"data", b"LIST", b"idx1") and length < _UNKNOWN_RIFF_BYTES:
-            stops.append(position + 8 + length)
-        if not kind.isascii() or not length or length >= _UNKNOWN_RIFF_BYTES:
+        if not kind.isascii() or not length or length >= _UNKNOWN_BYTES:
             break  # behind what is no chunk, nothing is known
         position += 8 + length + (length & 1)
+        if kind in _BULK_CHUNKS:
+            stops.append(position - (length & 1))
     require_within_file(stops, size_bytes, path)
 
 
 def _require_whole_ogg(descriptor: int, size_bytes: int, path: MediaPath) -> None:
-    """The last page must be there to its end."""
-    start = max(size_bytes - 2 * _MAX_OGG_PAGE_BYTES, 0)
-    tail = os.pread(descriptor, size_bytes - start, start)
-    page = tail.rfind(b"OggS\0")
-    if page < 0:
-        return
-    sizes = tail[page + 27 : page + 27 + tail[page + 26]] if len(tail) > page + 26 else b""
-    is_header_whole = len(tail) > page + 26 and len(sizes) == tail[page + 26]
-    stop = page + 27 + len(sizes) + sum(sizes) if is_header_whole else len(tail) + 1
-    require_within_file([start + stop], size_bytes, path)
+    """Walk the pages: each must be there and keep its checksum; FFmpeg leaves out those that do not."""
+    position = 0
+    while position < size_bytes:
+        page = os.pread(descriptor, _MAX_OGG_PAGE_BYTES, position)
+        if page[:5] != b"OggS\0":
+            raise _damaged(path, position, "no Ogg page begins there")
+        num_segments = page[26] if len(page) > 26 else 255
+        stop = 27 + num_segments + sum(page[27 : 27 + num_segments])
+        if stop > len(page):
+            require_within_file([position + stop], size_bytes, path)
+        if _ogg_checksum(page[:22] + bytes(4) + page[26:stop]) != page[22:26]:
+            raise _damaged(path, position, "an Ogg page does not keep its checksum")
+        position += stop
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """The CRC-32 of Ogg takes each byte from its other end, and inverts nothing: zlib's, seen in a mirror."""
+    crc = zlib.crc32(page.translate(_MIRRORED), 0xFFFF_FFFF) ^ 0xFFFF_FFFF
+    return crc.to_bytes(4, "big").translate(_MIRRORED)
+
+
+def _damaged(path: MediaPath, position: int, what: str) -> CorruptMedia:
+    return CorruptMedia(
+        f"{path} is damaged at or before byte {position}: {what}; fetch or write the file again",
+        path=path.label,
+        position=position,
+    )
