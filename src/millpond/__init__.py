@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
+    from millpond._workers.guard import Guard, GuardStatistics
+    from millpond._workers.timeouts import with_timeout
     from millpond._workers.zygote import shutdown
     from millpond.errors import (
         ArenaFull,
@@ -46,6 +48,8 @@ _HOMES = {
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),
+    "millpond._workers.guard": ("Guard", "GuardStatistics"),
+    "millpond._workers.timeouts": ("with_timeout",),
     "millpond._workers.zygote": ("shutdown",),
     "millpond.errors": (
         "ArenaFull",
@@ -81,6 +85,8 @@ __all__ = [
     "DecodeTimeout",
     "FetchTimeout",
     "FrameTimestampError",
+    "Guard",
+    "GuardStatistics",
     "ImageOptions",
     "InternalError",
     "LeRobotDataset",
@@ -100,6 +106,7 @@ __all__ = [
     "load_image",
     "load_video",
     "shutdown",
+    "with_timeout",
 ]
 
 

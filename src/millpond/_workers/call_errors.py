@@ -1,0 +1,67 @@
+"""What a caller is told of a call that did not end in good order: which function, on which item, what became of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from millpond.errors import DecodeTimeout, WorkerDied
+
+_LONGEST = 120
+
+
+def in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Arguments, short: "'clip.mp4', <12345 bytes>, fps=4"; runs none of their own code."""
+    words = [_value_in_words(value) for value in args]
+    words += [f"{name}={_value_in_words(value)}" for name, value in kwargs.items()]
+    return _shorten(", ".join(words), _LONGEST)
+
+
+def _value_in_words(value: object) -> str:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{memoryview(value).nbytes} bytes>"
+    if isinstance(value, str | int | float | complex | bool) or value is None:
+        return _shorten(repr(value), 80)
+    if isinstance(value, os.PathLike):
+        return _shorten(repr(os.fspath(value)), 80)
+    shape = getattr(value, "shape", None)
+    kind = type(value).__qualname__
+    return f"<{kind} of shape {tuple(shape)}>" if isinstance(shape, tuple) else f"<{kind}>"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length // 2]}...{text[-length // 2 + 3 :]}"
+
+
+def named(error: Exception, function: str, item: str) -> Exception:
+    """An error of a call as its caller gets it; the function's own errors stay as they are.
+
+    Args:
+        error: From the supervisor.
+        function: Its name.
+        item: What it worked on, in words.
+    """
+    if isinstance(error, DecodeTimeout):
+        return _copy(error, _timeout_message(error, function, item), function, item)
+    if isinstance(error, WorkerDied) and "task" in error.facts:
+        # The supervisor's message is "worker 0 (pid 917) was killed by SIGSEGV (...) while it ran task 5 (...); ..."
+        what = str(error).partition(" while it ran ")[0]
+        return _copy(error, f"{what} while it ran {function}({item}); it was replaced", function, item)
+    return error
+
+
+def _timeout_message(error: DecodeTimeout, function: str, item: str) -> str:
+    where = ", its stack is below" if error.facts.get("stack") else ""
+    return (
+        f"{function}({item}) did not end in {error.elapsed_seconds:.1f} s (limit {error.limit_seconds:.1f} s); "
+        f"killed and replaced worker {error.worker_index} (pid {error.pid}){where}"
+    )
+
+
+def _copy(error: DecodeTimeout | WorkerDied, message: str, function: str, item: str) -> DecodeTimeout | WorkerDied:
+    facts = {name: fact for name, fact in error.facts.items() if name not in ("task", "attempts", "progress_count")}
+    renamed = type(error)(message, function=function, item=item, **facts)
+    for note in getattr(error, "__notes__", ()):
+        renamed.add_note(note)
+    return renamed

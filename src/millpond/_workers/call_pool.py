@@ -1,0 +1,235 @@
+"""A guard's workers and slots, with the calls that are out. Driven by one thread at a time; see `switchboard`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+
+from millpond._workers.call_handler import NO_SLOT, CallHandler, pack_task
+from millpond._workers.messages import encode
+from millpond._workers.outcomes import Completed, Failed
+from millpond._workers.parcels import Parcel
+from millpond._workers.recycling import NO_RECYCLING, Recycling
+from millpond._workers.result_slots import ResultSlots
+from millpond._workers.supervisor import Supervisor
+from millpond._workers.surroundings import SurroundingsWatch
+from millpond._workers.verdicts import NEVER, TaskLimits
+from millpond._workers.worker import Worker
+from millpond.errors import DecodeTimeout, WorkerDied
+
+PRELOAD = ("numpy", "millpond._workers.call_handler")
+# Workers are replaced as often as calls end them: a function that always crashes is for its caller to see.
+_ANY_NUMBER = 1 << 62
+# Importing a preload set takes its time from a network file system that is cold.
+_START_SECONDS = 120.0
+_MORE_LEASES = 4
+"""Results that may lie in slots while the user holds them, beyond one for each worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """What a guard's workers are started with; see `Guard`."""
+
+    num_workers: int
+    preload: tuple[str, ...] = ()
+    recycling: Recycling = NO_RECYCLING
+    on_demand: bool = False
+
+
+@dataclass(slots=True)
+class Tally:
+    """Calls that were answered; written by the thread that drives."""
+
+    completed: int = 0
+    failed: int = 0
+    timed_out: int = 0
+    died: int = 0
+
+    def count(self, answer: Completed | Failed) -> None:
+        """One more."""
+        if isinstance(answer, Completed):
+            self.completed += 1
+        elif isinstance(answer.error, DecodeTimeout):
+            self.timed_out += 1
+        elif isinstance(answer.error, WorkerDied):
+            self.died += 1
+        else:
+            self.failed += 1
+
+
+@dataclass(slots=True, eq=False)
+class PendingCall:
+    """A call from its beginning until its answer is read.
+
+    Attributes:
+        parcel: Function and arguments.
+        limits: Of the call.
+        tasks_per_worker: It is given out while fewer than so many are out for each worker: 1 where somebody waits for
+            it, so that it does not queue behind another's; 2 where throughput counts.
+        answer: What came, when it is there; its result still lies in the slot.
+        pool_failed: The answer is no verdict on this call, but on all of them.
+        slots, slot: Where arguments and result lie.
+        is_abandoned: Nobody waits for it any more.
+        gate: Something is put here to make the thread look that waits for it.
+    """
+
+    parcel: Parcel
+    limits: TaskLimits
+    tasks_per_worker: int = 1
+    answer: Completed | Failed | None = None
+    pool_failed: bool = False
+    slots: ResultSlots | None = None
+    slot: int = NO_SLOT
+    is_abandoned: bool = False
+    gate: SimpleQueue[None] = field(default_factory=SimpleQueue)
+
+    @classmethod
+    def of_nobody(cls) -> PendingCall:
+        """One that is never given out, for a thread that waits for something else than an answer."""
+        return cls(Parcel([], []), TaskLimits(NEVER))
+
+    def settle(self, answer: Completed | Failed, *, pool_failed: bool = False) -> None:
+        """The answer is here."""
+        self.pool_failed = pool_failed
+        self.answer = answer
+        self.gate.put(None)
+
+    def release(self) -> None:
+        """Nobody will read what lies in its slot. Idempotent."""
+        slots, self.slots = self.slots, None
+        if slots is not None:
+            slots.release(self.slot)
+
+    def forget_pool(self) -> None:
+        """The pool that had it is gone, and its slots with it."""
+        self.slots, self.slot = None, NO_SLOT
+
+    def __del__(self) -> None:
+        self.release()  # whoever waited for it was interrupted before it could read the answer
+
+
+class CallPool:
+    """Workers that run calls.
+
+    Attributes:
+        slots: None where this machine has no such memory: there all goes through sockets.
+    """
+
+    def __init__(self, options: PoolOptions, tally: Tally) -> None:
+        self._num_workers = options.num_workers
+        self._tally = tally
+        self._calls: dict[int, PendingCall] = {}
+        self._last_id = 0
+        self._surroundings = SurroundingsWatch()
+        self.slots: ResultSlots | None = None
+        with contextlib.suppress(OSError):
+            self.slots = ResultSlots(options.num_workers + _MORE_LEASES)
+        self.supervisor = Supervisor(
+            encode(CallHandler()),
+            num_workers=options.num_workers,
+            descriptors=[self.slots.descriptor] if self.slots else [],
+            preload=(*PRELOAD, *options.preload),
+            limits=TaskLimits(NEVER),
+            max_attempts=1,
+            max_restarts=_ANY_NUMBER,
+            recycling=options.recycling,
+            on_demand=options.on_demand,
+            start_timeout_seconds=_START_SECONDS,
+        )
+
+    @property
+    def unanswered(self) -> list[PendingCall]:
+        """Calls that are out, in their order."""
+        return list(self._calls.values())
+
+    def give_out(self, queue: deque[PendingCall]) -> None:
+        """Give workers the calls at the queue's head, as far as there is room. In order: none overtakes another."""
+        while queue and len(self._calls) < self._num_workers * queue[0].tasks_per_worker:
+            call = queue[0]
+            if not call.is_abandoned:
+                self._last_id += 1
+                self._calls[self._last_id] = call
+            queue.popleft()  # last: an interrupt must find it somewhere
+            if not call.is_abandoned:
+                self._begin(self._last_id, call)
+
+    def _begin(self, task_id: int, call: PendingCall) -> None:
+        if self.slots is None:
+            message = call.parcel.send()
+        else:
+            call.slots, call.slot = self.slots, self.slots.reserve()
+            message = call.parcel.send(partial(self.slots.mapping, call.slot))
+        self.supervisor.submit(task_id, pack_task(call.slot, self._surroundings.encoded(), message), limits=call.limits)
+
+    def take_answers(self, timeout_seconds: float | None = None) -> None:
+        """Wait until something happens, and settle the calls that were answered; raises as `Supervisor.wait` does."""
+        for answer in self.supervisor.wait(timeout_seconds):
+            call = self._calls[answer.task_id]
+            if isinstance(answer, Failed):
+                self._clear_slot(call, answer.error)
+            if not call.is_abandoned:
+                self._tally.count(answer)
+                call.settle(answer)
+            del self._calls[answer.task_id]
+
+    def _clear_slot(self, call: PendingCall, error: Exception) -> None:
+        if call.slots is not None and isinstance(error, WorkerDied | DecodeTimeout):
+            call.slots.empty(call.slot)  # its worker may have written any amount of a result
+        call.release()
+
+    # ---- calls that nobody waits for
+
+    def take_back_abandoned(self) -> None:
+        """Forget the calls among them that no worker has been given."""
+        supervisor = self.supervisor
+        for task in list(supervisor._backlog):
+            if self._calls[task.task_id].is_abandoned:
+                supervisor._backlog.remove(task)
+                self._calls.pop(task.task_id).release()
+
+    def running_abandoned(self) -> list[Worker]:
+        """Workers that run a call that nobody waits for."""
+        heads = [(worker, worker.tasks[0].task_id) for worker in self.supervisor._set.workers if worker.tasks]
+        return [worker for worker, task_id in heads if self._calls[task_id].is_abandoned]
+
+    @property
+    def has_abandoned(self) -> bool:
+        """Whether calls are out that nobody waits for."""
+        return any(call.is_abandoned for call in self._calls.values())
+
+    # ---- the end
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the supervisor cannot go on, if it cannot."""
+        return self.supervisor._fatal
+
+    def close(self) -> None:
+        """End the workers in good order; calls that are out get no answer."""
+        self.supervisor.close()
+
+    def end_now(self) -> None:
+        """Kill the workers, also if an interrupt left the supervisor in disorder."""
+        for worker in list(self.supervisor._set.workers):
+            with contextlib.suppress(Exception):
+                worker.kill()
+        with contextlib.suppress(Exception):
+            self.supervisor.close()
+
+
+def is_in_order_after(error: BaseException) -> bool:
+    """Whether an error hit the supervisor while it did nothing but wait.
+
+    A signal handler's exception can come between any two steps. Nearly always it comes in the selector, from which
+    nothing is lost: what is ready there is ready the next time.
+    """
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "select" and frame.f_globals.get("__name__") == "selectors":
+            return True
+        trace = trace.tb_next
+    return False

@@ -1,0 +1,168 @@
+"""What travels between caller and worker: a pickle with the buffers of its arrays beside it.
+
+A parcel becomes a message, and what is large of it lies in a slot: buffers, each on a cache line's boundary, and last
+the pickle itself if it is large, too. Where there is no slot, all is in the message.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Protocol
+
+import cloudpickle
+
+from millpond._workers.functions import reference_of, resolve
+from millpond._workers.reducers import reducers
+from millpond._workers.slot_file import Mapping
+
+LARGE_BYTES = 32 << 10
+"""Buffers and pickles of this size and more lie in the slot, where a copy less is made of them, and the receiver need
+not wake up for each piece that the socket holds; smaller ones are as fast in the message."""
+_ALIGNMENT = 64
+_HEAD = struct.Struct("<II")  # flags, number of parts
+_PICKLE_IS_A_PART, _PARTS_IN_MESSAGE = 1, 2
+
+MapSlot = Callable[[int], Mapping]
+"""Gives the first so many bytes of a slot; OSError where they cannot be mapped."""
+
+
+class SlotReader(Protocol):
+    """The receiver's side of a slot. Parts are (start, stop) in bytes."""
+
+    def view(self, start: int, stop: int) -> Any:
+        """A part as a buffer that is read at once."""
+
+    def take(self, parts: Sequence[tuple[int, int]]) -> Sequence[Any]:
+        """Parts as writable buffers that stay."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A pickled value: the pieces of the pickle, and the buffers beside it."""
+
+    pieces: list[Any]
+    buffers: list[memoryview]
+
+    def send(self, map_slot: MapSlot | None = None) -> bytes:
+        """Put what is large into the slot; the message for the rest.
+
+        Args:
+            map_slot: None where there is no slot.
+        """
+        size = sum(map(len, self.pieces))
+        is_large = size >= LARGE_BYTES
+        if is_large or self.buffers:
+            if map_slot is not None:
+                try:
+                    return self._send_by_slot(map_slot, size, is_large)
+                except OSError:  # no room for the mapping
+                    pass
+            head = _pack_head(_PARTS_IN_MESSAGE, [buffer.nbytes for buffer in self.buffers])
+            return b"".join((head, *self.buffers, *self.pieces))
+        return b"".join((_HEAD.pack(0, 0), *self.pieces))
+
+    def _send_by_slot(self, map_slot: MapSlot, size: int, is_large: bool) -> bytes:
+        sizes = [buffer.nbytes for buffer in self.buffers]
+        if is_large:
+            sizes.append(size)
+        parts = _lay_out(sizes)
+        slot = map_slot(parts[-1][1]).bytes
+        for buffer, (start, stop) in zip(self.buffers, parts, strict=False):
+            slot[start:stop] = buffer
+        if not is_large:
+            return b"".join((_pack_head(0, sizes), *self.pieces))
+        at = parts[-1][0]
+        for piece in self.pieces:
+            slot[at : at + len(piece)] = piece
+            at += len(piece)
+        return _pack_head(_PICKLE_IS_A_PART, sizes)
+
+
+def pack(value: object, *, by_value: bool) -> Parcel:
+    """Pickle a value.
+
+    Args:
+        value: Anything.
+        by_value: What comes from `__main__`, and what has no name to be imported by, travels by value.
+
+    Raises:
+        Exception: It does not pickle; whatever its own methods raise.
+    """
+    file, buffers = _Pieces(), list[memoryview]()
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        """For pickle: whether a buffer is to be in the pickle."""
+        raw = buffer.raw()
+        if raw.nbytes < LARGE_BYTES:
+            return True
+        buffers.append(raw)
+        return False
+
+    if by_value:
+        _ByValuePickler(file, is_small).dump(value)
+    else:
+        pickler = pickle.Pickler(file, 5, buffer_callback=is_small)
+        pickler.dispatch_table = reducers()
+        pickler.dump(value)
+    return Parcel(file.pieces, buffers)
+
+
+def unpack(message: bytes | memoryview, reader: SlotReader | None = None) -> Any:
+    """The value of a parcel's message.
+
+    Args:
+        message: What `Parcel.send` returned.
+        reader: Of the slot; None where there is none.
+    """
+    message = memoryview(message)
+    flags, count = _HEAD.unpack_from(message)
+    if not count:
+        return pickle.loads(message[_HEAD.size :])
+    sizes = struct.unpack_from(f"<{count}Q", message, _HEAD.size)
+    rest = message[_HEAD.size + 8 * count :]
+    if flags & _PARTS_IN_MESSAGE or reader is None:
+        parts = _lay_out(sizes, alignment=1)
+        return pickle.loads(rest[parts[-1][1] :], buffers=[bytearray(rest[start:stop]) for start, stop in parts])
+    parts = _lay_out(sizes)
+    data = reader.view(*parts.pop()) if flags & _PICKLE_IS_A_PART else rest
+    return pickle.loads(data, buffers=reader.take(parts) if parts else ())
+
+
+class _Pieces:
+    """A file for a pickler that keeps large objects as they are, instead of copying them into one stream."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Any] = []
+        self.write = self.pieces.append
+
+
+class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
+    def __init__(self, file: _Pieces, buffer_callback: Callable[[Any], Any]) -> None:
+        self.dispatch_table = ChainMap(reducers(), cloudpickle.Pickler.dispatch_table)
+        super().__init__(file, 5, buffer_callback)
+
+    def reducer_override(self, obj: Any) -> Any:
+        """For pickle: a function inside of a decorator has a name all the same."""
+        if type(obj) is FunctionType:
+            reference = reference_of(obj)
+            if reference is not None and reference.wrappers:
+                return resolve, (reference,)
+        return super().reducer_override(obj)
+
+
+def _pack_head(flags: int, sizes: Sequence[int]) -> bytes:
+    return _HEAD.pack(flags, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+
+
+def _lay_out(sizes: Iterable[int], alignment: int = _ALIGNMENT) -> list[tuple[int, int]]:
+    """Where parts of these sizes lie, (start, stop), one after the other."""
+    parts, at = [], 0
+    for size in sizes:
+        parts.append((at, at + size))
+        at = -(-(at + size) // alignment) * alignment
+    return parts

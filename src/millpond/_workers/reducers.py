@@ -1,0 +1,78 @@
+"""How arrays and tensors are pickled so that their data travels as buffers, whatever their layout.
+
+numpy does so for contiguous arrays only, and torch for none. Here an array with permuted axes (a picture as channels,
+height, width over memory that has the channels last) is its memory and the order of its axes; an array with gaps is
+copied together first. Used for results and arguments; the reducers that a program has registered itself stay as
+they are.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Reducer = Callable[[Any], Any]
+
+
+def reducers() -> dict[type, Reducer]:
+    """The table for a pickler: what is registered in this process, and those of this module."""
+    table: dict[type, Reducer] = {**copyreg.dispatch_table, np.ndarray: reduce_array}
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "Tensor"):  # it may be half imported, by another thread
+        table[torch.Tensor] = reduce_tensor
+    return table
+
+
+def reduce_array(array: NDArray[Any]) -> Any:
+    """For pickle: an array in any layout."""
+    if array.flags.c_contiguous or array.flags.f_contiguous or array.dtype.hasobject:
+        return array.__reduce_ex__(5)
+    axes = _memory_order(array.strides)
+    dense = array.transpose(axes)
+    if not dense.flags.c_contiguous:
+        dense = dense.copy()
+        dense.flags.writeable = array.flags.writeable
+    return _permuted, (dense, _inverse(axes))
+
+
+def reduce_tensor(tensor: Any) -> Any:
+    """For pickle: a dense tensor in the memory of this process; every other one is left to torch."""
+    import torch
+
+    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not is_plain or tensor.__dict__ or tensor._backward_hooks:
+        return tensor.__reduce_ex__(5)
+    data = tensor.detach().resolve_conj().resolve_neg()
+    axes = _memory_order(data.stride())
+    dense = data.permute(axes).contiguous()
+    # As bytes: numpy has no bfloat16.
+    plain = dense.reshape(-1).view(torch.uint8).numpy() if dense.numel() else np.empty(0, np.uint8)
+    return _tensor, (plain, str(dense.dtype), tuple(dense.shape), _inverse(axes), tensor.requires_grad)
+
+
+def _memory_order(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes from the one with the widest stride to the one with the narrowest."""
+    return tuple(sorted(range(len(strides)), key=lambda axis: -abs(strides[axis])))
+
+
+def _inverse(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def _permuted(dense: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
+    return dense.transpose(axes)
+
+
+def _tensor(
+    plain: NDArray[np.uint8], dtype: str, shape: tuple[int, ...], axes: tuple[int, ...], requires_grad: bool
+) -> Any:
+    import torch
+
+    kind = getattr(torch, dtype.removeprefix("torch."))
+    flat = torch.from_numpy(plain).view(kind) if plain.size else torch.empty(0, dtype=kind)
+    return flat.reshape(shape).permute(axes).requires_grad_(requires_grad)

@@ -1,0 +1,106 @@
+"""A file of slots that lives in memory: huge and sparse, one descriptor, each slot mapped when it is first used.
+
+A slot is so wide that whatever fits into the machine fits into it; only pages that were written to take memory. Nothing
+here knows what lies in a slot, nor who has it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+SLOT_BYTES = 1 << 40
+"""A slot's width."""
+_FILE_BYTES = 1 << 62
+_LEAST_MAPPING_BYTES = 1 << 20
+_PROT_READ_WRITE, _MAP_SHARED = 3, 1
+_FALLOC_KEEP_SIZE_PUNCH_HOLE = 3
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+if sys.platform == "linux":
+    _libc.mmap.restype = ctypes.c_void_p
+    _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_int64]
+    _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def create_slot_file() -> int:
+    """A descriptor of a file of slots, which the caller closes.
+
+    Raises:
+        OSError: There is none here: no memfd, or a limit of file sizes (`ulimit -f`).
+    """
+    if sys.platform != "linux" or ctypes.sizeof(ctypes.c_void_p) < 8:
+        raise OSError("files of slots need a memfd and 64-bit addresses")
+    descriptor = os.memfd_create("millpond-results", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, _FILE_BYTES)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class Mapping:
+    """The first bytes of a slot in this process's memory, writable; unmapped with the last reference.
+
+    It is no `mmap.mmap`, which costs a descriptor of its own each up to Python 3.12. `bytes` is valid only while the
+    mapping is held.
+
+    Raises:
+        OSError: There is no room for it (`ulimit -v`).
+    """
+
+    __slots__ = ("address", "bytes", "size_bytes")
+
+    def __init__(self, descriptor: int, slot: int, size_bytes: int) -> None:
+        self.address: int | None = None
+        address = _libc.mmap(None, size_bytes, _PROT_READ_WRITE, _MAP_SHARED, descriptor, slot * SLOT_BYTES)
+        if address == _MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot map {size_bytes} bytes of a slot: {os.strerror(number)}")
+        self.address = address
+        self.size_bytes = size_bytes
+        self.bytes = memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B")
+
+    def __del__(self) -> None:
+        if self.address is not None:
+            _libc.munmap(self.address, self.size_bytes)
+
+
+class SlotFile:
+    """The slots of a file, mapped here as far as they were asked for; whoever has a slot may ask for its mapping."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mappings: dict[int, Mapping] = {}
+
+    def mapping(self, slot: int, size_bytes: int) -> Mapping:
+        """At least so many bytes of a slot; the same memory as long as it is large enough.
+
+        Raises:
+            OSError: It cannot be mapped.
+        """
+        known = self._mappings.get(slot)
+        if known is not None and known.size_bytes >= size_bytes:
+            return known
+        # Powers of two: a slot is mapped anew only a few times. What is not touched costs addresses, no memory.
+        wanted = min(SLOT_BYTES, max(_LEAST_MAPPING_BYTES, 1 << (size_bytes - 1).bit_length()))
+        mapping = self._mappings[slot] = Mapping(self._descriptor, slot, wanted)
+        return mapping
+
+    def read(self, slot: int, start: int, stop: int) -> bytearray:
+        """A copy of a part of a slot that cannot be mapped."""
+        data = bytearray(stop - start)
+        view = memoryview(data)
+        while view:
+            count = os.preadv(self._descriptor, [view], slot * SLOT_BYTES + stop - len(view))
+            view = view[count:]
+        return data
+
+    def empty(self, slot: int) -> None:
+        """Give all memory of a slot back to the machine, whoever has written how much to it."""
+        self._mappings.pop(slot, None)
+        _libc.fallocate(self._descriptor, _FALLOC_KEEP_SIZE_PUNCH_HOLE, slot * SLOT_BYTES, SLOT_BYTES)

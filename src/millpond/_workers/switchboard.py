@@ -1,0 +1,264 @@
+"""Many threads, one pool: the thread that waits drives the workers for all, so a call costs no switch of threads.
+
+One of the threads that wait for an answer leads: it gives out everybody's calls, takes in everybody's answers, and
+settles them. The others follow, asleep. A leader whose own answer is there passes the lead on to a follower, if there
+is one; with nobody waiting nobody leads, and the pool rests.
+
+A signal handler may raise at any moment in the main thread, leader or not. Nearly always it does so while the leader
+waits for workers: then only its own call is given up, with the worker that runs it. Anywhere else the pool may be in
+disorder: it is ended, and what it had not answered is given to a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from millpond._workers.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
+from millpond._workers.outcomes import Failed
+from millpond.errors import ClosedError, UsageError
+
+_MAX_INTERRUPTS = 100
+
+
+class Switchboard:
+    """Gives calls of any thread to one pool of workers, which is made when it is first needed.
+
+    Args:
+        options: Of the pool.
+    """
+
+    def __init__(self, options: PoolOptions) -> None:
+        self.pool: CallPool | None = None
+        self.tally = Tally()
+        self._options = options
+        self._owner_pid = os.getpid()
+        self._lock = threading.RLock()  # a finalizer may come here in the middle of it
+        self._leader: object | None = None
+        self._leading_thread = 0
+        self._followers: list[PendingCall] = []
+        self._queue: deque[PendingCall] = deque()
+        self._has_abandoned = False
+        self._closed_because: str | None = None
+
+    def __del__(self) -> None:
+        if self.pool is not None and os.getpid() == self._owner_pid:
+            self.pool.end_now()  # nobody closed it
+
+    # ---- for any thread
+
+    def check_usable(self) -> None:
+        """Raises ClosedError after `close`, UsageError in a forked child."""
+        if os.getpid() != self._owner_pid:
+            raise UsageError(
+                f"this guard belongs to process {self._owner_pid}, and a fork does not take its workers along to "
+                f"{os.getpid()}; make a guard after the fork, or use millpond.with_timeout, which does",
+                owner_pid=self._owner_pid,
+            )
+        if self._closed_because is not None:
+            raise ClosedError(self._closed_because)
+
+    def start(self) -> None:
+        """Start the workers, and do not wait for them."""
+        self._try_lead(self._look)
+
+    def submit(self, call: PendingCall, *, begin: bool = False) -> None:
+        """Have a call carried out. It begins when somebody waits for an answer, or at once with `begin`."""
+        self.check_usable()
+        self._queue.append(call)
+        if begin:
+            self.start()
+
+    def wait_for(self, call: PendingCall) -> None:
+        """Wait until a call is answered, and drive the workers meanwhile if nobody else does.
+
+        Raises:
+            UsageError: This thread drives them already, further up its stack.
+            BaseException: A signal handler's; the call is given up.
+        """
+        try:
+            while call.answer is None:
+                if not self._try_lead(partial(self._drive, call)):
+                    self._follow(call)
+        except BaseException:
+            self.abandon([call])
+            raise
+
+    def abandon(self, calls: Iterable[PendingCall]) -> None:
+        """Nobody waits for these calls any more: end what runs, drop what does not. Also amid a finalizer."""
+        for call in calls:
+            call.is_abandoned = True
+        if os.getpid() != self._owner_pid:
+            return
+        self._has_abandoned = True
+        if not self._try_lead(self._end_abandoned):
+            self._wake()
+
+    def close(self, because: str) -> None:
+        """End the workers; calls of other threads end with ClosedError. Blocks, with a limit; idempotent."""
+        if os.getpid() != self._owner_pid:
+            return
+        self._closed_because = self._closed_because or because
+        waiter = PendingCall.of_nobody()
+        while self.pool is not None or self._queue:
+            if self._try_lead(self._end):
+                continue
+            if self._leading_thread == threading.get_ident():  # a signal handler's doing: this thread goes on to end it
+                self._wake()
+                return
+            self._follow(waiter)
+
+    # ---- leading and following
+
+    def _try_lead(self, work: Callable[[], None]) -> bool:
+        """Do what only one thread may do at a time; False if another thread is at it."""
+        token = object()
+        try:
+            with self._lock:
+                if self._leader is not None:
+                    return False
+                self._leader, self._leading_thread = token, threading.get_ident()
+            work()
+        finally:
+            _to_its_end(partial(self._leave, token))
+        return True
+
+    def _follow(self, call: PendingCall) -> None:
+        """Sleep until the call is answered, or the lead is free."""
+        try:
+            with self._lock:
+                if self._leader is None:
+                    return
+                if self._leading_thread == threading.get_ident():
+                    raise UsageError(
+                        "a signal handler or a finalizer has called a guard for which its own thread was waiting: use "
+                        "another guard there"
+                    )
+                self._followers.append(call)
+            self._wake()  # the leader, which has a new call to give out
+            if call.answer is None:
+                call.gate.get()
+        finally:
+            _to_its_end(partial(self._leave, call))
+
+    def _leave(self, who: object) -> None:
+        """Neither lead nor follow any more, and see to it that somebody leads who waits. Idempotent."""
+        with self._lock:
+            if self._leader is who:
+                self._leader, self._leading_thread = None, 0
+            self._followers = [follower for follower in self._followers if follower is not who]
+            heirs = [follower for follower in self._followers if follower.answer is None]
+            if self._leader is None and heirs:
+                heirs[0].gate.put(None)
+
+    def _wake(self) -> None:
+        pool = self.pool
+        if pool is not None:
+            pool.supervisor.wake()
+
+    # ---- the leader's work
+
+    def _drive(self, call: PendingCall) -> None:
+        while call.answer is None:
+            if self._closed_because is not None:
+                self._end()
+                call.settle(Failed(0, ClosedError(self._closed_because)), pool_failed=True)
+            else:
+                self._turn(None, call)
+        if self._has_abandoned:
+            self._end_abandoned()
+
+    def _look(self) -> None:
+        """Give out and take in what can be without waiting."""
+        self._turn(0.0)
+        if self.pool is not None:
+            self.pool.give_out(self._queue)
+
+    def _turn(self, timeout_seconds: float | None, call: PendingCall | None = None) -> None:
+        if self.pool is None:
+            self.pool = CallPool(self._options, self.tally)
+        pool = self.pool
+        try:
+            pool.give_out(self._queue)
+            if self._has_abandoned:
+                self._press_abandoned(pool)
+            pool.take_answers(timeout_seconds)
+        except BaseException as error:
+            if error is pool.failure:
+                self._give_up(pool, pool.failure)
+            elif is_in_order_after(error):
+                raise
+            else:
+                if call is not None:
+                    call.is_abandoned = True  # else it would be begun again
+                self._discard(pool)
+                raise
+
+    def _press_abandoned(self, pool: CallPool) -> None:
+        for call in [call for call in self._queue if call.is_abandoned]:
+            self._queue.remove(call)
+        pool.take_back_abandoned()
+        for worker in pool.running_abandoned():
+            worker.kill()
+        self._has_abandoned = pool.has_abandoned
+
+    def _end_abandoned(self) -> None:
+        """Wait until no worker runs what nobody waits for; they die at once."""
+        while self.pool is not None and self._has_abandoned:
+            self._press_abandoned(self.pool)
+            running = self.pool.running_abandoned()
+            if not running:
+                return
+            if any(worker.pid is None for worker in running):  # the zygote has not told yet whom to kill
+                self._discard(self.pool)
+            else:
+                self._turn(None)
+
+    def _discard(self, pool: CallPool) -> None:
+        """End a pool that is in disorder; the next one gets what it had not answered."""
+        self.pool = None
+        for call in reversed(pool.unanswered):
+            if call.answer is None and call not in self._queue:
+                call.forget_pool()
+                self._queue.appendleft(call)
+        pool.end_now()
+
+    def _give_up(self, pool: CallPool, error: Exception) -> None:
+        """Workers do not even start, or millpond was shut down: everybody is told."""
+        if isinstance(error, ClosedError):
+            self._closed_because = self._closed_because or str(error)
+        self.pool = None
+        self._fail_all(pool, lambda: error)
+        pool.end_now()
+
+    def _end(self) -> None:
+        pool, self.pool = self.pool, None
+        because = self._closed_because or "this guard is closed"
+        try:
+            self._fail_all(pool, lambda: ClosedError(because))
+        finally:
+            if pool is not None:
+                pool.close()
+
+    def _fail_all(self, pool: CallPool | None, make_error: Callable[[], Exception]) -> None:
+        while self._queue:
+            self._queue.popleft().settle(Failed(0, make_error()), pool_failed=True)
+        for call in pool.unanswered if pool is not None else ():
+            if call.answer is None:
+                call.settle(Failed(0, make_error()), pool_failed=True)
+
+
+def _to_its_end(step: Callable[[], None]) -> None:
+    """Carry out a step that may be begun anew, whatever signal handlers raise meanwhile; that is raised after it."""
+    interrupt: BaseException | None = None
+    for _ in range(_MAX_INTERRUPTS):
+        try:
+            step()
+            break
+        except BaseException as error:  # noqa: BLE001 - raised below
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
