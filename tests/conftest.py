@@ -15,7 +15,7 @@ from leftovers import (  # noqa: F401 - importing these fixtures makes them run 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-pytest_plugins = ("fixtures_datasets",)
+pytest_plugins = ("fixtures_clips", "fixtures_datasets")
 
 
 @pytest.fixture(scope="session")

@@ -102,13 +102,13 @@ class Manifest:
         path: The file.
         table: Its rows.
         digest: SHA-256 of the file, in hexadecimal.
-        store: Holds the table's files if they are temporary: keep it.
+        store: Holds the table's files if they are temporary: whoever read the manifest keeps it.
     """
 
     path: Path
     table: ManifestTable
     digest: str
-    store: WritableStore
+    store: WritableStore | None
 
 
 def read_manifest(path: Path, store: SidecarStore, *, as_values: Collection[str]) -> Manifest:

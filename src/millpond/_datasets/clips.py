@@ -7,6 +7,7 @@ import json
 import operator
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,7 @@ class ClipDataset:
         name = json.dumps([str(self._manifest.path), _facts_of(source.media)])
         survey = survey_rows(source, store, name, timeout=self._timeout, progress=progress)
         self._problems = survey.problems
-        return ClipSource(
-            source.table, source.folder, source.media, survey.shapes, source.sidecars, source.passed, survey.given_up
-        )
+        return replace(source, shapes=survey.shapes, given_up=survey.given_up)
 
     def __len__(self) -> int:
         return self._source.table.num_rows
@@ -192,7 +191,8 @@ class ClipDataset:
         return self._own_reader[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_own_reader": None}
+        # A temporary folder stays its maker's, and a reader its process's.
+        return {**self.__dict__, "_own_reader": None, "_manifest": replace(self._manifest, store=None)}
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
