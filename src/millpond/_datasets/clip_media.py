@@ -65,7 +65,7 @@ class ClipMedia:
         value = values[column]
         if value is None or value == "":
             raise ObjectMissing(f"nothing stands in column {column!r}", column=column)
-        if not isinstance(value, str):
+        if not isinstance(value, str) or "\0" in value:
             raise CorruptMedia(
                 f"column {column!r} holds {shortened(value)}, which is neither a path nor a URL", column=column
             )

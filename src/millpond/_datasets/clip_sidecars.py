@@ -17,7 +17,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +41,8 @@ class ClipSidecars:
 
     Attributes:
         folder: Where they are kept; None: nothing is remembered.
-        opened_ns: When the dataset was opened, nanoseconds since the epoch.
+        opened_ns: When the dataset was opened, by the clock that sets the times of files in the folder: another one,
+            of a server or merely a finer one, may be ahead of it.
     """
 
     folder: str | None
@@ -54,17 +54,17 @@ class ClipSidecars:
         folder = store.folder / "clips"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+            with tempfile.TemporaryFile(dir=folder) as file:
+                opened_ns = os.fstat(file.fileno()).st_mtime_ns
         except OSError as error:
             _logger.warning(
                 "cannot keep anything of clips in %s (%s): their headers are read again each time, and a clip that is "
                 "altered after it was read is not noticed; set MILLPOND_CACHE_DIR to a folder that can be written",
                 folder,
-                error,
+                str(error),  # a handler may keep the record, and with an error all frames that it passed
             )
             return cls(None, 0)
-        return cls(str(folder), time.time_ns())
+        return cls(str(folder), opened_ns)
 
     def store_of(self, path: str) -> SidecarStore | None:
         """Where the sidecars of a file go."""
@@ -127,8 +127,7 @@ class ClipSidecars:
         except OSError:
             return  # it is gone, or may not be looked at: who reads it says so
         with contextlib.suppress(OSError):  # never read before, or replaced since
-            now = time.time_ns()
-            os.utime(own, ns=(now, now))
+            os.utime(own)
             return
         for other in own.parent.glob(f"{own.name.split('.')[0]}.{kind}.*{_SUFFIX}"):
             with contextlib.suppress(OSError):
