@@ -18,6 +18,8 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+import millpond
+from corrupt_clips import RATE, SIDE, Media
 from millpond._media.frames import DecodeReport, decode_frames
 from millpond._media.index import build_sample_table
 from millpond._media.sidecars import file_identity
@@ -29,26 +31,65 @@ Pictures = dict[int, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
+class Case:
+    """A damaged file beside the whole one.
+
+    Attributes:
+        media: "video", "audio" or "image".
+        path: Of the damaged file.
+        whole: Of the file before it was damaged.
+    """
+
+    media: Media
+    path: Path
+    whole: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What became of one damaged file.
 
     Attributes:
-        outcome: "whole", "part" (some frames failed), or the name of the error.
+        outcome: What a user gets: "frames", "samples", "picture", or the name of the error.
         broken: Promises that were broken, in words; none is the aim.
-        frames: Frames delivered on the first reading, with a table of the damaged file and no CRC known.
-        altered: How many of these differ from the whole file's: damage that nothing could see.
+        frames: Of a video with a table of its own and no CRC known: frames that were delivered.
+        altered: How many of these differ from the whole file's, without a sign that a decoder or rule could see.
+        echoes: How many of the altered show another frame, because their own packet was changed to say so.
     """
 
     outcome: str
     broken: tuple[str, ...] = ()
     frames: int = 0
     altered: int = 0
+    echoes: int = 0
+
+
+def examine(case: Case) -> Reading:
+    """Read a damaged file by the functions that users call; a video also frame by frame. Runs in a worker."""
+    try:
+        outcome, broken = _as_users_do(case)
+    except (DataError, UnsupportedFormat) as error:
+        outcome, broken = type(error).__name__, ()
+    reading = _examine_video(case) if case.media == "video" else Reading("")
+    return dataclasses.replace(reading, outcome=outcome, broken=(*broken, *reading.broken))
+
+
+def _as_users_do(case: Case) -> tuple[str, tuple[str, ...]]:
+    if case.media == "video":
+        pictures = millpond.load_video(case.path, num_frames=4, image_size=(SIDE, SIDE))
+        return "frames", () if pictures.shape == (4, 3, SIDE, SIDE) else (f"frames of shape {pictures.shape}",)
+    if case.media == "image":
+        picture = millpond.load_image(case.path.read_bytes())
+        return "picture", () if picture.ndim == 3 and picture.shape[0] == 3 else (f"a picture of {picture.shape}",)
+    samples = millpond.load_audio(case.path, sampling_rate=RATE)
+    return "samples", () if samples.ndim == 1 and np.isfinite(samples).all() else ("samples that are no numbers",)
 
 
 @dataclass(frozen=True)
 class Whole:
-    """The undamaged video: its table with every CRC, its pictures."""
+    """The undamaged video: its bytes, its table with every CRC, its pictures."""
 
+    data: bytes
     table: SampleTable
     pictures: tuple[NDArray[np.uint8], ...]
 
@@ -62,7 +103,7 @@ class Whole:
         assert len(pictures) == table.num_frames
         if table.backend == "packets":
             table = table.with_crcs(report.rows, report.crcs)
-        return cls(table, tuple(pictures[j] for j in range(table.num_frames)))
+        return cls(path.read_bytes(), table, tuple(pictures[j] for j in range(table.num_frames)))
 
     def frames_of(self, table: SampleTable) -> list[int]:
         """For each frame of another table: which of this one's it must be, by place or else by time; -1: unknown."""
@@ -70,6 +111,12 @@ class Whole:
         mine, theirs = (_places(one) if by_place else one.frame_seconds.tolist() for one in (self.table, table))
         known: dict[Any, int] = {key: j for j, key in enumerate(mine)}
         return [known.get(key, -1) for key in theirs]
+
+    def packet_is_intact(self, frame: int, data: bytes) -> bool:
+        """Whether the bytes of a frame's own packet are in a damaged file what they are here; without a place, yes."""
+        row = self.table.frame_rows[frame]
+        place = slice(int(self.table.offset[row]), int(self.table.offset[row] + self.table.size[row]))
+        return self.table.backend == "container" or self.data[place] == data[place]
 
 
 def _places(table: SampleTable) -> list[tuple[int, int]]:
@@ -88,24 +135,21 @@ def read(path: Path, table: SampleTable) -> tuple[Pictures, DecodeReport]:
     return got, report
 
 
-def examine_video(path: Path, whole_path: Path) -> Reading:
-    """Read a damaged video with the whole file's table, with its CRCs too, and with a table of its own."""
-    whole = Whole.of(whole_path)
-    broken = [*_with_table_of_the_whole(path, whole)]
+def _examine_video(case: Case) -> Reading:
+    """Read all frames with the whole file's table, with its CRCs too, and with a table of its own."""
+    whole, data = Whole.of(case.whole), case.path.read_bytes()
+    broken = [*_with_table_of_the_whole(case.path, data, whole)]
     try:
-        table = build_sample_table(path)
-    except (DataError, UnsupportedFormat) as error:
-        return Reading(type(error).__name__, tuple(broken))
-    got, _ = read(path, table)
-    own = whole.frames_of(table)
-    broken += _misplaced(got, own, whole, "by its own table")
-    broken += _undetected(path, table, got, own, whole, "by its own table")
-    altered = sum(own[j] < 0 or not np.array_equal(picture, whole.pictures[own[j]]) for j, picture in got.items())
-    is_whole = len(got) == table.num_frames == len(whole.pictures)
-    return Reading("whole" if is_whole else "part" if got else "no frame", tuple(broken), len(got), altered)
+        table = build_sample_table(case.path)
+    except (DataError, UnsupportedFormat):
+        return Reading("", tuple(broken))
+    got, _ = read(case.path, table)
+    judged = Judged.of(got, table, whole, data)
+    broken += [f"{what} (by its own table)" for what in judged.broken]
+    return Reading("", tuple(broken), len(got), len(judged.altered), len(judged.echoes))
 
 
-def _with_table_of_the_whole(path: Path, whole: Whole) -> Iterator[str]:
+def _with_table_of_the_whole(path: Path, data: bytes, whole: Whole) -> Iterator[str]:
     """Damage that came after the table was made: known by CRC, or by what decoders and packet rules see."""
     identity = file_identity(path)
     got, _ = read(path, dataclasses.replace(whole.table, identity=identity))
@@ -115,29 +159,43 @@ def _with_table_of_the_whole(path: Path, whole: Whole) -> Iterator[str]:
     if whole.table.backend == "packets":
         unknown = np.zeros_like(whole.table.crc_known)
         table = dataclasses.replace(whole.table, identity=identity, crc_known=unknown)
-        got, _ = read(path, table)
-        own = [*range(table.num_frames)]
-        yield from _misplaced(got, own, whole, "by the whole file's table")
-        yield from _undetected(path, table, got, own, whole, "by the whole file's table")
+        for what in Judged.of(read(path, table)[0], table, whole, data).broken:
+            yield f"{what} (by the whole file's table)"
 
 
-def _misplaced(got: Pictures, own: list[int], whole: Whole, how: str) -> Iterator[str]:
-    """Pictures of another frame, bit for bit."""
-    for j, picture in got.items():
-        if own[j] >= 0 and not np.array_equal(picture, whole.pictures[own[j]]):
-            for other, theirs in enumerate(whole.pictures):
-                if np.array_equal(picture, theirs):
-                    yield f"frame {own[j]} shows frame {other} ({how})"
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Delivered frames, held against the whole file's.
 
+    Attributes:
+        altered: Frames with other pixels.
+        echoes: Of these, frames that show another one because their own packet was changed, and nothing could tell.
+        broken: Frames of another place, and frames of GOPs that do not decode.
+    """
 
-def _undetected(path: Path, table: SampleTable, got: Pictures, own: list[int], whole: Whole, how: str) -> Iterator[str]:
-    """Altered pictures of a GOP that by itself does not decode."""
-    altered = [j for j in got if own[j] < 0 or not np.array_equal(got[j], whole.pictures[own[j]])]
-    if table.backend == "packets" and altered:
-        data = path.read_bytes()
-        for gop in np.unique(np.searchsorted(table.gop_starts, altered, side="right") - 1).tolist():
-            if all(_meets_error(data, table, table.feed_rows(gop, gop + 1, preroll)) for preroll in (0, 1)):
-                yield f"altered frames of GOP {gop} came, whose packets do not decode ({how})"
+    altered: list[int]
+    echoes: list[int]
+    broken: list[str]
+
+    @classmethod
+    def of(cls, got: Pictures, table: SampleTable, whole: Whole, data: bytes) -> Judged:
+        """Judge frames that came by this table from this data."""
+        own = whole.frames_of(table)
+        judged = cls([], [], [])
+        for j, picture in got.items():
+            if own[j] < 0 or not np.array_equal(picture, whole.pictures[own[j]]):
+                judged.altered.append(j)
+                others = [k for k, theirs in enumerate(whole.pictures) if np.array_equal(picture, theirs)]
+                if others and own[j] >= 0:
+                    if whole.packet_is_intact(own[j], data):
+                        judged.broken.append(f"frame {own[j]} shows frame {others[0]}")
+                    else:
+                        judged.echoes.append(j)
+        if table.backend == "packets" and judged.altered:
+            for gop in np.unique(np.searchsorted(table.gop_starts, judged.altered, side="right") - 1).tolist():
+                if all(_meets_error(data, table, table.feed_rows(gop, gop + 1, preroll)) for preroll in (0, 1)):
+                    judged.broken.append(f"altered frames of GOP {gop} came, whose packets do not decode")
+        return judged
 
 
 def _meets_error(data: bytes, table: SampleTable, rows: NDArray[np.int64]) -> bool:
