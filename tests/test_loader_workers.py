@@ -73,12 +73,22 @@ def clamped(sample: int, offsets: tuple[int, ...]) -> list[int]:
     return [min(max(sample + offset, first), first + 49) for offset in offsets]
 
 
-@pytest.mark.parametrize("offsets", [None, (-2, -1, 0, 3)], ids=["direct", "windows"])
-def test_such_a_sample_costs_its_gop_and_nothing_else(offsets: tuple[int, ...] | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("offsets", "layout"),
+    [(None, "direct"), ((-2, -1, 0, 3), "direct"), ((-2, -1, 0, 3), "gathered")],
+    ids=["frames", "windows", "gathered windows"],
+)
+def test_such_a_sample_costs_its_gop_and_nothing_else(
+    offsets: tuple[int, ...] | None, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if layout == "gathered":
+        monkeypatch.setattr("millpond._plan.memory._layouts", lambda demand: ("gathered",))
     dataset = FakeDataset(deadly=frozenset({200}), gop=5, offsets=offsets)
     with make_loader(
         dataset, num_workers=2, memory="300MiB", on_error="skip", quarantine=tmp_path / "q.jsonl"
     ) as loader:
+        assert loader.memory_plan().layout == layout
+        assert loader.memory_plan().samples_per_segment > 5
         samples = []
         for batch in loader:
             for row, sample in enumerate(batch["index"].tolist()):
