@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from millpond._media.media_path import MediaPath, name_of_bytes, redacted, scheme_of
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._plan.frame_choice import choose_frames
-from millpond._workers.timeouts import call_with_timeout
 from millpond.errors import DataError
 
 MediaSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
@@ -135,6 +134,8 @@ def load_image(
 
 
 def _call(function: Callable[..., Any], source: MediaSource, kind: str, options: object, timeout: float | None) -> Any:
+    from millpond._workers.timeouts import call_with_timeout  # with the settings, which a worker has no use for
+
     given, name = _given(source, kind)
     return call_with_timeout(function, given, options, timeout=timeout, item=name)
 
