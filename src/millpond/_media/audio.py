@@ -183,10 +183,12 @@ class _Job:
         return True
 
     def _frames(self, container: av.container.InputContainer, stream: av.audio.AudioStream) -> Iterator[av.AudioFrame]:
+        # of a WAV without a length, written into a pipe, the last packet is shorter than FFmpeg thinks
+        may_lack_length = container.format.name == "wav"
         for packet in container.demux(stream):
             self._num_packets += packet.size > 0
             frames = packet.decode()
-            if packet.is_corrupt or any(frame.is_corrupt for frame in frames):
+            if not may_lack_length and (packet.is_corrupt or any(frame.is_corrupt for frame in frames)):
                 raise CorruptMedia(f"{self._path}: some of its sound is marked as corrupt", path=self._path.label)
             self._num_source_samples += sum(frame.samples for frame in frames)
             yield from frames
