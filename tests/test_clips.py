@@ -30,9 +30,11 @@ from clip_sets import (
     take,
     write_manifest,
 )
+from media_server import serving
 from millpond import VideoOptions
 from millpond._plan.frame_choice import choose_frames
 
+SOUND_OF_CLIPS = millpond.AudioOptions(sampling_rate=RATE, column="video")
 ALL = sorted(recipe.number for recipe in RECIPES.values())
 
 
@@ -209,7 +211,7 @@ def test_a_transform_sees_true_lengths_and_text(clips: Path, num_workers: int) -
 
 
 def test_sound_alone_is_that_of_load_audio(clips: Path) -> None:
-    dataset = open_clips(clips, audio=millpond.AudioOptions(sampling_rate=RATE, column="video"))
+    dataset = open_clips(clips, audio=SOUND_OF_CLIPS)
     assert [field.name for field in dataset.fields] == ["audio", "audio_length", "number"]
     with make_loader(dataset, batch_size=10) as loader:
         (batch,) = loader
@@ -280,6 +282,26 @@ def test_paths_may_be_absolute_or_file_urls(clips: Path, tmp_path: Path) -> None
     with make_loader(open_clips(manifest, video=FOUR_FRAMES)) as loader:
         (batch,) = loader
     assert [numbers_shown(video) for video in batch["video"]] == [{0}, {0}]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_urls_are_fetched_at_each_read_and_leave_nothing(clips: Path, tmp_path: Path, num_workers: int) -> None:
+    data = {f"/{name}": (clips.parent / name).read_bytes() for name in ("h264.mp4", "av1.mp4")}
+    with serving(data) as server:
+        names = ["h264.mp4", "av1.mp4", "nowhere.mp4"]
+        manifest = write_manifest(tmp_path / "m.jsonl", [{"video": f"{server.url}/{name}"} for name in names])
+        dataset = open_clips(manifest, video=FOUR_FRAMES, audio=SOUND)
+        options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "num_workers": num_workers}
+        server.requests.clear()  # of the survey
+        with make_loader(dataset, **options) as loader:
+            (batch,) = loader
+        assert [request[0] for request in server.requests].count("/h264.mp4") == 1  # for frames and sound
+    assert [numbers_shown(video) for video in batch["video"]] == [{0}, {2}]
+    assert np.array_equal(
+        batch["audio"][0][: batch["audio_length"][0]], open_clips(clips, audio=SOUND_OF_CLIPS)[0]["audio"]
+    )
+    assert "nowhere.mp4" in (tmp_path / "q.jsonl").read_text()
+    assert list((tmp_path / "cache" / "clips").rglob("*.npz")) == []
 
 
 def test_a_sample_is_described_by_its_row_and_paths(clips: Path) -> None:

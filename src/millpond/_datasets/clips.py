@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,7 +162,7 @@ class ClipDataset:
         """Row to what is wrong with it, of the rows whose headers could not be read when the dataset was opened."""
         return dict(self._problems)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
         """Decode one sample.
 
         Returns:

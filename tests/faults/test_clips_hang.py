@@ -1,0 +1,72 @@
+"""Clips that hang whoever opens them: FIFOs that nobody writes to, which is what a dead network file system is like."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_sets import FOUR_FRAMES, NAMES, RECIPES, make_loader, open_clips, take
+from millpond import VideoOptions, errors
+from millpond._workers.timeouts import end_default_guard
+
+HANGING = "av1.mp4"
+LIMIT_SECONDS = 0.5
+
+
+@pytest.fixture
+def hanging(own_clips: Path) -> Path:
+    """A set of clips, one of which hangs; its manifest."""
+    (own_clips.parent / HANGING).unlink()
+    os.mkfifo(own_clips.parent / HANGING)
+    return own_clips
+
+
+@pytest.fixture
+def guard_ends() -> Iterator[None]:
+    yield
+    end_default_guard()
+
+
+def test_a_clip_that_hangs_is_skipped_and_takes_no_other_with_it(hanging: Path, tmp_path: Path) -> None:
+    dataset = open_clips(hanging, video=FOUR_FRAMES)
+    options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "shuffle": True}
+    with make_loader(dataset, num_workers=2, stall_timeout=LIMIT_SECONDS, **options) as loader:
+        assert sorted(take(loader)) == [recipe.number for name, recipe in RECIPES.items() if name != HANGING]
+        books = loader.statistics().books
+    assert books is not None
+    assert (books.delivered, books.skipped, books.balance) == (9, 1, 0)
+    (line,) = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert (line["row"], line["video"], line["error"]) == (NAMES.index(HANGING), HANGING, "DecodeTimeout")
+
+
+def test_a_clip_that_hangs_stops_the_epoch_and_says_where(hanging: Path) -> None:
+    with make_loader(open_clips(hanging, video=FOUR_FRAMES), num_workers=1, stall_timeout=LIMIT_SECONDS) as loader:
+        with pytest.raises(errors.DecodeTimeout) as caught:
+            take(loader)
+    assert "_local_file" in caught.value.stack
+    assert HANGING in caught.value.__notes__[-1]
+
+
+def test_a_clip_that_hangs_in_the_survey_costs_its_own_sample_and_is_not_tried_again(
+    hanging: Path, tmp_path: Path
+) -> None:
+    dataset = open_clips(hanging, video=VideoOptions(fps=4), timeout=LIMIT_SECONDS)
+    assert [type(error) for error in dataset.problems.values()] == [errors.DecodeTimeout]
+    # without workers nothing could end a second hang
+    with make_loader(dataset, num_workers=0, on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
+        assert len(take(loader)) == 9
+    assert json.loads((tmp_path / "q.jsonl").read_text())["error"] == "DecodeTimeout"
+
+
+@pytest.mark.usefixtures("guard_ends")
+def test_a_sample_that_hangs_is_given_up_after_its_timeout(hanging: Path) -> None:
+    dataset = open_clips(hanging, video=FOUR_FRAMES, timeout=LIMIT_SECONDS)
+    with pytest.raises(errors.DecodeTimeout, match=r"row 2 of '.*manifest.jsonl'") as caught:
+        dataset[NAMES.index(HANGING)]
+    assert caught.value.limit_seconds == LIMIT_SECONDS
+    assert dataset[0]["number"] == 0
