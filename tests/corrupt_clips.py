@@ -74,7 +74,7 @@ FORMATS: dict[str, Format] = {
         Format("h264_open_mp4", "video", "mp4", "libx264", "mp4", _X264_OPEN, {"movflags": "faststart"}),
         Format("h264_sound_mp4", "video", "mp4", "libx264", "mp4", _X264, sound=True),
         Format("h264_fragmented", "video", "mp4", "libx264", "mp4", _X264, _FRAGMENTED),
-        Format("h264_mkv", "video", "matroska", "libx264", "matroska", _X264),
+        Format("h264_mkv", "video", "matroska", "libx264", "matroska", _X264, {"write_crc32": "0"}),
         Format("h264_ts", "video", "ts", "libx264", "mpegts", _X264),
         Format("hevc_mp4", "video", "mp4", "libx265", "mp4", _X265),
         Format("hevc_mkv", "video", "matroska", "libx265", "matroska", _X265),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,12 +106,24 @@ class Whole:
             table = table.with_crcs(report.rows, report.crcs)
         return cls(path.read_bytes(), table, tuple(pictures[j] for j in range(table.num_frames)))
 
-    def frames_of(self, table: SampleTable) -> list[int]:
-        """For each frame of another table: which of this one's it must be, by place or else by time; -1: unknown."""
+    def frames_of(self, table: SampleTable, got: Pictures) -> list[int]:
+        """For each frame of another table: which of this one's it must be, by place or else by time; -1: unknown.
+
+        A damaged header may shift the times of all frames, and who else could say? One frame may not be shifted alone.
+        """
         by_place = self.table.backend == table.backend == "packets"
         mine, theirs = (_places(one) if by_place else one.frame_seconds.tolist() for one in (self.table, table))
         known: dict[Any, int] = {key: j for j, key in enumerate(mine)}
-        return [known.get(key, -1) for key in theirs]
+        own = [known.get(key, -1) for key in theirs]
+        if by_place:
+            return own
+        shifts = Counter(k - own[j] for j in got if own[j] >= 0 for k in self.frames_like(got[j]))
+        shift = shifts.most_common(1)[0][0] if shifts else 0
+        return [j + shift if j >= 0 and 0 <= j + shift < len(self.pictures) else -1 for j in own]
+
+    def frames_like(self, picture: NDArray[np.uint8]) -> list[int]:
+        """Which frames have this picture, bit for bit."""
+        return [k for k, mine in enumerate(self.pictures) if np.array_equal(picture, mine)]
 
     def packet_is_intact(self, frame: int, data: bytes) -> bool:
         """Whether the bytes of a frame's own packet are in a damaged file what they are here; without a place, yes."""
@@ -180,12 +193,12 @@ class Judged:
     @classmethod
     def of(cls, got: Pictures, table: SampleTable, whole: Whole, data: bytes) -> Judged:
         """Judge frames that came by this table from this data."""
-        own = whole.frames_of(table)
+        own = whole.frames_of(table, got)
         judged = cls([], [], [])
         for j, picture in got.items():
             if own[j] < 0 or not np.array_equal(picture, whole.pictures[own[j]]):
                 judged.altered.append(j)
-                others = [k for k, theirs in enumerate(whole.pictures) if np.array_equal(picture, theirs)]
+                others = whole.frames_like(picture)
                 if others and own[j] >= 0:
                     if whole.packet_is_intact(own[j], data):
                         judged.broken.append(f"frame {own[j]} shows frame {others[0]}")

@@ -63,10 +63,19 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
     return None
 
 
-def build_container_table(path: MediaPath, identity: FileIdentity, progress: Progress) -> SampleTable:
+def build_container_table(
+    path: MediaPath, identity: FileIdentity, progress: Progress, *, must_be_sound: bool = False
+) -> SampleTable:
     """Decode a whole stream and write down when each frame is shown, and what it looks like.
 
     Frames of a GOP with damage in it are left out: they are no frames of the table.
+
+    Args:
+        path: The file.
+        identity: Of the file.
+        progress: Called per frame.
+        must_be_sound: The header is dubious: if some of the stream does not decode, either, it is what is damaged, and
+            may give frames other times than their own.
 
     Raises:
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
@@ -88,6 +97,8 @@ def build_container_table(path: MediaPath, identity: FileIdentity, progress: Pro
             rows.is_key.append(bool(frame.key_frame))
             crcs.append(picture_crc(frame))
         parameters = stream_parameters(stream, turn[0])
+    if must_be_sound and damage.was_found:
+        raise CorruptMedia(f"the header of {path} tells of other packets than there are", path=path.label)
     sound = np.flatnonzero(~damage.touched(np.array(rows.pts, np.int64))).tolist()
     rows.pts, crcs = [rows.pts[k] for k in sound], [crcs[k] for k in sound]
     rows.is_key = [rows.is_key[k] or k == sound[0] for k in sound]

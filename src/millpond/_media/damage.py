@@ -49,6 +49,11 @@ class Damage:
             self._spans.append((self._start_pts, frame.pts))
             self.is_open = False
 
+    @property
+    def was_found(self) -> bool:
+        """Whether any packet was damaged; asked at the end."""
+        return self.is_open or bool(self._spans)
+
     def touched(self, pts: NDArray[np.int64]) -> NDArray[np.bool_]:
         """bool, (n,): which frames that came out before damage was known are of a GOP with damage; asked at the end."""
         spans = [*self._spans, (self._start_pts, math.inf)] if self.is_open else self._spans

@@ -35,6 +35,10 @@ class PacketRulesDoNotFit(Exception):
     """The packets of this stream cannot be cut out by byte ranges; the text says why."""
 
 
+class IndexDisagrees(PacketRulesDoNotFit):
+    """The index tells of other packets than come: frames were dropped when they were captured, or it is damaged."""
+
+
 @dataclass(slots=True)
 class Rows:
     """The columns of a sample table while they are gathered, in decode order."""
@@ -144,7 +148,7 @@ def _required_pts(packet: av.Packet[av.video.VideoStream]) -> int:
     if packet.pts is None:
         raise PacketRulesDoNotFit("a packet has no presentation time")
     if packet.size == 0:
-        raise PacketRulesDoNotFit("a packet is empty, and a decoder would take it for the end")
+        raise IndexDisagrees("a packet is empty, and a decoder would take it for the end")
     if packet.has_sidedata("new_extradata") or packet.has_sidedata("param_change"):
         raise PacketRulesDoNotFit("the codec's parameters change within the stream")
     return packet.pts
@@ -172,10 +176,10 @@ def read_indexed_rows(
     # first of all: a file that was cut short must not look like one whose packets break the rules
     require_within_file([entry.pos + entry.size for entry in entries], size_bytes, path)
     if len(entries) != len(packets):
-        raise PacketRulesDoNotFit(f"the index has {len(entries)} entries for {len(packets)} packets")
+        raise IndexDisagrees(f"the index has {len(entries)} entries for {len(packets)} packets")
     for entry, (position, size) in zip(entries, packets, strict=True):
         if entry.pos != position or entry.size != size:
-            raise PacketRulesDoNotFit("the index and the packets disagree about place or size")
+            raise IndexDisagrees("the index and the packets disagree about place or size")
         rows.offset.append(entry.pos)
         rows.size.append(entry.size)
         # not the packet's own flag: the parser guesses that from the payload, which is zeros here

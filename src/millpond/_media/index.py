@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from millpond._media.container_backend import build_container_table, display_matrix
 from millpond._media.containers import open_container, open_sparse, reason_of
 from millpond._media.demux import (
+    IndexDisagrees,
     PacketRulesDoNotFit,
     Progress,
     pick_video_stream,
@@ -101,7 +102,7 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
             return _by_packets(path, descriptor, identity, progress)
         except PacketRulesDoNotFit as reason:
             _logger.info("%s is decoded through its container: %s", path, reason)
-            return build_container_table(path, identity, progress)
+            return build_container_table(path, identity, progress, must_be_sound=isinstance(reason, IndexDisagrees))
     except PacketRulesDoNotFit as reason:
         raise CorruptMedia(f"{path} does not decode: {reason}", path=path.label) from None
     except av.error.FFmpegError as error:
