@@ -14,13 +14,13 @@ from millpond._workers.outcomes import Completed, Failed
 from millpond._workers.parcels import Parcel
 from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.result_slots import ResultSlots
-from millpond._workers.supervisor import Supervisor
 from millpond._workers.surroundings import SurroundingsWatch
 from millpond._workers.verdicts import NEVER, TaskLimits
-from millpond._workers.worker import Worker
+from millpond._workers.withdrawal import WithdrawingSupervisor
 from millpond.errors import DecodeTimeout, WorkerDied
 
-PRELOAD = ("numpy", "millpond._workers.call_handler")
+# Modules with functions that `with_timeout` has decorated import it, and with it pydantic.
+PRELOAD = ("numpy", "millpond._workers.call_handler", "millpond._workers.timeouts")
 # Workers are replaced as often as calls end them: a function that always crashes is for its caller to see.
 _ANY_NUMBER = 1 << 62
 # Importing a preload set takes its time from a network file system that is cold.
@@ -127,7 +127,7 @@ class CallPool:
         self.slots: ResultSlots | None = None
         with contextlib.suppress(OSError):
             self.slots = ResultSlots(options.num_workers + _MORE_LEASES)
-        self.supervisor = Supervisor(
+        self.supervisor = WithdrawingSupervisor(
             encode(CallHandler()),
             num_workers=options.num_workers,
             descriptors=[self.slots.descriptor] if self.slots else [],
@@ -180,25 +180,9 @@ class CallPool:
             call.slots.empty(call.slot)  # its worker may have written any amount of a result
         call.release()
 
-    # ---- calls that nobody waits for
-
-    def take_back_abandoned(self) -> None:
-        """Forget the calls among them that no worker has been given."""
-        supervisor = self.supervisor
-        for task in list(supervisor._backlog):
-            if self._calls[task.task_id].is_abandoned:
-                supervisor._backlog.remove(task)
-                self._calls.pop(task.task_id).release()
-
-    def running_abandoned(self) -> list[Worker]:
-        """Workers that run a call that nobody waits for."""
-        heads = [(worker, worker.tasks[0].task_id) for worker in self.supervisor._set.workers if worker.tasks]
-        return [worker for worker, task_id in heads if self._calls[task_id].is_abandoned]
-
-    @property
-    def has_abandoned(self) -> bool:
-        """Whether calls are out that nobody waits for."""
-        return any(call.is_abandoned for call in self._calls.values())
+    def withdraw_abandoned(self) -> None:
+        """End the calls that nobody waits for: their workers are killed, or they do not begin."""
+        self.supervisor.withdraw([task_id for task_id, call in self._calls.items() if call.is_abandoned])
 
     # ---- the end
 
@@ -209,7 +193,11 @@ class CallPool:
 
     def close(self) -> None:
         """End the workers in good order; calls that are out get no answer."""
-        self.supervisor.close()
+        try:
+            self.supervisor.close()
+        finally:
+            if self.slots is not None:
+                self.slots.close()
 
     def end_now(self) -> None:
         """Kill the workers, also if an interrupt left the supervisor in disorder."""

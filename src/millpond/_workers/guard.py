@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeVar
@@ -152,7 +152,7 @@ class Guard:
 
     def map(
         self, function: Callable[..., T], iterable: Iterable[Any], /, *, on_error: OnError = "raise"
-    ) -> Iterator[T]:
+    ) -> Generator[T, None, None]:
         """Run `function(item)` for each item, several at once; the results come in the order of the items.
 
         Items are taken as results are, and at most four for each worker are ahead. An iterator that is closed, or

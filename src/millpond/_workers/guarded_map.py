@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
 
 from millpond._workers.guarded_call import GuardedCall
@@ -12,7 +12,7 @@ from millpond._workers.switchboard import Switchboard
 OnError = Literal["raise", "skip", "return"]
 
 
-def results_of(calls: CallsAhead, on_error: OnError) -> Iterator[Any]:
+def results_of(calls: CallsAhead, on_error: OnError) -> Generator[Any, None, None]:
     """The results of calls in order; closing it early ends what still runs. See `Guard.map`."""
     try:
         while (call := calls.next()) is not None:
@@ -23,7 +23,7 @@ def results_of(calls: CallsAhead, on_error: OnError) -> Iterator[Any]:
                     raise
                 if on_error == "skip":
                     continue
-                result = error
+                result = error.with_traceback(None)  # its frames hold this guard; the worker's are in a note
             yield result
             del result  # how long it lives is for the consumer to say
     finally:

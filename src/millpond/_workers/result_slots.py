@@ -12,7 +12,6 @@ result; anybody, a finalizer too, may release. In a forked child results stay re
 
 from __future__ import annotations
 
-import contextlib
 import os
 import weakref
 from collections import deque
@@ -55,11 +54,14 @@ class ResultSlots:
         self._forks = 0  # that are under way
         _all_slots.add(self)
 
+    def close(self) -> None:
+        """Give the descriptor back; results that were read stay. Idempotent."""
+        self._file.close()
+
     def __del__(self) -> None:
-        descriptor = getattr(self, "descriptor", None)
-        if descriptor is not None:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        # Not in a forked child: another thread of the parent may have held the file's lock at the fork.
+        if hasattr(self, "_file") and os.getpid() == self._owner_pid:
+            self._file.close()
 
     def reserve(self) -> int:
         """A slot for a call."""

@@ -6,9 +6,13 @@ here knows what lies in a slot, nor who has it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 import sys
+import threading
+from collections.abc import Iterator
 
 SLOT_BYTES = 1 << 40
 """A slot's width."""
@@ -71,36 +75,59 @@ class Mapping:
 
 
 class SlotFile:
-    """The slots of a file, mapped here as far as they were asked for; whoever has a slot may ask for its mapping."""
+    """The slots of a file, mapped here as far as they were asked for; whoever has a slot may ask for its mapping.
+
+    Args:
+        descriptor: Of the file; owned.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._is_closed = False
         self._mappings: dict[int, Mapping] = {}
+        self._lock = threading.Lock()  # else a descriptor that is closed, and somebody else's by now, might be mapped
 
     def mapping(self, slot: int, size_bytes: int) -> Mapping:
         """At least so many bytes of a slot; the same memory as long as it is large enough.
 
         Raises:
-            OSError: It cannot be mapped.
+            OSError: It cannot be mapped, or the file is closed.
         """
         known = self._mappings.get(slot)
         if known is not None and known.size_bytes >= size_bytes:
             return known
         # Powers of two: a slot is mapped anew only a few times. What is not touched costs addresses, no memory.
         wanted = min(SLOT_BYTES, max(_LEAST_MAPPING_BYTES, 1 << (size_bytes - 1).bit_length()))
-        mapping = self._mappings[slot] = Mapping(self._descriptor, slot, wanted)
+        with self._open() as descriptor:
+            mapping = self._mappings[slot] = Mapping(descriptor, slot, wanted)
         return mapping
 
     def read(self, slot: int, start: int, stop: int) -> bytearray:
-        """A copy of a part of a slot that cannot be mapped."""
+        """A copy of a part of a slot that cannot be mapped; OSError if the file is closed."""
         data = bytearray(stop - start)
-        view = memoryview(data)
-        while view:
-            count = os.preadv(self._descriptor, [view], slot * SLOT_BYTES + stop - len(view))
-            view = view[count:]
+        rest = memoryview(data)
+        with self._open() as descriptor:
+            while rest:
+                count = os.preadv(descriptor, [rest], slot * SLOT_BYTES + stop - len(rest))
+                rest = rest[count:]
         return data
 
     def empty(self, slot: int) -> None:
         """Give all memory of a slot back to the machine, whoever has written how much to it."""
         self._mappings.pop(slot, None)
-        _libc.fallocate(self._descriptor, _FALLOC_KEEP_SIZE_PUNCH_HOLE, slot * SLOT_BYTES, SLOT_BYTES)
+        with contextlib.suppress(OSError), self._open() as descriptor:
+            _libc.fallocate(descriptor, _FALLOC_KEEP_SIZE_PUNCH_HOLE, slot * SLOT_BYTES, SLOT_BYTES)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        with self._lock:
+            if self._is_closed:
+                raise OSError(errno.EBADF, "the file of slots is closed")
+            yield self._descriptor
+
+    def close(self) -> None:
+        """Close the descriptor; what is mapped stays until nobody holds it. Idempotent."""
+        with self._lock:
+            if not self._is_closed:
+                self._is_closed = True
+                os.close(self._descriptor)

@@ -168,8 +168,6 @@ class Switchboard:
                 call.settle(Failed(0, ClosedError(self._closed_because)), pool_failed=True)
             else:
                 self._turn(None, call)
-        if self._has_abandoned:
-            self._end_abandoned()
 
     def _look(self) -> None:
         """Give out and take in what can be without waiting."""
@@ -184,7 +182,7 @@ class Switchboard:
         try:
             pool.give_out(self._queue)
             if self._has_abandoned:
-                self._press_abandoned(pool)
+                self._withdraw_abandoned(pool)
             pool.take_answers(timeout_seconds)
         except BaseException as error:
             if error is pool.failure:
@@ -197,23 +195,21 @@ class Switchboard:
                 self._discard(pool)
                 raise
 
-    def _press_abandoned(self, pool: CallPool) -> None:
+    def _withdraw_abandoned(self, pool: CallPool) -> None:
+        self._has_abandoned = False
         for call in [call for call in self._queue if call.is_abandoned]:
             self._queue.remove(call)
-        pool.take_back_abandoned()
-        for worker in pool.running_abandoned():
-            worker.kill()
-        self._has_abandoned = pool.has_abandoned
+        pool.withdraw_abandoned()
 
     def _end_abandoned(self) -> None:
         """Wait until no worker runs what nobody waits for; they die at once."""
-        while self.pool is not None and self._has_abandoned:
-            self._press_abandoned(self.pool)
-            running = self.pool.running_abandoned()
-            if not running:
-                return
+        pool = self.pool
+        if pool is None:
+            return
+        self._withdraw_abandoned(pool)
+        while self.pool is pool and (running := pool.supervisor.running_withdrawn):
             if any(worker.pid is None for worker in running):  # the zygote has not told yet whom to kill
-                self._discard(self.pool)
+                self._discard(pool)
             else:
                 self._turn(None)
 
@@ -235,13 +231,14 @@ class Switchboard:
         pool.end_now()
 
     def _end(self) -> None:
-        pool, self.pool = self.pool, None
+        pool = self.pool
         because = self._closed_because or "this guard is closed"
+        self._fail_all(pool, lambda: ClosedError(because))
         try:
-            self._fail_all(pool, lambda: ClosedError(because))
-        finally:
             if pool is not None:
                 pool.close()
+        finally:
+            self.pool = None
 
     def _fail_all(self, pool: CallPool | None, make_error: Callable[[], Exception]) -> None:
         while self._queue:

@@ -1,0 +1,53 @@
+"""A supervisor whose tasks can be withdrawn: nobody wants their answers any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from millpond._workers import verdicts
+from millpond._workers.supervisor import Supervisor
+from millpond._workers.worker import Task, Worker
+from millpond.errors import UsageError
+
+
+class WithdrawingSupervisor(Supervisor):
+    """Ends what was withdrawn: with its worker if that runs it, else before any runs it. Arguments as `Supervisor`."""
+
+    _withdrawn: frozenset[int] = frozenset()
+
+    def withdraw(self, task_ids: Iterable[int]) -> None:
+        """Have tasks end soon, each with a Failed from `wait` if it does not end of its own accord before.
+
+        Args:
+            task_ids: Of tasks that were submitted; those that were answered are passed over.
+        """
+        self._withdrawn = frozenset(task_ids) & frozenset(task.task_id for task in self._unanswered_tasks())
+        self._drop_what_waits()
+        self._kill_who_runs()
+
+    @property
+    def running_withdrawn(self) -> list[Worker]:
+        """Workers at a withdrawn task; they have been killed, unless the zygote has not told their pid yet."""
+        workers = self._set.workers if self._withdrawn else ()
+        return [worker for worker in workers if worker.tasks and worker.tasks[0].task_id in self._withdrawn]
+
+    def _unanswered_tasks(self) -> list[Task]:
+        return [*self._backlog, *(task for worker in self._set.workers for task in worker.tasks)]
+
+    def _drop_what_waits(self) -> None:
+        for task in [task for task in self._backlog if task.task_id in self._withdrawn]:
+            self._backlog.remove(task)
+            self._fail(task, UsageError("withdrawn before it was begun"))
+
+    def _kill_who_runs(self) -> None:
+        for worker in self.running_withdrawn:
+            worker.kill()
+
+    def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:
+        """See `worker_set.Listener`: the next task of that worker may be one that was withdrawn."""
+        super().on_answer(worker, task, kind, body)
+        self._kill_who_runs()
+
+    def _give_back(self, worker: Worker, end: verdicts.End) -> None:
+        super()._give_back(worker, end)
+        self._drop_what_waits()
