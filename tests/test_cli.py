@@ -99,7 +99,25 @@ def test_demo_makes_no_dataset_at_a_place_that_was_named(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["demo"], ["synth", "out"]])
+def test_demo_makes_no_clips_at_a_place_that_was_named(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("demo", "nope", "--clips") == 1
+    assert "'nope' is not there; `millpond demo --clips` makes 'demo-clips'" in capsys.readouterr().err
+
+
+def test_demo_of_clips_names_the_two_bad_ones_and_delivers_all_others_once(
+    run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("demo", "--clips", "--quiet", "--num-workers", "2") == 0
+    shown = capsys.readouterr().out
+    assert "22 good clips came once each" in shown
+    assert "skipped: clips/007.mp4: CorruptMedia: row 7: packet 0 of " in shown
+    assert "skipped: clips/013.mp4: DecodeTimeout: " in shown
+    assert "books: 24 planned + 0 padded = 22 delivered + 2 skipped + 0 failed + 0 dropped" in shown
+    assert "millpond demo --clips" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"demo-clips", "report.html"}
+
+
+@pytest.mark.parametrize("arguments", [["demo"], ["synth", "out"], ["demo", "--clips"]])
 def test_an_interrupt_ends_with_code_130_and_leaves_nothing(
     run: Run,
     capsys: pytest.CaptureFixture[str],
@@ -112,6 +130,7 @@ def test_an_interrupt_ends_with_code_130_and_leaves_nothing(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("millpond._synth.writer.encode_episodes", interrupted)
+    monkeypatch.setattr("millpond._synth.clip_set.write_clip", interrupted)
     assert run(*arguments) == 130
     assert capsys.readouterr().err.strip() == "interrupted"
     assert list(tmp_path.iterdir()) == []

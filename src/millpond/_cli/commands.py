@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from millpond._cli.options import (
+    DEMO_CLIPS,
     DEMO_DATA,
     BatchSize,
     DatasetPath,
@@ -24,10 +25,20 @@ from millpond._cli.options import (
 
 def demo(
     dataset: Annotated[
-        Path, typer.Argument(help=f"A LeRobot v3.0 dataset; if not given, a small one is made in {DEMO_DATA}.")
-    ] = DEMO_DATA,
+        Path | None,
+        typer.Argument(
+            help=f"A LeRobot v3.0 dataset; if not given, a small one is made in {DEMO_DATA}. With --clips, a folder "
+            f"that it made, {DEMO_CLIPS} if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    clips: Annotated[
+        bool, typer.Option("--clips", help="Short clips with sound, one of them corrupt, and one that hangs.")
+    ] = False,
     memory: Memory = "512MiB",
-    batch_size: BatchSize = 32,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples of a batch; 32 if not given, 4 with --clips.", min=1)
+    ] = None,
     num_workers: NumWorkers = None,
     seed: Seed = 0,
     report: Annotated[Path, typer.Option(help="Where the page goes.", callback=check_report_place)] = Path(
@@ -36,11 +47,21 @@ def demo(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Run one shuffled epoch, show how it went, and write report.html."""
-    from millpond._cli.demo import run_demo
+    options: dict[str, Any] = {
+        "memory": memory,
+        "num_workers": num_workers,
+        "seed": seed,
+        "report": report,
+        "quiet": quiet,
+    }
+    if clips:
+        from millpond._cli.demo_clips import run_clips_demo
 
-    run_demo(
-        dataset, memory=memory, batch_size=batch_size, num_workers=num_workers, seed=seed, report=report, quiet=quiet
-    )
+        run_clips_demo(dataset or DEMO_CLIPS, batch_size=batch_size or 4, **options)
+    else:
+        from millpond._cli.demo import run_demo
+
+        run_demo(dataset or DEMO_DATA, batch_size=batch_size or 32, **options)
 
 
 def synth(

@@ -35,7 +35,7 @@ def run_demo(
             num_workers=num_workers,
             output="numpy",  # importing torch would be most of what the memory curve shows
         ) as loader:
-            with _progress(console, disable=quiet) as progress:
+            with progress_bar(console, disable=quiet) as progress:
                 bar = progress.add_task("one shuffled epoch", total=len(opened))
                 epoch = run_epoch(loader, lambda samples: progress.advance(bar, samples))
             statistics = loader.statistics()
@@ -69,7 +69,8 @@ def _make(dataset: Path, console: Console, *, quiet: bool) -> None:
     console.print(f"made {dataset}: 20 episodes of 100 frames, 2 cameras, AV1")
 
 
-def _progress(console: Console, *, disable: bool) -> Progress:
+def progress_bar(console: Console, *, disable: bool) -> Progress:
+    """Samples of an epoch as they come, on a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

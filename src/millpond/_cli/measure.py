@@ -40,23 +40,32 @@ class EpochMeasure:
         return self.meter.samples / self.wall_seconds
 
 
-def run_epoch(loader: Loader, on_batch: Callable[[int], None] = lambda samples: None) -> EpochMeasure:
+def run_epoch(
+    loader: Loader,
+    on_batch: Callable[[int], None] = lambda samples: None,
+    *,
+    group: str = "episode_index",
+    look: Callable[[dict[str, Any]], None] = lambda batch: None,
+) -> EpochMeasure:
     """Take every batch of the next epoch and let it go at once.
 
     Args:
         loader: Warm or not; what it must still open counts.
         on_batch: Told the samples of each batch.
+        group: The field whose different values are mixing: what `Dataset.groups` says of each sample.
+        look: Given each batch; what it takes counts.
     """
     meter = BatchMeter()
-    episodes = []
+    groups = []
     began, cpu_began = time.perf_counter(), time.process_time()
     for batch in loader:
-        samples = len(batch["episode_index"])
-        episodes.append(np.asarray(batch["episode_index"]).copy())
+        samples = len(batch[group])
+        groups.append(np.asarray(batch[group]).copy())
         meter.note(samples, loader.open_slots)
+        look(batch)
         on_batch(samples)
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
-    full = [len(np.unique(indices)) for indices in episodes if len(indices) == loader.batch_size]
+    full = [len(np.unique(indices)) for indices in groups if len(indices) == loader.batch_size]
     expected = expected_distinct(loader.dataset.groups, loader.batch_size)
     return EpochMeasure(meter, wall, cpu, float(np.mean(full)) / expected if full else None)
 

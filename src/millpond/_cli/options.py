@@ -12,6 +12,9 @@ import typer
 DEMO_DATA = Path("demo-data")
 """Where `millpond demo` makes a dataset of its own."""
 
+DEMO_CLIPS = Path("demo-clips")
+"""Where `millpond demo --clips` makes a set of clips."""
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) from "640x480", which is width x height as people write it."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from millpond._synth.encode import CODECS, MAX_B_FRAMES
 from millpond._synth.pattern import MIN_HEIGHT, MIN_WIDTH, pattern_bits
 
-_FOLDERS = {"data", "meta", "videos"}
+_ENTRIES = {"data", "meta", "videos", "clips", "manifest.jsonl"}
 
 
 def check_request(
@@ -64,5 +64,5 @@ def check_place(root: Path) -> None:
 
 
 def is_left_over(unfinished: Path) -> bool:
-    """Whether a folder holds nothing but what a killed `write_dataset` leaves."""
-    return unfinished.is_dir() and {path.name for path in unfinished.iterdir()} <= _FOLDERS
+    """Whether a folder holds nothing but what a killed `write_dataset` or `write_clip_set` leaves."""
+    return unfinished.is_dir() and {path.name for path in unfinished.iterdir()} <= _ENTRIES

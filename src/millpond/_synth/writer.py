@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,16 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from millpond._synth import metadata
+from millpond._synth.beside import written_beside
 from millpond._synth.columns import describe_columns, encode_pngs, episode_columns, to_arrow, to_rgb
 from millpond._synth.encode import Codec, Encoding, encode_episodes
 from millpond._synth.metadata import Stats
-from millpond._synth.request import check_place, check_request, is_left_over
+from millpond._synth.request import check_place, check_request
 from millpond._synth.scene import Scene
 
 CAMERA_NAMES = ("front", "wrist", "left", "right")
-UNFINISHED = ".unfinished"
-"""A dataset is written beside its place, in a folder with this ending, and moved there when it is whole."""
-
 TASKS = ("pick up the cube", "open the drawer", "pour the water")
 
 
@@ -151,37 +147,9 @@ def write_dataset(
         extras=extra_columns,
         seed=seed,
     )
-    with _written_beside(root) as unfinished:
+    with written_beside(root) as unfinished:
         _write_all(replace(recipe, root=unfinished), progress or (lambda _: None))
     return root
-
-
-@contextmanager
-def _written_beside(root: Path) -> Iterator[Path]:
-    """Give a folder to write to; it becomes `root` if all went well, and is removed if not."""
-    place = root.resolve()
-    unfinished = place.with_name(place.name + UNFINISHED)
-    if is_left_over(unfinished):
-        shutil.rmtree(unfinished)
-    try:
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise type(error)(f"'{root}' cannot be made: '{unfinished}': {error.strerror}") from error
-    try:
-        yield unfinished
-        _move(unfinished, place)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _move(unfinished: Path, place: Path) -> None:
-    if not place.exists():
-        unfinished.rename(place)
-        return
-    for folder in sorted(unfinished.iterdir()):  # an empty folder stays the same one: somebody may stand in it
-        folder.rename(place / folder.name)
-    unfinished.rmdir()
 
 
 class _StoppedError(Exception):
