@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import media_zoo as zoo
+import millpond
 from corrupt_clips import FORMATS, make
 from corruption_headers import boxes
 from millpond._media.container_backend import picture_crc
@@ -120,3 +121,12 @@ def test_a_container_gives_no_frame_of_a_gop_with_damage_in_it(tmp_path: Path) -
     left = build_sample_table(path).frame_seconds.tolist()
     gone = [j for j, seconds in enumerate(table.frame_seconds.tolist()) if seconds not in left]
     assert {*range(8, 16)} <= {*gone} <= {*range(6, 16)}  # two come out of the decoder when the damage is known already
+
+
+def test_a_rate_that_no_sound_has_makes_no_gigabytes(tmp_path: Path) -> None:
+    data = bytearray(make(FORMATS["wav"]))
+    data[24:28] = (1).to_bytes(4, "little")
+    path = tmp_path / "slow.wav"
+    path.write_bytes(data)
+    with pytest.raises(CorruptMedia, match="1 samples a second"):
+        millpond.load_audio(path, sampling_rate=16_000)
