@@ -176,6 +176,15 @@ def test_a_column_of_times_says_which_frames_are_taken(clips: Path) -> None:
     assert shown == [[0, 12], [2], [0, 6, 6, 14]]
 
 
+def test_a_column_of_times_of_one_length_is_an_array_as_well(clips: Path) -> None:
+    rows = [row | {"at": [0.0, 0.25]} for row in rows_of(["h264.mp4", "av1.mp4"])]
+    manifest = write_manifest(clips.parent / "pairs.jsonl", rows)
+    with make_loader(open_clips(manifest, video=VideoOptions(times="at", image_size=(64, 64)))) as loader:
+        (batch,) = loader
+    assert batch["at"].tolist() == [[0.0, 0.25]] * 2
+    assert [frames_shown(video) for video in batch["video"]] == [[0, 6], [0, 6]]
+
+
 def test_a_rate_takes_as_many_frames_as_the_clip_lasts(clips: Path) -> None:
     dataset = open_clips(clips, video=VideoOptions(fps=12, max_frames=13, image_size=(64, 64)))
     assert dataset.fields[0].shape == (13, 64, 64, 3)

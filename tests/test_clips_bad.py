@@ -155,13 +155,20 @@ def test_sound_and_images_that_are_altered_after_they_were_read_are_never_delive
             dataset[0]
 
 
-def test_what_lies_behind_the_sound_wanted_may_change(own_clips: Path) -> None:
+def test_of_a_large_file_what_lies_behind_the_sound_wanted_may_change(
+    own_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millpond._datasets.media_crc.SMALL_FILE_BYTES", 0)
     path = write_clip(own_clips.parent / "x.wav", Scene(*SIZE, seed=0), Recipe(1, codec=None, audio="pcm"))
-    manifest = write_manifest(own_clips, [{"audio": "x.wav"}])
-    dataset = open_clips(manifest, audio=AudioOptions(sampling_rate=RATE, max_seconds=0.25))
+    dataset = open_clips(
+        write_manifest(own_clips, [{"audio": "x.wav"}]), audio=AudioOptions(sampling_rate=RATE, max_seconds=0.25)
+    )
     first = dataset[0]
     flip(path, 0.9)
     assert np.array_equal(first["audio"], dataset[0]["audio"])
+    flip(path, 0.1)
+    with pytest.raises(errors.CorruptMedia, match="has other bytes than when it was first read"):
+        dataset[0]
 
 
 def test_checksums_outlive_the_dataset(own_clips: Path) -> None:

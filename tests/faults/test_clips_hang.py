@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 
 from clip_sets import FOUR_FRAMES, NAMES, RECIPES, make_loader, open_clips, take
 from millpond import VideoOptions, errors
+from millpond._datasets.clip_headers import RowFacts, look_at_row
+from millpond._datasets.clip_reader import ClipSource
 from millpond._workers.timeouts import end_default_guard
 
 HANGING = "av1.mp4"
@@ -61,6 +65,28 @@ def test_a_clip_that_hangs_in_the_survey_costs_its_own_sample_and_is_not_tried_a
     with make_loader(dataset, num_workers=0, on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
         assert len(take(loader)) == 9
     assert json.loads((tmp_path / "q.jsonl").read_text())["error"] == "DecodeTimeout"
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Looks at rows like the survey, and dies at one."""
+
+    source: ClipSource
+
+    def __call__(self, sample: int) -> RowFacts:
+        if sample == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return look_at_row(self.source, sample)
+
+
+def test_a_clip_that_kills_who_looks_at_it_costs_its_own_sample(
+    own_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millpond._datasets.clip_survey._Looker", Deadly)
+    dataset = open_clips(own_clips, video=VideoOptions(fps=4))
+    assert {row: error.signal_name for row, error in dataset.problems.items()} == {2: "SIGSEGV"}
+    with make_loader(dataset, num_workers=0, on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
+        assert len(take(loader)) == 9
 
 
 @pytest.mark.usefixtures("guard_ends")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, Protocol
 
-import av
-import av.error
-import av.stream
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,18 +22,15 @@ from millpond._datasets.clip_media import (
     is_local,
     shortened,
 )
-from millpond._datasets.clip_sidecars import ClipSidecars, crc_of_bytes
+from millpond._datasets.clip_sidecars import ClipSidecars
+from millpond._datasets.media_crc import crc_of_image, crc_of_sound
 from millpond._media.audio import decode_audio
 from millpond._media.clip_source import Clip, local_media, open_clip, read_media
-from millpond._media.containers import open_container
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
 from millpond._media.media_path import MediaPath
 from millpond._plan.frame_choice import choose_frames
 from millpond.errors import CorruptMedia
-
-_IMAGE_KIND = "image1"
-_SOUND_KIND = "sound1"
 
 
 class RowSink(Protocol):
@@ -168,8 +160,8 @@ class ClipDecoder:
         stop = None if options.max_seconds is None else (start_seconds or 0.0) + options.max_seconds
         remember = _nothing
         if not path.is_copy:
-            kind = f"{_SOUND_KIND}-{zlib.crc32(repr(options.max_seconds).encode()):08x}"
-            remember = self._sidecars.check(path.path, kind, lambda: _crc_of_sound(path, stop, progress))
+            kind, crc = crc_of_sound(path, stop, progress)
+            remember = self._sidecars.check(path.path, kind, crc)
         audio = decode_audio(
             path,
             sampling_rate=options.sampling_rate,
@@ -196,7 +188,7 @@ class ClipDecoder:
         options = self._media.image
         assert options is not None
         data = read_media(source, kind="image", progress=progress)
-        remember = self._sidecars.check(source, _IMAGE_KIND, crc_of_bytes(data)) if is_local(source) else _nothing
+        remember = self._sidecars.check(source, *crc_of_image(data)) if is_local(source) else _nothing
         name = MediaPath.of(source)
         try:
             picture = decode_image(data)
@@ -219,33 +211,6 @@ class ClipDecoder:
                 picture_size=size,
                 expected_size=expected,
             )
-
-
-_UNREADABLE = -1  # no CRC-32
-
-
-def _crc_of_sound(path: MediaPath, stop_seconds: float | None, progress: Progress) -> int:
-    """CRC-32 of the packets of the first audio stream that begin before a time."""
-    try:
-        with open_container(path) as container:
-            stream = container.streams.audio[0]
-            for other in container.streams:
-                if other.index != stream.index:
-                    other.discard = av.stream.Discard.all
-            return _crc_of_packets(container.demux(stream), stop_seconds, progress)
-    except (av.error.FFmpegError, IndexError):
-        return _UNREADABLE
-
-
-def _crc_of_packets(packets: Iterator[av.Packet[Any]], stop_seconds: float | None, progress: Progress) -> int:
-    crc = 0
-    for packet in packets:
-        begins = None if packet.pts is None or packet.time_base is None else float(packet.pts * packet.time_base)
-        if stop_seconds is not None and begins is not None and begins >= stop_seconds:
-            break
-        crc = zlib.crc32(packet, crc)
-        progress()
-    return crc
 
 
 def _nothing() -> None:

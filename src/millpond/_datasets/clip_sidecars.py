@@ -17,7 +17,6 @@ import hashlib
 import logging
 import os
 import tempfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,11 +132,6 @@ class ClipSidecars:
             with contextlib.suppress(OSError):
                 if other.stat().st_mtime_ns >= self.opened_ns:
                     raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)
-
-
-def crc_of_bytes(data: bytes) -> Callable[[], int]:
-    """The CRC-32 of bytes, counted when it is asked for."""
-    return lambda: zlib.crc32(data)
 
 
 def _nothing() -> None:
