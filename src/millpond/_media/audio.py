@@ -26,12 +26,8 @@ MAX_AUDIO_BYTES = 4 << 30
 
 MAX_SOURCE_RATE = 1_536_000
 MAX_RATE_RATIO = 192
-"""Of the rate wanted to the stream's, or the other way round. Beyond these a header is wrong, and the resampler's tables,
-or what it makes of one megabyte, fill gigabytes. Sound for ears has 4 to 768 kHz."""
-
-MIN_SAMPLING_RATE = 1000
-"""Of a stream. Nobody records sound with fewer samples a second; a damaged header may say 1, and a small file then
-makes gigabytes of samples at the rate wanted."""
+"""Of the rate wanted to the stream's, or the other way round. Beyond these a header is wrong, and the resampler's
+tables, or what it makes of one megabyte, fill gigabytes. Sound for ears has 4 to 768 kHz."""
 
 _GAP_SECONDS = 0.1
 """A pause between the times of two frames that is longer than any container's rounding is a hole in the recording."""
@@ -213,7 +209,6 @@ class _Job:
     def _resample(self, frame: av.AudioFrame) -> None:
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
         if source != self._source:
-            self._require_rate(frame.sample_rate)
             # the first frame, or a recording that changes within: `ffmpeg` makes a new filter then, too
             if self._resampler is not None:
                 self._take(self._resampler.resample(None))
@@ -233,15 +228,6 @@ class _Job:
                 f"{MAX_RATE_RATIO} times more or less than the {self._rate:,} wanted); it is not decoded",
                 path=self._path.label,
                 sampling_rate=source_rate,
-            )
-
-    def _require_rate(self, rate: int) -> None:
-        if rate < MIN_SAMPLING_RATE:
-            raise CorruptMedia(
-                f"{self._path} says that it has {rate} samples a second (at least {MIN_SAMPLING_RATE:,} are sound): its "
-                "header is damaged",
-                path=self._path.label,
-                sampling_rate=rate,
             )
 
     def _take(self, pieces: list[av.AudioFrame]) -> None:
