@@ -24,6 +24,9 @@ _MAX_BLOCK_HEADER_BYTES = 64
 """Between where a demuxer says that a packet begins and its payload: at most 26 in MKV, 8 in AVI."""
 
 
+_LEAST_PACKET_BYTES, _SPARE_PACKETS = 4, 10_000
+"""Packets of any codec are larger on average. Headers may claim more: each costs us 300 bytes and 5 microseconds."""
+
 Progress = Callable[[], None]
 
 _PACKET_CODECS = ("h264", "hevc", "av1", "vp9")
@@ -164,9 +167,16 @@ def read_indexed_rows(
     """
     rows = Rows.empty()
     packets: list[tuple[int | None, int]] = []
+    most_packets = size_bytes // _LEAST_PACKET_BYTES + _SPARE_PACKETS
     for packet in container.demux(stream):
         if packet.size == 0 and packet.pts is None:
             continue  # the flush packet at the end
+        if len(packets) >= most_packets:
+            raise CorruptMedia(
+                f"{path} claims more than {most_packets:,} pictures, which a file of {size_bytes:,} bytes cannot hold",
+                path=path.label,
+                limit_packets=most_packets,
+            )
         pts = _required_pts(packet)
         rows.pts.append(pts)
         rows.dts.append(pts if packet.dts is None else packet.dts)

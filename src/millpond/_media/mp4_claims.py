@@ -20,7 +20,7 @@ _SAMPLES_PER_BYTE = 8
 _LEAST_CHUNK_SAMPLES = 160
 """Where samples are counted by the chunk FFmpeg makes an entry for so many, or for more."""
 
-_SPARE_EDITS = 10_000_000
+_SPARE_EDITS = 2_000_000
 """Samples times edits: FFmpeg may list each sample once for every edit."""
 
 _NESTED = (b"moov", b"trak", b"mdia", b"minf", b"edts", b"mvex", b"moof", b"traf", b"udta")
