@@ -161,6 +161,7 @@ def test_a_transform_that_hangs_costs_its_sample_and_nothing_else_when_skipped(t
     skipped = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     assert sorted(samples + [line["sample"] for line in skipped]) == list(range(400))
     assert [(line["sample"], line["error"]) for line in skipped] == [(77, "DecodeTimeout")]
+    assert "in hang_at_77" in skipped[0]["stack"]
 
 
 def test_a_stopped_worker_is_replaced_and_its_task_done_again(calm: list[list[int]]) -> None:

@@ -147,4 +147,4 @@ def _skipped(quarantine: Path) -> list[dict[str, Any]]:
 def _shown(line: dict[str, Any]) -> str:
     """Why a clip was skipped, in one line."""
     first, *_ = str(line["message"]).splitlines()
-    return f"{line['error']}: {first.removesuffix(', its stack is below')}"
+    return f"{line['error']}: {first}"

@@ -1,4 +1,7 @@
-"""The quarantine file: which samples were skipped, and why; one JSON object a line, appended as it happens."""
+"""The quarantine file: which samples were skipped, and why; one JSON object a line, appended as it happens.
+
+A sample that hung or killed its worker has the `stack` of that worker, too.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+
+from millpond.errors import MillpondError
 
 
 class Quarantine:
@@ -28,6 +33,9 @@ class Quarantine:
             "error": type(error).__name__,
             "message": str(error),
         }
+        stack = error.facts.get("stack") if isinstance(error, MillpondError) else None
+        if stack:
+            record["stack"] = stack
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, default=str) + "\n")

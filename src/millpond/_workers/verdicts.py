@@ -166,7 +166,7 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
         what = "made no progress" if hang.cause is Cause.STALLED else "did not end"
         error = DecodeTimeout(
             f"task {task_id} {what} for {hang.elapsed_seconds:.1f} s (limit {hang.limit_seconds:.1f} s; {tries}); "
-            f"killed and replaced {who}, its stack is below",
+            f"killed and replaced {who}",
             limit_seconds=hang.limit_seconds,
             elapsed_seconds=hang.elapsed_seconds,
             **facts,
