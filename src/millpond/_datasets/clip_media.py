@@ -103,6 +103,12 @@ class ClipMedia:
         """Images keep their own size."""
         return self.image is not None and self.image.image_size is None
 
+    def decides_survey(self) -> list[Any]:
+        """What decides on the outcome of a survey, as plain JSON."""
+        audio = self.audio and (self.audio.sampling_rate, self.audio.mono, self.audio.max_seconds)
+        video = self.video and (self.video.fps, self.frames_are_open, self.video_size_is_open)
+        return [sorted(self.columns.items()), video, audio, self.image_size_is_open]
+
 
 def asked_columns(
     video: VideoOptions | None, audio: AudioOptions | None, image: ImageOptions | None
@@ -151,6 +157,40 @@ class ClipShapes:
     audio_samples: int = 0
     audio_channels: int = 0
     image_size: Size = (0, 0)
+
+
+def known_shapes(media: ClipMedia, columns: tuple[Column, ...]) -> ClipShapes:
+    """What the options and the manifest say of the arrays; 0 where only the clips can tell.
+
+    Raises:
+        ValueError: The column of times is not there, or is none.
+    """
+    frames, video_size, samples, image_size = 0, (0, 0), 0, (0, 0)
+    if media.video is not None:
+        frames, video_size = _most_frames(media, media.video, columns), media.video.image_size or (0, 0)
+    if media.audio is not None and media.audio.max_seconds is not None:
+        samples = max(round(media.audio.max_seconds * media.audio.sampling_rate), 1)
+    if media.image is not None:
+        image_size = media.image.image_size or (0, 0)
+    return ClipShapes(frames, video_size, samples, 0, image_size)
+
+
+def _most_frames(media: ClipMedia, options: VideoOptions, columns: tuple[Column, ...]) -> int:
+    if options.num_frames is not None:
+        return options.num_frames
+    if options.fps is not None:
+        return options.max_frames or 0
+    if not isinstance(options.times, str):
+        return len(options.times or ())
+    others = [column for column in columns if column.name not in media.columns.values()]
+    column = next((column for column in others if column.name == options.times), None)
+    if column is None:
+        raise ValueError(
+            f"the manifest has no column {options.times!r} of times; it has {_listed([c.name for c in others])}"
+        )
+    if not column.longest:
+        raise ValueError(f"column {column.name!r} holds no lists of seconds, which times= needs")
+    return min(column.longest, options.max_frames or column.longest)
 
 
 def media_fields(media: ClipMedia, shapes: ClipShapes) -> tuple[Field, ...]:

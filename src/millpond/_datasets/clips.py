@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.clip_batches import Padding, present_lengths
-from millpond._datasets.clip_manifest import Manifest, read_manifest
+from millpond._datasets.clip_manifest import read_manifest
 from millpond._datasets.clip_media import (
     AUDIO,
+    IMAGE,
     VIDEO,
     ClipMedia,
-    ClipShapes,
     asked_columns,
+    known_shapes,
     media_fields,
     passed_columns,
     resolve_columns,
@@ -46,16 +47,12 @@ class ClipDataset:
     A sample is made of the arrays of the media asked for, of every column of numbers (see below), and of all other
     columns as Python values. Frames are decoded straight into the batch, and resized while they are.
 
-    =================  ======================================  =====================================================
-    field              of a batch                              meaning
-    =================  ======================================  =====================================================
-    `video`            uint8 (B, T, 3, H, W), RGB              frames chosen by `VideoOptions`
-    `video_seconds`    float64 (B, T)                          when each is shown, from the clip's first frame on
-    `video_length`     int64 (B,)                              frames of each; with `fps` or a column of times
-    `audio`            float32 (B, N)                          -1 to 1; (B, N, channels) with `mono=False`
-    `audio_length`     int64 (B,)                              samples of each
-    `image`            uint8 (B, 3, H, W), RGB
-    =================  ======================================  =====================================================
+    - `video`: uint8 (B, T, 3, H, W), RGB, channels-last in memory; the frames that `VideoOptions` choose.
+    - `video_seconds`: float64 (B, T); when each of them is shown, seconds after the clip's first frame.
+    - `video_length`: int64 (B,); how many there are of each clip, where that varies: with `fps`, or a column of times.
+    - `audio`: float32 (B, N), -1 to 1; (B, N, channels) with `mono=False`.
+    - `audio_length`: int64 (B,); how many samples of it there are of each clip.
+    - `image`: uint8 (B, 3, H, W), RGB, channels-last in memory.
 
     *Alignment.* Sound of the same file as the frames is aligned to them: sample i is heard `i / sampling_rate` seconds
     after the clip's first frame is shown, so `round(video_seconds * sampling_rate)` indexes the sound. Sound that
@@ -122,7 +119,7 @@ class ClipDataset:
         self._manifest = read_manifest(path, store, as_values=as_values)  # kept: it may own a temporary folder
         table = self._manifest.table
         media = ClipMedia(video, audio, image, resolve_columns(asked, table.columns))
-        shapes = _known_shapes(media, self._manifest)
+        shapes = known_shapes(media, table.columns)
         passed = passed_columns(media, table.columns, media_fields(media, shapes))
         source = ClipSource(
             table=table,
@@ -140,7 +137,7 @@ class ClipDataset:
         self._own_reader: tuple[int, ClipReader] | None = None
 
     def _survey(self, source: ClipSource, store: SidecarStore, progress: RowProgress | None) -> ClipSource:
-        name = json.dumps([str(self._manifest.path), _facts_of(source.media)])
+        name = json.dumps([str(self._manifest.path), source.media.decides_survey()])
         survey = survey_rows(source, store, name, timeout=self._timeout, progress=progress)
         self._problems = survey.problems
         return replace(source, shapes=survey.shapes, given_up=survey.given_up)
@@ -285,47 +282,11 @@ def _unwatched() -> None:
 
 
 def _check_options(video: object, audio: object, image: object, padding: object) -> None:
-    for name, options, kind in (
-        (VIDEO, video, VideoOptions),
-        (AUDIO, audio, AudioOptions),
-        ("image", image, ImageOptions),
-    ):
+    kinds = ((VIDEO, video, VideoOptions), (AUDIO, audio, AudioOptions), (IMAGE, image, ImageOptions))
+    for name, options, kind in kinds:
         if not isinstance(options, kind | None):
             raise TypeError(f"{name} must be millpond.{kind.__name__}(...) or None, not {options!r}")
     if video is None and audio is None and image is None:
         raise ValueError("nothing is wanted of the clips: give video=, audio= or image=")
     if padding not in ("pad", "list"):
         raise ValueError(f"padding must be 'pad' or 'list', not {padding!r}")
-
-
-def _known_shapes(media: ClipMedia, manifest: Manifest) -> ClipShapes:
-    """What the options and the manifest say of the arrays; 0 where only the clips can tell."""
-    frames, video_size, samples, image_size = 0, (0, 0), 0, (0, 0)
-    if media.video is not None:
-        frames, video_size = _num_frames(media, manifest), media.video.image_size or (0, 0)
-    if media.audio is not None and media.audio.max_seconds is not None:
-        samples = max(round(media.audio.max_seconds * media.audio.sampling_rate), 1)
-    if media.image is not None:
-        image_size = media.image.image_size or (0, 0)
-    return ClipShapes(frames, video_size, samples, 0, image_size)
-
-
-def _num_frames(media: ClipMedia, manifest: Manifest) -> int:
-    assert media.video is not None
-    options = media.video
-    if media.times_column is None:
-        return options.num_frames or (len(options.times) if options.times else 0) or options.max_frames or 0
-    column = manifest.table.column(media.times_column)
-    if column is None or column.name in media.columns.values():
-        names = ", ".join(repr(c.name) for c in manifest.table.columns if c.name not in media.columns.values())
-        raise ValueError(f"the manifest has no column {media.times_column!r} of times; it has {names or 'none'}")
-    if not column.longest:
-        raise ValueError(f"column {column.name!r} holds no lists of seconds, which times= needs")
-    return min(column.longest, options.max_frames or column.longest)
-
-
-def _facts_of(media: ClipMedia) -> list[Any]:
-    """What decides on the outcome of a survey."""
-    audio = media.audio and (media.audio.sampling_rate, media.audio.mono, media.audio.max_seconds)
-    video = media.video and (media.video.fps, media.frames_are_open, media.video_size_is_open)
-    return [sorted(media.columns.items()), video, audio, media.image_size_is_open]
