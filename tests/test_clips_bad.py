@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import millpond
 from clip_sets import (
     FOUR_FRAMES,
-    NAMES,
     RATE,
     RECIPES,
     SIZE,
@@ -29,7 +27,7 @@ from clip_sets import (
     take,
     write_manifest,
 )
-from millpond import AudioOptions, ClipDataset, ImageOptions, VideoOptions, errors
+from millpond import AudioOptions, ImageOptions, VideoOptions, errors
 from millpond._media.index import build_sample_table
 from millpond._synth.clips import Recipe, write_clip
 from millpond._synth.scene import Scene
@@ -205,6 +203,12 @@ def test_nothing_is_kept_where_nothing_can_be_written_and_that_is_said_once(
     assert len([r for r in caplog.records if "cannot keep anything of clips" in r.message]) == 1
 
 
+def test_what_is_kept_may_go_beside_the_manifest(own_clips: Path) -> None:
+    open_clips(own_clips, video=FOUR_FRAMES, cache_dir="beside")[0]
+    assert len(list((own_clips.parent / ".millpond" / "clips").rglob("*.npz"))) == 1
+    assert not (own_clips.parent / "cache").exists()
+
+
 @pytest.fixture
 def mixed_sizes(own_clips: Path) -> Path:
     write_clip(own_clips.parent / "large.mp4", Scene(128, 160, seed=1), Recipe(1))
@@ -277,13 +281,10 @@ def times_of(column: str) -> VideoOptions:
     return VideoOptions(times=column, image_size=(64, 64))
 
 
-def open_default(path: Path) -> ClipDataset:
-    return open_clips(path, video=FOUR_FRAMES)
-
-
 MISUSE: list[tuple[Callable[[Path], object], str]] = [
     (lambda path: open_clips(path), "give video=, audio= or image="),
     (lambda path: open_clips(path, video=FOUR_FRAMES, padding="zeros"), "padding must be 'pad' or 'list'"),
+    (lambda path: open_clips(path, video=FOUR_FRAMES, timeout=-1), "timeout must be a positive number of seconds"),
     (lambda path: open_clips(path, image=ImageOptions()), "no column 'image' for image=; it has 'video', 'number'"),
     (lambda path: open_clips(path, audio=SOUND), "no column 'audio' for audio="),
     (lambda path: open_clips(path, video=VideoOptions(num_frames=1, column="clip")), "no column 'clip' for video="),
@@ -310,6 +311,8 @@ def test_a_column_may_not_have_the_name_of_something_else_in_a_batch(clips: Path
 def test_options_of_another_kind_are_a_type_error(clips: Path) -> None:
     with pytest.raises(TypeError, match=r"video must be millpond.VideoOptions\(...\) or None"):
         open_clips(clips, video=SOUND)
+    with pytest.raises(TypeError, match="timeout is a number of seconds or None"):
+        open_clips(clips, video=FOUR_FRAMES, timeout="5")
 
 
 def test_a_clip_without_sound_is_bad_where_sound_is_wanted(own_clips: Path) -> None:
@@ -320,8 +323,3 @@ def test_a_clip_without_sound_is_bad_where_sound_is_wanted(own_clips: Path) -> N
     with pytest.raises(errors.CorruptMedia, match=r"row 1: '.*mute.mp4' has no audio stream"):
         dataset[1]
     assert len(open_clips(manifest, video=FOUR_FRAMES)[1]["video"]) == 4
-
-
-def test_every_public_name_is_there() -> None:
-    assert millpond.ClipDataset is ClipDataset
-    assert set(NAMES) == set(RECIPES)

@@ -51,7 +51,7 @@ def survey_rows(
         source: The rows; its shapes say what the options say, and are 0 where those leave something open.
         store: Where what is found is kept.
         name: What it is kept under.
-        timeout: Seconds for one row; None takes `DEFAULT_TIMEOUT_SECONDS`.
+        timeout: Seconds for one row; None or 0 takes `DEFAULT_TIMEOUT_SECONDS`.
         progress: Told how many rows are done.
 
     Raises:
@@ -89,8 +89,7 @@ def _look_at_all(source: ClipSource, samples: list[int], timeout: float | None) 
 
     if not samples:
         return
-    limit = DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout
-    with Guard(timeout=limit, preload=("millpond._datasets.clip_survey",)) as guard:
+    with Guard(timeout=timeout or DEFAULT_TIMEOUT_SECONDS, preload=("millpond._datasets.clip_survey",)) as guard:
         for found in guard.map(_Looker(source), samples, on_error="return"):
             if isinstance(found, (RowFacts, *ROW_ERRORS)):
                 yield found

@@ -31,6 +31,7 @@ from millpond._datasets.clip_media import (
 from millpond._datasets.clip_reader import PART, ClipReader, ClipSource
 from millpond._datasets.clip_sidecars import ClipSidecars
 from millpond._datasets.clip_survey import RowProgress, survey_rows
+from millpond._datasets.writable_store import store_in
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._media.sidecars import SidecarStore
 from millpond._values import Field
@@ -69,8 +70,8 @@ class ClipDataset:
 
     *Opening* reads the manifest, and no clip, as long as the options say how long and how large arrays can be. They
     leave it open with `fps` without `max_frames`, without `max_seconds`, with `mono=False`, and without `image_size`:
-    then every clip's header is read, in processes of their own and under `timeout`, and remembered. Clips that fail
-    this are bad samples.
+    then every clip's header is read, in processes of their own and under `timeout`, and remembered (a URL is fetched
+    each time). Clips that fail this are bad samples.
 
     *Changes.* What was read of a file is remembered by its checksums: from the second read on, bytes that were altered
     are a bad sample, as is a file that was replaced since the dataset was opened.
@@ -83,10 +84,11 @@ class ClipDataset:
         padding: For lengths that vary within a batch: "pad" cuts the batch to its longest, shorter ones are padded with
             zeros; "list" gives a list of B arrays of true lengths. Both are views, without copies. A transform sees
             arrays of true lengths.
-        cache_dir: Where what is remembered goes; None takes MILLPOND_CACHE_DIR.
-        timeout: Seconds that a clip may take in `dataset[i]`, and when the dataset is opened (there 30 if None). For
-            `dataset[i]` None takes MILLPOND_DECODE_TIMEOUT; if that is not set, or 0, it decodes in this process. The
-            `Loader` has limits of its own.
+        cache_dir: Where what is remembered goes; "beside" takes the folder .millpond beside the manifest; None takes
+            MILLPOND_CACHE_DIR.
+        timeout: Seconds that a clip may take in `dataset[i]`, and when the dataset is opened (there 30 if None or 0).
+            For `dataset[i]` None takes MILLPOND_DECODE_TIMEOUT; if that is not set, or 0, it decodes in this process.
+            The `Loader` has limits of its own.
         progress: Called with (rows done, rows) while headers are read.
 
     Raises:
@@ -110,10 +112,11 @@ class ClipDataset:
         progress: RowProgress | None = None,
     ) -> None:
         _check_options(video, audio, image, padding)
+        _check_timeout(timeout)
         path = Path(os.path.abspath(manifest))  # also after a chdir, here or in a worker
         self._timeout = timeout
         self._padding = padding
-        store = SidecarStore(None if cache_dir is None else Path(os.path.abspath(cache_dir)))
+        store = store_in(cache_dir, path.parent)
         asked = asked_columns(video, audio, image)
         as_values = sorted({name for names in asked.values() for name in names})
         self._manifest = read_manifest(path, store, as_values=as_values)  # kept: it may own a temporary folder
@@ -290,3 +293,12 @@ def _check_options(video: object, audio: object, image: object, padding: object)
         raise ValueError("nothing is wanted of the clips: give video=, audio= or image=")
     if padding not in ("pad", "list"):
         raise ValueError(f"padding must be 'pad' or 'list', not {padding!r}")
+
+
+def _check_timeout(timeout: object) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
+    if not timeout >= 0:
+        raise ValueError(f"timeout must be a positive number of seconds, or 0 for none, not {timeout!r}")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +28,14 @@ from millpond._datasets.survey import (
 )
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey
 from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
+from millpond._datasets.writable_store import store_in
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
-from millpond._media.sidecars import SidecarStore
 from millpond._values import Field
 from millpond.errors import DataError
 
 TABLE_PART = "table"
 """The one part of a dataset without cameras."""
-
-BESIDE_FOLDER = ".millpond"
-"""Where sidecars go with `cache_dir="beside"`, in the dataset's folder."""
 
 _MAX_LEARNED_ROWS = 1 << 20
 """CRC-32s held before they are written: 12 MB."""
@@ -98,7 +95,7 @@ class LeRobotDataset:
         self._numbers = tuple(f for f in whole.features if f.is_number)
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
-        self._store = SidecarStore(self.root / BESIDE_FOLDER if cache_dir == "beside" else _folder(cache_dir))
+        self._store = store_in(cache_dir, self.root)
         self._survey(whole, selected, tolerance_s, progress)
         self._learned: dict[tuple[str, int], list[tuple[NDArray[np.int64], NDArray[np.uint32]]]] = {}
         self._learned_rows = 0
@@ -365,10 +362,6 @@ class _Counter:
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._total)
-
-
-def _folder(cache_dir: str | Path | Literal["beside"] | None) -> Path | None:
-    return None if cache_dir is None else Path(os.path.abspath(cache_dir))
 
 
 def _spelled(codes: Any, texts: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""A store of sidecars, or a temporary one where that cannot be written."""
+"""The store of sidecars that a user names, or a temporary one where that cannot be written."""
 
 from __future__ import annotations
 
@@ -19,6 +19,21 @@ from millpond.errors import DataError
 _logger = logging.getLogger("millpond")
 
 T = TypeVar("T")
+
+BESIDE_FOLDER = ".millpond"
+"""Where sidecars go with `cache_dir="beside"`, in the dataset's folder."""
+
+
+def store_in(cache_dir: str | os.PathLike[str] | None, folder: Path) -> SidecarStore:
+    """The store that a user names.
+
+    Args:
+        cache_dir: A folder; "beside" takes `BESIDE_FOLDER` in the dataset's; None takes MILLPOND_CACHE_DIR.
+        folder: The dataset's.
+    """
+    if cache_dir == "beside":
+        return SidecarStore(folder / BESIDE_FOLDER)
+    return SidecarStore(None if cache_dir is None else Path(os.path.abspath(cache_dir)))
 
 
 class WritableStore:
