@@ -21,7 +21,7 @@ from millpond.errors import DataError
 MediaSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """A path, a URL, the whole file as bytes, or a file object, which is read from where it stands to its end."""
 
-MAX_UNASKED_BYTES = 8 << 30
+MAX_UNASKED_BYTES = 4 << 30
 """Of frames by rate, where nothing bounds them but what the clip says of its own length."""
 
 _Given = str | bytes | MediaPath

@@ -21,7 +21,7 @@ _UNKNOWN_BYTES = 0x7FFF_F000
 """Who writes such a file into a pipe cannot know how long it gets, and writes the most that is possible, or nearly."""
 
 _MAX_CHUNKS = 100_000
-_MAX_OGG_PAGE_BYTES = 27 + 255 + 255 * 255
+_OGG_HEAD_BYTES = 27 + 255
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -117,16 +117,16 @@ def _require_whole_ogg(descriptor: int, size_bytes: int, path: MediaPath) -> Non
     """Walk the pages: each must be there and keep its checksum; FFmpeg leaves out those that do not."""
     position = 0
     while position < size_bytes:
-        page = os.pread(descriptor, _MAX_OGG_PAGE_BYTES, position)
-        if page[:5] != b"OggS\0":
+        head = os.pread(descriptor, _OGG_HEAD_BYTES, position)
+        if head[:5] != b"OggS\0":
             raise _damaged(path, position, "no Ogg page begins there")
-        num_segments = page[26] if len(page) > 26 else 255
-        stop = 27 + num_segments + sum(page[27 : 27 + num_segments])
-        if stop > len(page):
-            require_within_file([position + stop], size_bytes, path)
-        if _ogg_checksum(page[:22] + bytes(4) + page[26:stop]) != page[22:26]:
+        num_segments = head[26] if len(head) > 26 else 255
+        stop = position + 27 + num_segments + sum(head[27 : 27 + num_segments])
+        require_within_file([stop], size_bytes, path)
+        page = os.pread(descriptor, stop - position, position)
+        if _ogg_checksum(page[:22] + bytes(4) + page[26:]) != page[22:26]:
             raise _damaged(path, position, "an Ogg page does not keep its checksum")
-        position += stop
+        position = stop
 
 
 def _ogg_checksum(page: bytes) -> bytes:
