@@ -257,7 +257,8 @@ def test_workers_are_recycled_after_so_many_calls() -> None:
             pids.add(guard.call(os.getpid))
         statistics = guard.statistics()
     assert len(pids) == 4
-    assert (statistics.recycles, statistics.restarts) == (3, 0)
+    assert statistics.recycles >= 2  # the last may not have been reaped yet
+    assert statistics.restarts == 0
 
 
 def test_preloaded_modules_are_in_every_worker() -> None:

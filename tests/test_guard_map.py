@@ -161,6 +161,7 @@ def test_all_workers_are_busy_while_nobody_looks(guard: Guard, tmp_path: Path) -
         (tmp_path / name).touch()
         return name
 
+    assert set(guard.map(echo, range(20))) == set(range(20))  # both workers are ready
     results = guard.map(mark, "abcdefgh")
     assert next(results) == "a"
     deadline = time.monotonic() + 20

@@ -9,6 +9,7 @@ from typing import Any
 from millpond.errors import DecodeTimeout, WorkerDied
 
 _LONGEST = 120
+_HANDLER = os.path.join("_workers", "call_handler.py")  # whose frame is the first below the function's
 
 
 def in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -60,8 +61,20 @@ def _timeout_message(error: DecodeTimeout, function: str, item: str) -> str:
 
 
 def _copy(error: DecodeTimeout | WorkerDied, message: str, function: str, item: str) -> DecodeTimeout | WorkerDied:
-    facts = {name: fact for name, fact in error.facts.items() if name not in ("task", "attempts", "progress_count")}
-    renamed = type(error)(message, function=function, item=item, **facts)
-    for note in getattr(error, "__notes__", ()):
-        renamed.add_note(note)
+    left_out = ("task", "attempts", "progress_count", "stack")
+    facts = {name: fact for name, fact in error.facts.items() if name not in left_out}
+    stack = _own_part(error.facts.get("stack", ""))
+    renamed = type(error)(message, function=function, item=item, stack=stack, **facts)
+    if stack:
+        renamed.add_note(f"stack of worker {error.worker_index} (pid {error.pid}):\n{stack}")
     return renamed
+
+
+def _own_part(stack: str) -> str:
+    """A stack dump without the frames below the function: how the worker came to call it."""
+    lines, is_below = [], False
+    for line in stack.rstrip().splitlines():
+        is_below = (is_below and line.startswith("  ")) or f'{_HANDLER}", line' in line
+        if not is_below:
+            lines.append(line)
+    return "\n".join(lines)

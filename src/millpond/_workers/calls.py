@@ -54,7 +54,10 @@ def pack_call(function: Callable[..., Any], packed: Function, args: tuple[Any, .
     try:
         return pack((packed, args, kwargs), by_value=True)
     except Exception as error:
-        which, value = _first_that_cannot(args, kwargs)
+        found = _first_that_cannot(args, kwargs)
+        if found is None:  # all of them do: it was an interrupt
+            raise
+        which, value = found
         raise _cannot_travel(f"{which} of {name_of(function)}", value, error, _ARGUMENT_REMEDY) from error
 
 
@@ -78,7 +81,7 @@ def _pack_result_by_value(result: object, function: Callable[..., Any]) -> Parce
         raise _cannot_travel(f"the result of {name_of(function)}", result, error, _RESULT_REMEDY) from error
 
 
-def _first_that_cannot(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, object]:
+def _first_that_cannot(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, object] | None:
     named = [(f"argument {place}", value) for place, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for which, value in named:
@@ -86,7 +89,7 @@ def _first_that_cannot(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[s
             pack(value, by_value=True)
         except Exception:  # noqa: BLE001 - pickling runs anybody's code
             return which, value
-    return "an argument", args
+    return None
 
 
 def _cannot_travel(what: str, value: object, error: Exception, remedy: str) -> TypeError:

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import MethodType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import cloudpickle
 
-GUARDED = "__millpond_guarded__"
-"""Attribute of the functions that `with_timeout` makes: what runs in a worker is the function inside."""
 _MAX_WRAPPERS = 32
 _MAIN_OF_CHILD = "__mp_main__"  # what multiprocessing calls the main module in the children that it spawns
 _IMPORT_REMEDY = (
@@ -42,16 +40,6 @@ def name_of(function: object) -> str:
     name = getattr(function, "__qualname__", None) or type(function).__qualname__
     module = getattr(function, "__module__", None)
     return name if module in (None, "builtins", "__main__", _MAIN_OF_CHILD) else f"{module}.{name}"
-
-
-def unguarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that is run in a worker: without our own decorator, if it is the outermost."""
-    if not hasattr(function, GUARDED):
-        return function
-    if isinstance(function, MethodType):
-        return MethodType(unguarded(function.__func__), function.__self__)
-    inner: Callable[..., Any] = function.__wrapped__  # type: ignore[attr-defined]
-    return inner
 
 
 running: list[Callable[..., Any]] = []

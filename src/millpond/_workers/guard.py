@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from millpond._values import parse_bytes
 from millpond._workers.call_pool import PoolOptions
 from millpond._workers.calls import pack_function
-from millpond._workers.functions import send_main_by_value, unguarded
+from millpond._workers.functions import send_main_by_value
 from millpond._workers.guarded_call import GuardedCall
 from millpond._workers.guarded_map import CallsAhead, OnError, results_of
 from millpond._workers.outcomes import WorkerStatistics
@@ -144,7 +144,6 @@ class Guard:
             item: What errors name as what was worked on; None: the arguments.
         """
         self._switchboard.check_usable()
-        function = unguarded(function)
         limits = self._limits if timeout is None else limits_of(timeout)
         call = GuardedCall(function, pack_function(function), args, kwargs, limits, item=item)
         self._switchboard.submit(call.pending)
@@ -170,7 +169,6 @@ class Guard:
         if on_error not in ("raise", "skip", "return"):
             raise ValueError(f'on_error is "raise", "skip" or "return", not {on_error!r}')
         self._switchboard.check_usable()
-        function = unguarded(function)
         packed = pack_function(function)
 
         def make_call(item: Any) -> GuardedCall:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
-from millpond._workers.functions import GUARDED, is_running, name_of, running
+from millpond._workers.functions import is_running, name_of, running
 from millpond._workers.zygote import at_shutdown
 from millpond.settings import decode_timeout_seconds
 
@@ -63,7 +63,6 @@ def _guarded(function: Callable[..., Any], seconds: float | None) -> Callable[..
     def guarded(*args: Any, **kwargs: Any) -> Any:
         return call_guarded(function, args, kwargs, seconds)
 
-    setattr(guarded, GUARDED, True)
     return guarded
 
 

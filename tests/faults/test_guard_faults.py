@@ -1,0 +1,236 @@
+"""Functions that hang or end their process, and callers that are killed."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import millpond
+from guard_tasks import backtrack, die, echo, filled, tell_and_hang, wait_for_file
+from millpond import Guard
+from millpond._workers.zygote import live_zygotes
+
+LIMIT = 0.3
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    with Guard(1, timeout=30) as guard:
+        guard.call(echo, "ready")
+        yield guard
+
+
+def test_a_hang_in_c_with_the_gil_held_is_ended_and_told(guard: Guard) -> None:
+    before = guard.call(os.getpid)
+    began = time.monotonic()
+    with pytest.raises(millpond.DecodeTimeout) as caught:
+        guard.with_timeout(LIMIT).call(backtrack, "clip.mp4", b"x" * 1000)
+    assert LIMIT <= time.monotonic() - began < LIMIT + 5
+    error = caught.value
+    assert isinstance(error, TimeoutError)
+    assert str(error).startswith("guard_tasks.backtrack('clip.mp4', <1000 bytes>) did not end in 0.")
+    assert "(limit 0.3 s); killed and replaced worker 0 (pid " in str(error)
+    assert (error.function, error.item) == ("guard_tasks.backtrack", "'clip.mp4', <1000 bytes>")
+    assert error.limit_seconds == LIMIT <= error.elapsed_seconds
+    assert "in backtrack" in error.stack
+    assert "in backtrack" in error.__notes__[0]
+    assert "millpond" not in error.stack.split("in backtrack")[1]  # how the call got there is of no interest
+    assert guard.call(os.getpid) != before
+    assert not os.path.exists(f"/proc/{before}")
+
+
+def test_the_errors_survive_pickle(guard: Guard) -> None:
+    for limit, arguments in ((LIMIT, [backtrack]), (30, [die, "SIGKILL"])):
+        with pytest.raises((millpond.DecodeTimeout, millpond.WorkerDied)) as caught:
+            guard.with_timeout(limit).call(*arguments)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again), again.facts) == (type(caught.value), str(caught.value), caught.value.facts)
+        assert getattr(again, "__notes__", []) == getattr(caught.value, "__notes__", [])
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("exit", r"exited with code 7"),
+        ("segfault", r"was killed by SIGSEGV \(Segmentation fault\)"),
+        ("SIGKILL", r"was killed by SIGKILL \(Killed\)"),
+        ("SIGABRT", r"was killed by SIGABRT \(Aborted\)"),
+        ("SIGTERM", r"was killed by SIGTERM \(Terminated\)"),
+    ],
+)
+def test_an_end_of_its_process_is_told_in_words(guard: Guard, how: str, words: str) -> None:
+    pattern = rf"worker 0 \(pid \d+\) {words}.* while it ran guard_tasks.die\('{how}'\); it was replaced"
+    with pytest.raises(millpond.WorkerDied, match=pattern) as caught:
+        guard.call(die, how)
+    assert caught.value.item == f"'{how}'"
+    assert caught.value.signal_name == (None if how == "exit" else how.replace("segfault", "SIGSEGV"))
+    assert caught.value.exit_code == (7 if how == "exit" else -signal.Signals[str(caught.value.signal_name)])
+    if how == "segfault":
+        assert "in die" in caught.value.stack
+    assert guard.call(echo, 1) == 1
+
+
+def test_a_kill_from_outside_is_told_and_the_call_not_made_again(guard: Guard, tmp_path: Path) -> None:
+    killer = subprocess.Popen(
+        [sys.executable, "-c", KILLER, str(tmp_path / "pid")],
+    )
+    with pytest.raises(millpond.WorkerDied, match=r"SIGKILL .*while it ran guard_tasks.tell_and_hang\('.*pid'\)"):
+        guard.call(tell_and_hang, str(tmp_path / "pid"))
+    killer.wait(10)
+    assert guard.statistics().calls_died == 1
+
+
+KILLER = textwrap.dedent(
+    """
+    import os, signal, sys, time
+    while not os.path.exists(sys.argv[1]):
+        time.sleep(0.001)
+    os.kill(int(open(sys.argv[1]).read()), signal.SIGKILL)
+    """
+)
+
+
+def test_an_idle_worker_that_was_killed_costs_no_call(guard: Guard) -> None:
+    for _ in range(5):
+        os.kill(guard.call(os.getpid), signal.SIGKILL)
+        assert guard.call(echo, 1) == 1
+    assert guard.statistics().calls_died == 0
+
+
+def test_a_stopped_worker_is_a_hung_one(guard: Guard) -> None:
+    with pytest.raises(millpond.DecodeTimeout):
+        guard.with_timeout(LIMIT).call(die, "SIGSTOP")
+    assert guard.call(echo, 1) == 1
+
+
+def test_a_worker_that_dies_while_it_writes_its_result_leaves_no_memory(guard: Guard) -> None:
+    class Deadly:
+        def __reduce__(self) -> str:
+            die("SIGKILL")
+            return ""
+
+    with pytest.raises(millpond.WorkerDied):
+        guard.call(lambda: [filled(1_000_000), Deadly()])
+    assert guard.call(filled, 100_000).sum() == 150_000
+    assert guard.statistics().shared_bytes < 1_000_000
+
+
+def test_a_zygote_that_is_killed_costs_no_later_call(guard: Guard) -> None:
+    for zygote in live_zygotes():
+        os.kill(zygote.pid, signal.SIGKILL)
+    assert guard.call(echo, 1) == 1
+
+
+CHILD = textwrap.dedent(
+    """
+    import os, sys, time
+    with open(sys.argv[1] + ".part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(sys.argv[1] + ".part", sys.argv[1])
+    time.sleep(60)
+    """
+)
+
+
+def test_what_a_function_starts_ends_with_its_worker(guard: Guard, tmp_path: Path) -> None:
+    def start_and_hang() -> None:
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import os, time; open({str(tmp_path / 'p')!r}, 'w').write(str(os.getpid())); time.sleep(60)",
+            ]
+        )
+        backtrack()
+
+    with pytest.raises(millpond.DecodeTimeout):
+        guard.with_timeout(1).call(start_and_hang)
+    wait_for_file(str(tmp_path / "pid"))
+    deadline = time.monotonic() + 10
+    pid = int((tmp_path / "pid").read_text())
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+CALLER = textwrap.dedent(
+    """
+    import os, sys, threading
+    from guard_tasks import limited_pid, tell_and_hang
+    from millpond import Guard
+
+    guard = Guard(2, timeout=60)
+    pids = {guard.call(os.getpid), limited_pid()}
+    threading.Thread(target=guard.call, args=(tell_and_hang, sys.argv[1]), daemon=True).start()
+    while not os.path.exists(sys.argv[1]):
+        pass
+    if os.fork() == 0:  # it keeps copies of every socket
+        import time
+        time.sleep(3)
+        os._exit(0)
+    print("ready", flush=True)
+    sys.stdin.read()
+    """
+)
+
+
+@pytest.mark.parametrize("ending", ["kill", "exit"])
+def test_nothing_outlives_the_caller_by_2_s(tmp_path: Path, ending: str) -> None:
+    tests = Path(__file__).resolve().parent.parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER, str(tmp_path / "pid")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    with caller:
+        assert caller.stdout is not None
+        assert caller.stdin is not None
+        assert caller.stdout.readline() == "ready\n"
+        ours = [child for child in psutil.Process(caller.pid).children(recursive=True) if "millpond" in child.name()]
+        if ending == "kill":
+            caller.kill()
+        else:
+            caller.stdin.close()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline and any(runs(process) for process in ours):
+            time.sleep(0.005)
+        assert len(ours) >= 4  # two zygotes, two workers of the guard, one of the default guard
+        assert not any(runs(process) for process in ours)
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_500_calls_and_10_kills_leave_memory_descriptors_and_processes_as_they_were(guard: Guard) -> None:
+    def belongings() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), len(psutil.Process().children(recursive=True))
+
+    for number in range(20):
+        assert guard.call(filled, 800_000, number)[-1] == number
+    before, memory = belongings(), psutil.Process().memory_info().rss
+    for number in range(500):
+        assert guard.call(filled, 800_000, number)[-1] == number
+        if number % 50 == 0:
+            with pytest.raises(millpond.WorkerDied):
+                guard.call(die, "SIGKILL")
+    assert guard.call(echo, 1) == 1
+    assert belongings() == before
+    assert psutil.Process().memory_info().rss - memory < 20_000_000
+    assert guard.statistics().shared_bytes <= 2 * 3_300_000

@@ -1,0 +1,272 @@
+"""Many threads on one guard, interrupts amid its calls, and closing it under them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millpond
+from guard_tasks import backtrack, die, echo, fail, filled, random_bytes, tell_and_hang, wait_for_file
+from millpond import Guard
+
+
+@pytest.fixture
+def guard() -> Iterator[Guard]:
+    with Guard(2, timeout=30) as guard:
+        yield guard
+
+
+class Alarm(BaseException):
+    """As KeyboardInterrupt: no error, and may come in anything."""
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """Raises Alarm in the main thread, in whatever it is doing, whenever the alarm rings."""
+
+    def ring(*_: object) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def when_there(path: Path, act: Callable[[], object]) -> threading.Thread:
+    def wait() -> None:
+        wait_for_file(str(path))
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_8_threads_at_once_get_what_they_asked_for(guard: Guard) -> None:
+    def work(number: int) -> None:
+        for round_ in range(40):
+            value = number * 1000 + round_
+            if round_ % 4 == 0:
+                assert (guard.call(filled, 20_000, value) == value).all()
+            elif round_ % 4 == 1:
+                with pytest.raises(ValueError, match="bad value"):
+                    guard.call(fail, "value")
+            else:
+                assert guard.call(echo, value) == value
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    statistics = guard.statistics()
+    assert (statistics.calls_completed, statistics.calls_failed) == (8 * 30, 8 * 10)
+
+
+def test_hangs_and_deaths_of_some_threads_calls_are_theirs_alone(guard: Guard) -> None:
+    def work(number: int) -> str:
+        try:
+            if number % 5 == 0:
+                guard.with_timeout(0.5).call(backtrack)
+            elif number % 5 == 1:
+                guard.call(die, "SIGKILL")
+            return str(guard.call(echo, number))
+        except millpond.MillpondError as error:
+            return type(error).__name__
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(work, range(20)))
+    expected = ["DecodeTimeout", "WorkerDied"]
+    assert found == [expected[number % 5] if number % 5 < 2 else str(number) for number in range(20)]
+
+
+def test_maps_in_threads_are_each_in_order(guard: Guard) -> None:
+    def work(seed: int) -> None:
+        for number, array in enumerate(guard.map(lambda n: random_bytes(seed * 100 + n, 60_000), range(20))):
+            assert (array == random_bytes(seed * 100 + number, 60_000)).all()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+
+
+def test_a_thread_that_waits_long_holds_up_nobody(guard: Guard, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        long = threads.submit(guard.call, wait_for_file, str(tmp_path / "end"))
+        assert [guard.call(echo, number) for number in range(200)] == list(range(200))
+        assert not long.done()
+        (tmp_path / "end").touch()
+        assert long.result(20) != guard.call(echo, None)
+
+
+# ---- interrupts
+
+
+def test_an_interrupt_ends_the_call_with_its_worker_and_the_next_one_works(
+    guard: Guard, tmp_path: Path, in_time: None
+) -> None:
+    for name in "abc":
+        ringing = when_there(tmp_path / name, lambda: signal.setitimer(signal.ITIMER_REAL, 0.001))
+        with pytest.raises(Alarm):
+            guard.call(tell_and_hang, str(tmp_path / name))
+        ringing.join()
+        pid = int((tmp_path / name).read_text())
+        assert not os.path.exists(f"/proc/{pid}")
+        assert guard.call(echo, name) == name
+
+
+def test_an_interrupt_of_the_leader_loses_no_other_thread_s_call(guard: Guard, tmp_path: Path, in_time: None) -> None:
+    with ThreadPoolExecutor(1) as threads:
+
+        def follow() -> int:
+            wait_for_file(str(tmp_path / "led"))
+            return guard.call(wait_for_file, str(tmp_path / "end"))
+
+        other = threads.submit(follow)
+        ringing = when_there(tmp_path / "led", lambda: signal.setitimer(signal.ITIMER_REAL, 0.05))
+        with pytest.raises(Alarm):
+            guard.call(tell_and_hang, str(tmp_path / "led"))
+        ringing.join()
+        pid = int((tmp_path / "led").read_text())
+        assert not os.path.exists(f"/proc/{pid}")
+        (tmp_path / "end").touch()
+        assert other.result(20) != pid
+
+
+# Python swallows, and reports, what a signal handler raises while a finalizer runs.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupts_at_any_moment_leave_the_guard_usable(guard: Guard, in_time: None) -> None:
+    """Two hundred alarms, each at another moment of a call, while another thread calls, too."""
+    stop = threading.Event()
+    found: list[int] = []
+
+    def call_on() -> None:
+        number = 0
+        while not stop.is_set():
+            found.append(guard.call(echo, number) - number)
+            number += 1
+
+    other = threading.Thread(target=call_on)
+    other.start()
+    rung = 0
+    for number in range(200):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 1e-5 + number * 2e-6)
+            guard.call(echo, number)
+            guard.call(filled, 50_000)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Alarm:
+            rung += 1
+    stop.set()
+    other.join(30)
+    assert not other.is_alive()
+    assert set(found) == {0}
+    assert rung > 20
+    assert guard.call(echo, "usable") == "usable"
+    gc.collect()
+    assert guard.statistics().results_held == 0
+
+
+def test_a_signal_handler_that_calls_the_guard_that_it_interrupts_is_told(guard: Guard, tmp_path: Path) -> None:
+    found: list[Any] = []
+
+    def ring(*_: object) -> None:
+        try:
+            guard.call(echo, 1)
+        except millpond.UsageError as error:
+            found.append(error)
+        (tmp_path / "end").touch()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        guard.call(wait_for_file, str(tmp_path / "end"))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert "use another guard there" in str(found[0])
+    assert guard.call(echo, 2) == 2
+
+
+CTRL_C = textwrap.dedent(
+    """
+    import os, signal, sys
+    from guard_tasks import tell_and_hang
+    from millpond import Guard
+
+    with Guard(1, timeout=60) as guard:
+        before = guard.call(os.getpid)
+        try:
+            guard.call(tell_and_hang, sys.argv[1])
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        assert guard.call(os.getpid) != before
+        print("called again")
+    """
+)
+
+
+def test_ctrl_c_ends_the_call_and_the_next_one_works(tmp_path: Path) -> None:
+    tests = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
+    program = subprocess.Popen(
+        [sys.executable, "-c", CTRL_C, str(tmp_path / "pid")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    wait_for_file(str(tmp_path / "pid"))
+    os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+    out, err = program.communicate(timeout=30)
+    assert (program.returncode, out) == (0, "interrupted\ncalled again\n"), err
+    assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text()}")
+
+
+# ---- the end
+
+
+def test_closing_ends_the_calls_of_other_threads(tmp_path: Path) -> None:
+    guard = Guard(2, timeout=60)
+    with ThreadPoolExecutor(3) as threads:
+        calls = [threads.submit(lambda path: guard.call(tell_and_hang, path), str(tmp_path / name)) for name in "ab"]
+        calls.append(threads.submit(lambda path: guard.call(tell_and_hang, path), str(tmp_path / "never")))
+        for name in "ab":
+            wait_for_file(str(tmp_path / name))
+        began = time.monotonic()
+        guard.close()
+        for call in calls:
+            with pytest.raises(millpond.ClosedError, match="this guard is closed"):
+                call.result(10)
+    assert time.monotonic() - began < 10
+    assert not any(os.path.exists(f"/proc/{(tmp_path / name).read_text()}") for name in "ab")
+
+
+def test_a_forked_child_is_told_to_make_its_own(guard: Guard) -> None:
+    held = guard.call(filled, 50_000)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            guard.call(echo, 1)
+        except millpond.UsageError as error:
+            os.write(write, str(error).encode())
+        finally:
+            guard.close()
+            del held, guard
+            gc.collect()
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"make a guard after the fork" in os.read(read, 1000)
+    assert guard.call(echo, 1) == 1
+    os.close(read)
+    os.close(write)
