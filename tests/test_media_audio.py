@@ -113,6 +113,14 @@ def test_a_rate_must_be_positive(tmp_path: Path) -> None:
         decode_audio(tmp_path / "any.wav", sampling_rate=0)
 
 
+def test_a_title_that_is_no_utf_8_does_not_matter(tmp_path: Path) -> None:
+    path = write_sound(tmp_path / "tone.wav", "pcm_s16le", tone(1))
+    data = path.read_bytes()
+    at = data.index(b"INFOISFT")  # the name of the program that wrote the file
+    garbled = data[: at + 12] + b"\xff\xfe\xfd" + data[at + 15 :]
+    assert np.array_equal(decode_audio(garbled).samples, decode_audio(path).samples)
+
+
 def test_mp3_reports_when_its_first_sample_is_heard(shared_dir: Path) -> None:
     starts = [decode_audio(path).first_seconds for path in sorted(shared_dir.glob("media/*.mp3"))]
     np.testing.assert_allclose(starts, [0.138125, 0.0250567], atol=1e-6)

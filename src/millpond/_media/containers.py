@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from typing import Any
 
 import av
 import av.container
@@ -23,24 +24,32 @@ _LISTS = ("hls", "dash", "concat", "imf", "webm_dash_manifest", "vobsub", "rtsp"
 """Formats that name other files, streams or programs to read: a clip may not send us there."""
 
 
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""A title that is no UTF-8 is no reason not to decode; PyAV 19 thinks so, too."""
+
+
 def open_container(path: MediaPath) -> av.container.InputContainer:
     """Open a local file with FFmpeg. Whoever calls closes it.
 
     Raises:
         av.error.FFmpegError: It is no media, or a list of other files.
     """
-    return av.open(
+    container: av.container.InputContainer = av.open(
         f"file:{os.path.abspath(path.path)}",  # else a name with a colon is taken for a protocol
         mode="r",
         options=dict(DECODER_LIMITS),
         container_options={"format_whitelist": _formats()},
-        metadata_errors="replace",
+        **_LENIENT,
     )
+    return container
 
 
 def open_sparse(file: SparseFile) -> av.container.InputContainer:
     """Open an MP4 whose media are not looked at. Whoever calls closes it."""
-    return av.open(file, mode="r", format="mov", options=dict(DECODER_LIMITS), metadata_errors="replace")
+    container: av.container.InputContainer = av.open(
+        file, mode="r", format="mov", options=dict(DECODER_LIMITS), **_LENIENT
+    )
+    return container
 
 
 def reason_of(error: av.error.FFmpegError) -> str:
