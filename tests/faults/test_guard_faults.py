@@ -143,22 +143,16 @@ CHILD = textwrap.dedent(
 
 
 def test_what_a_function_starts_ends_with_its_worker(guard: Guard, tmp_path: Path) -> None:
-    def start_and_hang() -> None:
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"import os, time; open({str(tmp_path / 'p')!r}, 'w').write(str(os.getpid())); time.sleep(60)",
-            ]
-        )
-        backtrack()
+    def start_and_die() -> None:
+        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "pid")])
+        wait_for_file(str(tmp_path / "pid"))
+        die("SIGKILL")
 
-    with pytest.raises(millpond.DecodeTimeout):
-        guard.with_timeout(1).call(start_and_hang)
-    wait_for_file(str(tmp_path / "pid"))
+    with pytest.raises(millpond.WorkerDied):
+        guard.call(start_and_die)
     deadline = time.monotonic() + 10
-    pid = int((tmp_path / "pid").read_text())
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+    child = int((tmp_path / "pid").read_text())
+    while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
@@ -166,14 +160,13 @@ def test_what_a_function_starts_ends_with_its_worker(guard: Guard, tmp_path: Pat
 CALLER = textwrap.dedent(
     """
     import os, sys, threading
-    from guard_tasks import limited_pid, tell_and_hang
+    from guard_tasks import limited_pid, tell_and_hang, wait_for_file
     from millpond import Guard
 
     guard = Guard(2, timeout=60)
     pids = {guard.call(os.getpid), limited_pid()}
     threading.Thread(target=guard.call, args=(tell_and_hang, sys.argv[1]), daemon=True).start()
-    while not os.path.exists(sys.argv[1]):
-        pass
+    wait_for_file(sys.argv[1])
     if os.fork() == 0:  # it keeps copies of every socket
         import time
         time.sleep(3)

@@ -27,7 +27,7 @@ def _value_in_words(value: object) -> str:
     if isinstance(value, os.PathLike):
         return _shorten(repr(os.fspath(value)), 80)
     shape = getattr(value, "shape", None)
-    kind = type(value).__qualname__
+    kind = type(value).__name__
     return f"<{kind} of shape {tuple(shape)}>" if isinstance(shape, tuple) else f"<{kind}>"
 
 
@@ -45,7 +45,7 @@ def named(error: Exception, function: str, item: str) -> Exception:
     """
     if isinstance(error, DecodeTimeout):
         return _copy(error, _timeout_message(error, function, item), function, item)
-    if isinstance(error, WorkerDied) and "task" in error.facts:
+    if isinstance(error, WorkerDied) and error.facts.get("task") is not None:
         # The supervisor's message is "worker 0 (pid 917) was killed by SIGSEGV (...) while it ran task 5 (...); ..."
         what = str(error).partition(" while it ran ")[0]
         return _copy(error, f"{what} while it ran {function}({item}); it was replaced", function, item)

@@ -1,0 +1,230 @@
+"""What does a guarded call cost over calling in process, beside pebble and a fork per call? And a hang?
+
+pebble is no dependency: `pip install pebble` for it to run beside. All contenders answer with the same array, in
+alternating slices, and the caller reads a byte of each page of it, as whoever decodes does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import TimeoutError as PebbleTimeout
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from numpy.typing import NDArray
+
+import _guard_tasks as tasks
+import millpond
+from millpond._observe.environment import environment_facts
+
+try:
+    import pebble
+except ImportError:
+    pebble = None
+
+Call = Callable[[int, float], NDArray[Any]]
+_FLOAT_BYTES = 4
+
+
+@dataclass
+class Contender:
+    """One way to make a call, with what its calls took."""
+
+    name: str
+    call: Call
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: float = 0.0  # of this process, and of children that have ended
+
+    def slice(self, calls: int, count: int) -> None:
+        before = cpu_seconds()
+        for number in range(calls):
+            began = time.perf_counter()
+            result = self.call(count, number)
+            touched = float(result[:: 4096 // _FLOAT_BYTES].sum())
+            self.seconds.append(time.perf_counter() - began)
+            assert touched == number * len(result[:: 4096 // _FLOAT_BYTES]), self.name
+        self.cpu_seconds += cpu_seconds() - before
+
+
+def cpu_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+def fork_per_call(count: int, value: float) -> NDArray[Any]:
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=tasks.answer, args=(theirs, count, value))
+    process.start()
+    theirs.close()
+    result: NDArray[Any] = ours.recv()
+    ours.close()
+    process.join()
+    process.close()
+    return result
+
+
+@contextmanager
+def contenders(timeout: float) -> Iterator[tuple[list[Contender], dict[str, int]]]:
+    """All of them, warm; and the pids of their workers, whose CPU is read at the end."""
+    with ExitStack() as stack:
+        guard = stack.enter_context(millpond.Guard(1, timeout=timeout))
+        found = [
+            Contender("in process", tasks.make_frames),
+            Contender("guard", lambda *arguments: guard.call(tasks.make_frames, *arguments)),
+            Contender("fork per call", fork_per_call),
+        ]
+        workers = {"guard": guard.call(tasks.pid)}
+        if pebble is not None:
+            pool = stack.enter_context(
+                pebble.ProcessPool(max_workers=1, context=multiprocessing.get_context("forkserver"))
+            )
+            call = pool.schedule
+            found.append(
+                Contender("pebble", lambda *args: call(tasks.make_frames, args=args, timeout=timeout).result())
+            )
+            workers["pebble"] = call(tasks.pid).result()
+        yield found, workers
+
+
+def overheads(count: int, rounds: int, calls: int, timeout: float) -> dict[str, Any]:
+    with contenders(timeout) as (found, workers):
+        for contender in found:
+            contender.slice(5, count)
+            contender.seconds, contender.cpu_seconds = [], 0.0
+        processes = {name: psutil.Process(pid) for name, pid in workers.items()}
+        before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
+        for _ in range(rounds):
+            for contender in found:
+                contender.slice(calls if contender.name != "fork per call" else max(1, calls // 10), count)
+        for contender in found:
+            if contender.name in processes:
+                contender.cpu_seconds += sum(processes[contender.name].cpu_times()[:2]) - before[contender.name]
+    base = statistics.median(found[0].seconds)
+    return {contender.name: _summary(contender, base) for contender in found}
+
+
+def _summary(contender: Contender, base_seconds: float) -> dict[str, float]:
+    ranked = sorted(contender.seconds)
+    return {
+        "median_ms": round(statistics.median(ranked) * 1e3, 4),
+        "p99_ms": round(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))] * 1e3, 4),
+        "overhead_ms": round((statistics.median(ranked) - base_seconds) * 1e3, 4),
+        "cpu_ms_per_call": round(contender.cpu_seconds / len(ranked) * 1e3, 4),
+        "calls": len(ranked),
+    }
+
+
+def hangs(count: int, repeats: int, limit: float) -> dict[str, Any]:
+    """From the moment a limit passes until the next call, on the worker that takes its place, has answered."""
+    found: dict[str, list[float]] = {"guard": [], "guard, next result 3.2 MB": []}
+    with millpond.Guard(1, timeout=30) as guard:
+        guard.call(tasks.make_frames, count, 0)
+        limited = guard.with_timeout(limit)
+        for _ in range(repeats):
+            found["guard"].append(_hang_and_call(lambda: limited.call(tasks.hang), lambda: guard.call(tasks.nothing)))
+            found["guard, next result 3.2 MB"].append(
+                _hang_and_call(lambda: limited.call(tasks.hang), lambda: guard.call(tasks.make_frames, count, 0))
+            )
+    if pebble is not None:
+        found["pebble"] = []
+        with pebble.ProcessPool(max_workers=1, context=multiprocessing.get_context("forkserver")) as pool:
+            pool.schedule(tasks.nothing).result()
+            for _ in range(max(1, repeats // 10)):
+                found["pebble"].append(
+                    _hang_and_call(
+                        lambda: pool.schedule(tasks.hang, timeout=limit).result(),
+                        lambda: pool.schedule(tasks.nothing).result(),
+                    )
+                )
+    return {name: _milliseconds([seconds - limit for seconds in taken]) for name, taken in found.items()}
+
+
+def _hang_and_call(hang: Callable[[], object], call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    try:
+        hang()
+    except (TimeoutError, PebbleTimeout):
+        call()
+        return time.perf_counter() - began
+    raise AssertionError("it did not hang")
+
+
+def _milliseconds(seconds: Sequence[float]) -> dict[str, float]:
+    ranked = sorted(seconds)
+    return {
+        "median_ms": round(statistics.median(ranked) * 1e3, 2),
+        "p99_ms": round(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))] * 1e3, 2),
+        "repeats": len(ranked),
+    }
+
+
+def soak(count: int, calls: int, kills: int, parts: int = 10) -> list[dict[str, float]]:
+    """Memory, descriptors and processes after each part of many calls, some of which end their worker."""
+    found = []
+    process = psutil.Process()
+    with millpond.Guard(2, timeout=30) as guard:
+        for number in range(calls):
+            assert guard.call(tasks.make_frames, count, number)[-1] == number
+            if number % (calls // kills) == 0:
+                with suppress(millpond.WorkerDied):
+                    guard.call(os.abort)
+            if (number + 1) % (calls // parts) == 0:
+                guard.call(tasks.nothing)
+                children = process.children(recursive=True)
+                memory = [each.memory_full_info().pss for each in [process, *children]]
+                found.append(
+                    {
+                        "calls": number + 1,
+                        "kills": guard.statistics().calls_died,
+                        "pss_of_caller_mib": round(memory[0] / 2**20, 1),
+                        "pss_of_all_mib": round(sum(memory) / 2**20, 1),
+                        "descriptors": process.num_fds(),
+                        "processes": len(children),
+                        "shared_mib": round(guard.statistics().shared_bytes / 2**20, 1),
+                    }
+                )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--bytes", type=int, default=3_200_000, help="size of a result")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--calls", type=int, default=50, help="in a slice; a tenth of them where each forks")
+    parser.add_argument("--hangs", type=int, default=50)
+    parser.add_argument("--limit", type=float, default=0.1, help="of a hang, in seconds")
+    parser.add_argument("--soak", action="store_true", help="many calls and kills instead: what grows?")
+    parser.add_argument("--soak-calls", type=int, default=10_000)
+    parser.add_argument("--soak-kills", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="the report goes here, too")
+    given = parser.parse_args()
+    logging.getLogger("millpond").setLevel(logging.ERROR)  # not a line for each worker that is killed
+    count = given.bytes // _FLOAT_BYTES
+    report: dict[str, Any] = {"environment": environment_facts(), "result_bytes": count * _FLOAT_BYTES}
+    if given.soak:
+        report["soak"] = soak(count, given.soak_calls, given.soak_kills)
+    else:
+        report["calls"] = overheads(count, given.rounds, given.calls, timeout=30)
+        report["limit_passed_to_next_answer"] = hangs(count, given.hangs, given.limit)
+        if pebble is None:
+            report["pebble"] = "not installed: pip install pebble"
+    millpond.shutdown()
+    text = json.dumps(report, indent=2)
+    print(text)
+    if given.json is not None:
+        given.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
