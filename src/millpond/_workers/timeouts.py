@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # What decoding needs, imported once for all workers; nothing that starts threads.
-_PRELOAD = ("av", "PIL.Image")
+_PRELOAD = ("millpond._media.warm", "millpond._datasets.load")
 
 
 @overload
