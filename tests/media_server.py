@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 
 class MediaServer(ThreadingHTTPServer):
     """`objects` is served by path; `/hang` never answers, `/stall` stops in the middle, `/short` closes early."""
@@ -76,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
 def serving(objects: dict[str, bytes]) -> Iterator[MediaServer]:
     """A server that is gone, with its threads, when the block ends."""
     server = MediaServer(objects)
+    bypass = pytest.MonkeyPatch()
+    bypass.setenv("no_proxy", "127.0.0.1")  # whatever proxy this machine has
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -85,3 +89,4 @@ def serving(objects: dict[str, bytes]) -> Iterator[MediaServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+        bypass.undo()
