@@ -227,3 +227,21 @@ def test_500_calls_and_10_kills_leave_memory_descriptors_and_processes_as_they_w
     assert belongings() == before
     assert psutil.Process().memory_info().rss - memory < 20_000_000
     assert guard.statistics().shared_bytes <= 2 * 3_300_000
+
+
+def test_a_worker_of_a_real_time_caller_is_a_process_like_any() -> None:
+    program = textwrap.dedent(
+        """
+        import os
+        from millpond import Guard
+        try:
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        except PermissionError:
+            print("ordinary")
+        else:
+            with Guard(1) as guard:
+                print("ordinary" if guard.call(os.sched_getscheduler, 0) == os.SCHED_OTHER else "real-time")
+        """
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert ran.stdout == "ordinary\n"

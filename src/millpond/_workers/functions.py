@@ -121,7 +121,7 @@ def _can_be_imported(name: str, module: ModuleType) -> bool:
 def send_main_by_value() -> None:
     """Have the main module of a child of multiprocessing travel by value: no worker can import it by its name there."""
     main = sys.modules.get(_MAIN_OF_CHILD)
-    if isinstance(main, ModuleType):
+    if isinstance(main, ModuleType) and main.__name__ == _MAIN_OF_CHILD:  # in the parent it is the main module itself
         _send_by_value(main)
 
 
