@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from millpond._synth.encode import ordinary_priority
 from millpond._synth.pattern import draw_pattern
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder writes a page to stderr otherwise
@@ -107,7 +108,8 @@ def make(wanted: Format) -> bytes:
 
 
 def _encode(wanted: Format, path: Path) -> None:
-    with av.open(str(path), "w", format=wanted.muxer, options={"fflags": "+bitexact", **wanted.muxing}) as out:
+    options = {"fflags": "+bitexact", **wanted.muxing}
+    with ordinary_priority(), av.open(str(path), "w", format=wanted.muxer, options=options) as out:
         if wanted.media == "audio" or wanted.sound:
             sound = out.add_stream("aac" if wanted.sound else wanted.encoder, rate=RATE, layout="mono")
             if wanted.media == "audio":

@@ -1,4 +1,4 @@
-"""Finds what a test leaves behind: processes, threads, descriptors, shared memory, temporary files.
+"""Finds what a test leaves behind: processes, threads, descriptors, shared memory, temporary files, a realtime thread.
 
 tests/conftest.py imports the three fixtures, which makes them run around every test. Zygotes may stay warm between
 tests; the session's end ends them. Temporary files go to a folder of the session's own, so that what other test
@@ -39,11 +39,12 @@ class Belongings:
     descriptors: frozenset[str]
     shared_memory: frozenset[str]
     temporary_files: frozenset[str]
+    scheduling: frozenset[str]
 
     @classmethod
     def now(cls) -> Belongings:
         """Taken without waiting."""
-        return cls(_processes(), _threads(), _descriptors(), _shared_memory(), _temporary_files())
+        return cls(_processes(), _threads(), _descriptors(), _shared_memory(), _temporary_files(), _scheduling())
 
     def beyond(self, before: Belongings) -> dict[str, list[str]]:
         """What is here and was not before, by kind."""
@@ -115,6 +116,11 @@ def _shared_memory() -> frozenset[str]:
 
 def _temporary_files() -> frozenset[str]:
     return frozenset(name for name in os.listdir(tempfile.gettempdir()) if not name.startswith(_KEPT_FILES))
+
+
+def _scheduling() -> frozenset[str]:
+    """Of this thread: an encoder that makes it a realtime one makes its children such, too."""
+    return frozenset([f"policy {os.sched_getscheduler(0)}"] if hasattr(os, "sched_getscheduler") else [])
 
 
 def _settled(look: Callable[[], dict[str, list[str]]]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from millpond._media.frames import DecodeReport, decode_frames
 from millpond._media.index import build_sample_table
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
+from millpond._synth.encode import ordinary_priority
 
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder writes a page to stderr otherwise
 
@@ -61,6 +62,7 @@ def moving_picture(k: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[
     return picture
 
 
+@ordinary_priority()
 def make(clip: Clip, folder: Path) -> Path:
     """Encode a clip into a folder."""
     path = folder / f"{clip.name}{clip.suffix}"

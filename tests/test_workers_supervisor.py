@@ -263,3 +263,17 @@ def test_a_worker_has_a_name_of_its_own() -> None:
         (pid,) = results(supervisor, ("pid",))
         with open(f"/proc/{pid}/comm") as file:
             assert file.read() == "millpond-w0\n"
+
+
+def test_workers_of_a_realtime_process_are_ordinary_ones() -> None:
+    if not hasattr(os, "sched_setscheduler"):
+        pytest.skip("this platform has no realtime processes")
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        pytest.skip("only root may be a realtime process here")
+    try:
+        with workers(1, preload=("fractions",)) as supervisor:  # a zygote of its own, started by this thread as it is
+            assert results(supervisor, ("scheduling",)) == [os.SCHED_OTHER]
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

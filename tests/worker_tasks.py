@@ -149,6 +149,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "interrupt": lambda progress: os.kill(os.getpid(), signal.SIGINT),
     "meet": _meet,
     "slow_pid": _slow_pid,
+    "scheduling": lambda progress: os.sched_getscheduler(0),
     "leak": _leak,
     "count_running": _count_running,
     "print": lambda progress, text: print(text),

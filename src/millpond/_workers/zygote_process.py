@@ -39,6 +39,7 @@ def main(arguments: str) -> None:
     for ignored in (*child.IGNORED_SIGNALS, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     child.name_process("millpond-zygote")
+    _be_ordinary()
     with control:
         zygote = _ZygoteProcess(control, given["parent_pid"], use_pidfd=given["use_pidfd"])
         try:
@@ -48,6 +49,15 @@ def main(arguments: str) -> None:
             pass  # the training process is gone
         finally:
             zygote.kill_all()
+
+
+def _be_ordinary() -> None:
+    """Be no realtime process, and nor will workers be: one that spins would take its core from who is to end it.
+
+    A training process may have become one without knowing: SVT-AV1, an encoder, makes its caller one where it is root.
+    """
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _preload(control: socket.socket, modules: Sequence[str]) -> None:
