@@ -14,7 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._synth.encode import Codec, Encoding, encoder_options
+from millpond._synth.encode import Codec, Encoding, encoder_options, ordinary_priority
 from millpond._synth.scene import Scene
 
 AUDIO_ENCODERS = {"aac": "aac", "opus": "libopus", "mp3": "libmp3lame", "pcm": "pcm_s16le", "flac": "flac"}
@@ -81,7 +81,8 @@ def write_clip(path: Path, scene: Scene, recipe: Recipe) -> Path:
             streams.append((_audio_stream(container, recipe), _blocks(recipe)))
         timed = (_timed(n, frames) for n, (_, frames) in enumerate(streams))
         for _, n, frame in heapq.merge(*timed, key=lambda entry: entry[:2]):
-            container.mux(streams[n][0].encode(frame))
+            with ordinary_priority():
+                container.mux(streams[n][0].encode(frame))
         for stream, _ in streams:
             container.mux(stream.encode(None))
     return path

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -121,7 +122,8 @@ def encode_episodes(
                 frame.pts, frame.time_base = position, tick
                 if encoding.episode_keyframes and index == 0:
                     frame.pict_type = PictureType.I
-                container.mux(stream.encode(frame))
+                with ordinary_priority():
+                    container.mux(stream.encode(frame))
                 position += 1
                 if tone is not None:
                     tone.fill(position / encoding.fps)
@@ -129,6 +131,24 @@ def encode_episodes(
         container.mux(stream.encode(None))
         if tone is not None:
             tone.flush()
+
+
+@contextlib.contextmanager
+def ordinary_priority() -> Iterator[None]:
+    """Undo what SVT-AV1 does to the thread that opens it: where it may, as root may, a realtime thread (SCHED_FIFO 99).
+
+    Whatever that thread forks or starts is one, too, and when it spins it takes a core from everything else, from those
+    who would end it too.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != policy:
+            os.sched_setscheduler(0, policy, parameters)
 
 
 class _Tone:
