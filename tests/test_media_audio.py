@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import media_zoo as zoo
-from millpond._media import audio as audio_module
+from millpond._media import resample
 from millpond._media.audio import Audio, aligned_to, decode_audio
 from millpond.errors import CorruptMedia, ObjectMissing
 from sounds import RATE, SECONDS, remux_sound, tone, write_sound
@@ -213,7 +213,7 @@ def test_a_recording_that_changes_its_rate_within_is_one_sound(tmp_path: Path) -
 
 def test_sound_larger_than_any_clip_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "tone.wav", "pcm_s16le", tone(1))
-    monkeypatch.setattr(audio_module, "MAX_AUDIO_BYTES", 4 * 12_000)
+    monkeypatch.setattr(resample, "MAX_AUDIO_BYTES", 4 * 12_000)
     assert decode_audio(path).samples.shape[1] == 12_000
     for options in ({"sampling_rate": 16_000}, {"start_seconds": -1.0}):
         with pytest.raises(CorruptMedia, match="pass max_seconds"):

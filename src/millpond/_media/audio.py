@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,18 +15,11 @@ from numpy.typing import NDArray
 from millpond._media.clip_source import Source, local_media
 from millpond._media.containers import open_container, reason_of
 from millpond._media.media_path import MediaPath
+from millpond._media.resample import Resampled, require_room
 from millpond._media.wholeness import frames_of_mp3, require_whole_file
 from millpond.errors import CorruptMedia
 
 Progress = Callable[[], None]
-
-MAX_AUDIO_BYTES = 4 << 30
-"""Of samples from one call: 18 hours of mono at 16 kHz. A megabyte of packed silence can claim that."""
-
-MAX_SOURCE_RATE = 1_536_000
-MAX_RATE_RATIO = 192
-"""Of the rate wanted to the stream's, or the other way round. Beyond these a header is wrong, and the resampler's
-tables, or what it makes of one megabyte, fill gigabytes. Sound for ears has 4 to 768 kHz."""
 
 _GAP_SECONDS = 0.1
 """A pause between the times of two frames that is longer than any container's rounding is a hole in the recording."""
@@ -107,14 +99,14 @@ def aligned_to(audio: Audio, start_seconds: float, max_seconds: float | None = N
         max_seconds: Cut off what comes behind.
 
     Raises:
-        CorruptMedia: The silence in front would be larger than `MAX_AUDIO_BYTES`.
+        CorruptMedia: The silence in front would be larger than any clip.
     """
     shift = round((audio.first_seconds - start_seconds) * audio.sampling_rate)
     stop = None if max_seconds is None else max(round(max_seconds * audio.sampling_rate), 0)
     samples = audio.samples[:, max(-shift, 0) :][:, :stop]
     if shift > 0:
         silent = shift if stop is None else min(shift, stop)
-        _require_room((silent + samples.shape[1]) * len(samples), f"sound that begins {audio.first_seconds:g} s late")
+        require_room((silent + samples.shape[1]) * len(samples), f"sound that begins {audio.first_seconds:g} s late")
         silence = np.zeros((len(samples), silent), np.float32)
         samples = np.concatenate((silence, samples[:, : None if stop is None else stop - silent]), axis=1)
     return Audio(np.ascontiguousarray(samples), audio.sampling_rate, start_seconds)
@@ -133,15 +125,10 @@ class _Job:
         progress: Progress,
     ) -> None:
         self._path = path
-        self._rate = sampling_rate or 0
-        self._layout: str | av.AudioLayout | None = "mono" if mono else None
         self._start_seconds = start_seconds
         self._max_seconds = max_seconds
         self._progress = progress
-        self._resampler: av.AudioResampler | None = None
-        self._source: tuple[object, ...] = ()
-        self._parts: list[NDArray[np.float32]] = []
-        self._num_samples = 0
+        self._sound = Resampled(path, sampling_rate, mono)
         self._num_packets = self._num_source_samples = 0
         self._first_seconds: float | None = None
 
@@ -161,10 +148,9 @@ class _Job:
         if is_whole:
             self._require_every_packet(stream)
             self._require_every_sample(stream)
-        if self._resampler is None:
+        if self._sound.is_empty:
             raise CorruptMedia(f"{self._path}: no audio frame decodes", path=self._path.label)
-        samples = np.concatenate(self._parts, axis=1, dtype=np.float32)
-        audio = Audio(samples, self._rate, self._first_seconds or 0.0)
+        audio = Audio(self._sound.samples(), self._sound.rate, self._first_seconds or 0.0)
         if self._start_seconds is None and self._max_seconds is None:
             return audio
         start_seconds = audio.first_seconds if self._start_seconds is None else self._start_seconds
@@ -178,13 +164,12 @@ class _Job:
                 self._first_seconds = frame.time or 0.0
             if expected_seconds is not None and frame.time is not None and self._start_seconds is not None:
                 self._bridge(frame, frame.time - expected_seconds)
-            self._resample(frame)
+            self._sound.add(frame)
             if frame.time is not None:
                 expected_seconds = frame.time + frame.samples / frame.sample_rate
-            if self._num_samples >= self._num_wanted():
+            if self._has_enough():
                 return False
-        if self._resampler is not None:
-            self._take(self._resampler.resample(None))
+        self._sound.flush()
         return True
 
     def _frames(self, container: av.container.InputContainer, stream: av.audio.AudioStream) -> Iterator[av.AudioFrame]:
@@ -199,53 +184,20 @@ class _Job:
             yield from frames
             self._progress()
 
-    def _num_wanted(self) -> float:
-        """Samples from the stream's first on that the result is made of."""
-        if self._max_seconds is None:
-            return math.inf
+    def _has_enough(self) -> bool:
+        if self._max_seconds is None or self._sound.is_empty:
+            return False
         skipped_seconds = 0.0 if self._start_seconds is None else self._start_seconds - (self._first_seconds or 0.0)
-        return (skipped_seconds + self._max_seconds) * self._rate + 1
-
-    def _resample(self, frame: av.AudioFrame) -> None:
-        source = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if source != self._source:
-            # the first frame, or a recording that changes within: `ffmpeg` makes a new filter then, too
-            if self._resampler is not None:
-                self._take(self._resampler.resample(None))
-            self._rate = self._rate or frame.sample_rate
-            self._layout = self._layout or frame.layout
-            self._require_plausible_rate(frame.sample_rate)
-            self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
-            self._source = source
-        assert self._resampler is not None
-        self._take(self._resampler.resample(frame))
-
-    def _require_plausible_rate(self, source_rate: int) -> None:
-        ratio = max(self._rate, source_rate) / max(min(self._rate, source_rate), 1)
-        if not 1 <= source_rate <= MAX_SOURCE_RATE or ratio > MAX_RATE_RATIO:
-            raise CorruptMedia(
-                f"{self._path} says that it has {source_rate:,} samples a second (limit {MAX_SOURCE_RATE:,}, and "
-                f"{MAX_RATE_RATIO} times more or less than the {self._rate:,} wanted); it is not decoded",
-                path=self._path.label,
-                sampling_rate=source_rate,
-            )
-
-    def _take(self, pieces: list[av.AudioFrame]) -> None:
-        for piece in pieces:
-            self._num_samples += piece.samples
-            _require_room(self._num_samples * len(piece.layout.channels), str(self._path))
-            self._parts.append(np.asarray(piece.to_ndarray(), np.float32))
+        return self._sound.num_samples > (skipped_seconds + self._max_seconds) * self._sound.rate
 
     def _bridge(self, frame: av.AudioFrame, gap_seconds: float) -> None:
         """Fill a hole before `frame` with silence, a second at a time."""
         missing = round(gap_seconds * frame.sample_rate) if gap_seconds > _GAP_SECONDS else 0
-        while missing > 0 and self._num_samples < self._num_wanted():
+        if missing and self._max_seconds is None:
+            require_room(round(gap_seconds * self._sound.rate), f"{self._path}, with a hole of {gap_seconds:g} s,")
+        while missing > 0 and not self._has_enough():
             count = min(missing, frame.sample_rate)
-            silence = av.AudioFrame(format=frame.format.name, layout=frame.layout.name, samples=count)
-            silence.sample_rate, silence.time_base = frame.sample_rate, frame.time_base
-            for plane in silence.planes:
-                plane.update(bytes([0x80 if frame.format.name.startswith("u8") else 0]) * plane.buffer_size)
-            self._resample(silence)
+            self._sound.add_silence(frame, count)
             self._progress()
             missing -= count
 
@@ -274,11 +226,3 @@ class _Job:
                 "fetch or write the file again",
                 path=self._path.label,
             )
-
-
-def _require_room(num_values: int, what: str) -> None:
-    if 4 * num_values > MAX_AUDIO_BYTES:
-        raise CorruptMedia(
-            f"{what} would be more than {MAX_AUDIO_BYTES:,} bytes of samples, which no clip is; pass max_seconds",
-            limit_bytes=MAX_AUDIO_BYTES,
-        )
