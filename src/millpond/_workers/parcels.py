@@ -109,7 +109,7 @@ def pack(value: object, *, by_value: bool) -> Parcel:
         pickler = pickle.Pickler(file, 5, buffer_callback=is_small)
         pickler.dispatch_table = reducers()
         pickler.dump(value)
-    return Parcel(file.pieces, buffers)
+    return Parcel(file, buffers)
 
 
 def unpack(message: bytes | memoryview, reader: SlotReader | None = None) -> Any:
@@ -133,12 +133,10 @@ def unpack(message: bytes | memoryview, reader: SlotReader | None = None) -> Any
     return pickle.loads(data, buffers=reader.take(parts) if parts else ())
 
 
-class _Pieces:
+class _Pieces(list[Any]):
     """A file for a pickler that keeps large objects as they are, instead of copying them into one stream."""
 
-    def __init__(self) -> None:
-        self.pieces: list[Any] = []
-        self.write = self.pieces.append
+    write = list.append
 
 
 class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types

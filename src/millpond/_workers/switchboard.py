@@ -15,7 +15,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from functools import partial
 
 from millpond._workers.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
 from millpond._workers.outcomes import Failed
@@ -81,7 +80,7 @@ class Switchboard:
         """
         try:
             while call.answer is None:
-                if not self._try_lead(partial(self._drive, call)):
+                if not self._try_lead(self._drive, call):
                     self._follow(call)
         except BaseException:
             self.abandon([call])
@@ -113,7 +112,7 @@ class Switchboard:
 
     # ---- leading and following
 
-    def _try_lead(self, work: Callable[[], None]) -> bool:
+    def _try_lead(self, work: Callable[..., None], *arguments: object) -> bool:
         """Do what only one thread may do at a time; False if another thread is at it."""
         token = object()
         try:
@@ -121,9 +120,9 @@ class Switchboard:
                 if self._leader is not None:
                     return False
                 self._leader, self._leading_thread = token, threading.get_ident()
-            work()
+            work(*arguments)
         finally:
-            _to_its_end(partial(self._leave, token))
+            _to_its_end(self._leave, token)
         return True
 
     def _follow(self, call: PendingCall) -> None:
@@ -142,17 +141,18 @@ class Switchboard:
             if call.answer is None:
                 call.gate.get()
         finally:
-            _to_its_end(partial(self._leave, call))
+            _to_its_end(self._leave, call)
 
     def _leave(self, who: object) -> None:
         """Neither lead nor follow any more, and see to it that somebody leads who waits. Idempotent."""
         with self._lock:
             if self._leader is who:
                 self._leader, self._leading_thread = None, 0
-            self._followers = [follower for follower in self._followers if follower is not who]
-            heirs = [follower for follower in self._followers if follower.answer is None]
-            if self._leader is None and heirs:
-                heirs[0].gate.put(None)
+            if self._followers:
+                self._followers = [follower for follower in self._followers if follower is not who]
+                heirs = [follower for follower in self._followers if follower.answer is None]
+                if self._leader is None and heirs:
+                    heirs[0].gate.put(None)
 
     def _wake(self) -> None:
         pool = self.pool
@@ -248,12 +248,12 @@ class Switchboard:
                 call.settle(Failed(0, make_error()), pool_failed=True)
 
 
-def _to_its_end(step: Callable[[], None]) -> None:
+def _to_its_end(step: Callable[[object], None], argument: object) -> None:
     """Carry out a step that may be begun anew, whatever signal handlers raise meanwhile; that is raised after it."""
     interrupt: BaseException | None = None
     for _ in range(_MAX_INTERRUPTS):
         try:
-            step()
+            step(argument)
             break
         except BaseException as error:  # noqa: BLE001 - raised below
             interrupt = error
