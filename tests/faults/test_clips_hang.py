@@ -19,7 +19,11 @@ from millpond._datasets.clip_reader import ClipSource
 from millpond._workers.timeouts import end_default_guard
 
 HANGING = "av1.mp4"
-LIMIT_SECONDS = 0.5
+STALL_SECONDS = 1.0
+"""A good clip passes it twice only on a machine that stands still."""
+
+LIMIT_SECONDS = 3.0
+"""Where a good clip is not tried again."""
 
 
 @pytest.fixture
@@ -39,7 +43,7 @@ def guard_ends() -> Iterator[None]:
 def test_a_clip_that_hangs_is_skipped_and_takes_no_other_with_it(hanging: Path, tmp_path: Path) -> None:
     dataset = open_clips(hanging, video=FOUR_FRAMES)
     options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "shuffle": True}
-    with make_loader(dataset, num_workers=2, stall_timeout=LIMIT_SECONDS, **options) as loader:
+    with make_loader(dataset, num_workers=2, stall_timeout=STALL_SECONDS, **options) as loader:
         assert sorted(take(loader)) == [recipe.number for name, recipe in RECIPES.items() if name != HANGING]
         books = loader.statistics().books
     assert books is not None
@@ -49,7 +53,7 @@ def test_a_clip_that_hangs_is_skipped_and_takes_no_other_with_it(hanging: Path, 
 
 
 def test_a_clip_that_hangs_stops_the_epoch_and_says_where(hanging: Path) -> None:
-    with make_loader(open_clips(hanging, video=FOUR_FRAMES), num_workers=1, stall_timeout=LIMIT_SECONDS) as loader:
+    with make_loader(open_clips(hanging, video=FOUR_FRAMES), num_workers=1, stall_timeout=STALL_SECONDS) as loader:
         with pytest.raises(errors.DecodeTimeout) as caught:
             take(loader)
     assert "_local_file" in caught.value.stack
@@ -91,8 +95,8 @@ def test_a_clip_that_kills_who_looks_at_it_costs_its_own_sample(
 
 @pytest.mark.usefixtures("guard_ends")
 def test_a_sample_that_hangs_is_given_up_after_its_timeout(hanging: Path) -> None:
-    dataset = open_clips(hanging, video=FOUR_FRAMES, timeout=LIMIT_SECONDS)
+    dataset = open_clips(hanging, video=FOUR_FRAMES, timeout=STALL_SECONDS)
     with pytest.raises(errors.DecodeTimeout, match=r"row 2 of '.*manifest.jsonl'") as caught:
         dataset[NAMES.index(HANGING)]
-    assert caught.value.limit_seconds == LIMIT_SECONDS
-    assert dataset[0]["number"] == 0
+    assert caught.value.limit_seconds == STALL_SECONDS
+    assert open_clips(hanging, video=FOUR_FRAMES, timeout=60)[0]["number"] == 0
