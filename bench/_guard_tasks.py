@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # a worker that was just forked imports this module within its first call
+    from multiprocessing.connection import Connection
+
+    from numpy.typing import NDArray
 
 
 def make_frames(count: int, value: float) -> NDArray[np.float32]:

@@ -176,9 +176,9 @@ def soak(count: int, calls: int, kills: int, parts: int = 10) -> list[dict[str, 
     with millpond.Guard(2, timeout=30) as guard:
         for number in range(calls):
             assert guard.call(tasks.make_frames, count, number)[-1] == number
-            if number % (calls // kills) == 0:
-                with suppress(millpond.WorkerDied):
-                    guard.call(os.abort)
+            if number % (calls // kills) == number // (calls // kills) % 2:
+                with suppress(millpond.WorkerDied, millpond.DecodeTimeout):
+                    guard.with_timeout(0.05).call(tasks.hang if number % 2 else os.abort)
             if (number + 1) % (calls // parts) == 0:
                 guard.call(tasks.nothing)
                 children = process.children(recursive=True)
@@ -186,7 +186,7 @@ def soak(count: int, calls: int, kills: int, parts: int = 10) -> list[dict[str, 
                 found.append(
                     {
                         "calls": number + 1,
-                        "kills": guard.statistics().calls_died,
+                        "kills": guard.statistics().calls_died + guard.statistics().calls_timed_out,
                         "pss_of_caller_mib": round(memory[0] / 2**20, 1),
                         "pss_of_all_mib": round(sum(memory) / 2**20, 1),
                         "descriptors": process.num_fds(),
