@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import sys
 import threading
 import time
@@ -233,6 +234,13 @@ def test_after_close_calls_are_refused_and_results_stay() -> None:
     with pytest.raises(millpond.ClosedError, match="this guard is closed"):
         guard.call(echo, 1)
     assert held.sum() == 150_000
+
+
+def test_a_guard_itself_cannot_travel(guard: Guard) -> None:
+    with pytest.raises(TypeError, match=r"a guard cannot travel to another process.*with_timeout"):
+        pickle.dumps(guard)
+    with pytest.raises(TypeError, match=r"argument 0 .*of type .*Guard.* make one there"):
+        guard.call(echo, guard)
 
 
 def test_without_a_number_of_workers_they_start_when_they_are_wanted() -> None:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import millpond
 from guard_tasks import (
@@ -67,6 +69,17 @@ def test_a_slow_iterator_does_not_hold_up_what_is_ready(guard: Guard, tmp_path: 
     assert next(results) == str(tmp_path / "0")
     assert len(taken) <= 4
     results.close()
+
+
+def test_an_iterator_may_use_an_array_again_for_its_next_item(guard: Guard) -> None:
+    frames = np.zeros(100_000, np.float32)
+
+    def items() -> Iterator[NDArray[np.float32]]:
+        for number in range(40):
+            frames[:] = number
+            yield frames
+
+    assert [float(array.sum()) for array in guard.map(echo, items())] == [1e5 * number for number in range(40)]
 
 
 def test_the_first_error_ends_it(guard: Guard) -> None:

@@ -142,6 +142,21 @@ CHILD = textwrap.dedent(
 )
 
 
+def test_a_zygote_that_is_killed_with_its_worker_costs_the_call_and_it_is_not_made_again(
+    guard: Guard, tmp_path: Path
+) -> None:
+    def run_and_kill() -> None:
+        with (tmp_path / "runs").open("a") as file:
+            file.write("x")
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+
+    with pytest.raises(millpond.WorkerDied, match=r"run_and_kill\(\)"):
+        guard.call(run_and_kill)
+    assert guard.call(echo, 1) == 1
+    assert (tmp_path / "runs").read_text() == "x"
+
+
 def test_what_a_function_starts_ends_with_its_worker(guard: Guard, tmp_path: Path) -> None:
     def start_and_die() -> None:
         subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "pid")])

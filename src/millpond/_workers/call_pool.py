@@ -9,6 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from millpond._workers.call_handler import NO_SLOT, CallHandler, pack_task
+from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
 from millpond._workers.outcomes import Completed, Failed
 from millpond._workers.parcels import Parcel
@@ -16,7 +17,6 @@ from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.result_slots import ResultSlots
 from millpond._workers.surroundings import SurroundingsWatch
 from millpond._workers.verdicts import NEVER, TaskLimits
-from millpond._workers.withdrawal import WithdrawingSupervisor
 from millpond.errors import DecodeTimeout, WorkerDied
 
 # Modules with functions that `with_timeout` has decorated import it, and with it pydantic.
@@ -127,7 +127,7 @@ class CallPool:
         self.slots: ResultSlots | None = None
         with contextlib.suppress(OSError):
             self.slots = ResultSlots(options.num_workers + _MORE_LEASES)
-        self.supervisor = WithdrawingSupervisor(
+        self.supervisor = CallSupervisor(
             encode(CallHandler()),
             num_workers=options.num_workers,
             descriptors=[self.slots.descriptor] if self.slots else [],

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from millpond._values import parse_bytes
 from millpond._workers.call_pool import PoolOptions
@@ -103,8 +102,8 @@ class Guard:
 
     def with_timeout(self, seconds: float) -> Guard:
         """This guard with another limit, on the same workers: `guard.with_timeout(5).call(load, path)`."""
-        other = copy.copy(self)
-        other._limits = limits_of(seconds)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, _limits=limits_of(seconds))
         return other
 
     def call(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -196,6 +195,12 @@ class Guard:
             slots.leased if slots else 0,
             slots.memory_bytes if slots else 0,
             workers.workers if workers else (),
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a guard cannot travel to another process: make one there, or decorate the function with "
+            "millpond.with_timeout, for which each process has its own"
         )
 
     def __enter__(self) -> Guard:

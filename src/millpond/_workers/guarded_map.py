@@ -88,6 +88,7 @@ class CallsAhead:
         except TypeError as error:  # it cannot travel
             self._ahead.append(error)
         else:
+            call.pending.parcel.detach()  # the iterator may fill the same array with its next item
             self._ahead.append(call)
             self._switchboard.submit(call.pending, begin=True)
 

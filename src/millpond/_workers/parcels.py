@@ -48,6 +48,11 @@ class Parcel:
     pieces: list[Any]
     buffers: list[memoryview]
 
+    def detach(self) -> None:
+        """Copy what is the caller's, who may change it before the parcel is sent."""
+        self.buffers = [memoryview(bytes(buffer)) for buffer in self.buffers]
+        self.pieces = [bytes(piece) for piece in self.pieces]
+
     def send(self, map_slot: MapSlot | None = None) -> bytes:
         """Put what is large into the slot; the message for the rest.
 

@@ -56,8 +56,9 @@ def reduce_tensor(tensor: Any) -> Any:
     """For pickle: a dense tensor in the memory of this process; every other one is left to torch."""
     import torch
 
-    is_plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
-    if not is_plain or tensor.__dict__ or tensor._backward_hooks:
+    is_dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
+    is_special = tensor.is_quantized or tensor.is_nested
+    if not is_dense or is_special or tensor.__dict__ or tensor._backward_hooks:
         return tensor.__reduce_ex__(5)
     data = tensor.detach().resolve_conj().resolve_neg()
     axes = _memory_order(data.stride())

@@ -85,7 +85,8 @@ class SlotFile:
         self._descriptor = descriptor
         self._is_closed = False
         self._mappings: dict[int, Mapping] = {}
-        self._lock = threading.Lock()  # else a descriptor that is closed, and somebody else's by now, might be mapped
+        # Else a descriptor that is closed, and somebody else's by now, might be mapped. A finalizer may come here, too.
+        self._lock = threading.RLock()
 
     def mapping(self, slot: int, size_bytes: int) -> Mapping:
         """At least so many bytes of a slot; the same memory as long as it is large enough.

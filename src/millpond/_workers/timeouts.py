@@ -110,7 +110,7 @@ def _check(seconds: float | None) -> None:
 
 _default: Any = None
 _forgotten: list[Any] = []  # of the parent of a forked child: kept, so that nothing of it is closed
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer may want the guard while it is made
 
 
 def default_guard() -> Any:
@@ -125,7 +125,8 @@ def _make_default_guard() -> Any:
 
     with _lock:
         if _default is None:
-            _default = Guard(timeout=float("inf"), preload=_PRELOAD)
+            guard = Guard(timeout=float("inf"), preload=_PRELOAD)
+            _default = _default or guard
         return _default
 
 
@@ -140,7 +141,7 @@ def end_default_guard() -> None:
 
 def _forget_after_fork() -> None:
     global _default, _lock
-    _lock = threading.Lock()  # another thread may have held it at the fork
+    _lock = threading.RLock()  # another thread may have held it at the fork
     if _default is not None:
         _forgotten.append(_default)
         _default = None

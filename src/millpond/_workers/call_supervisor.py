@@ -1,16 +1,17 @@
-"""A supervisor whose tasks can be withdrawn: nobody wants their answers any more."""
+"""A supervisor for calls: what nobody waits for any more is withdrawn, and what had begun is never begun again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from millpond._workers import verdicts
+from millpond._workers.lifecycle import Attempt, Cause
 from millpond._workers.supervisor import Supervisor
 from millpond._workers.worker import Task, Worker
 from millpond.errors import UsageError
 
 
-class WithdrawingSupervisor(Supervisor):
+class CallSupervisor(Supervisor):
     """Ends what was withdrawn: with its worker if that runs it, else before any runs it. Arguments as `Supervisor`."""
 
     _withdrawn: frozenset[int] = frozenset()
@@ -49,5 +50,12 @@ class WithdrawingSupervisor(Supervisor):
         self._kill_who_runs()
 
     def _give_back(self, worker: Worker, end: verdicts.End) -> None:
+        progress = self._spawner.cells.read(worker.index)
+        if end.wait_status is None and worker.tasks and worker.tasks[0].serial == progress.serial:
+            # Its zygote has died with it. For other tasks that is no verdict, but this one ran.
+            ran = worker.tasks.popleft()
+            self._note_end_of(ran)
+            ran.attempts.append(Attempt(Cause.DIED, progress.count))
+            self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         super()._give_back(worker, end)
         self._drop_what_waits()
