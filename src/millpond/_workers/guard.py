@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from millpond._values import parse_bytes
 from millpond._workers.call_pool import PoolOptions
 from millpond._workers.calls import pack_function
+from millpond._workers.cores import usable_cores
 from millpond._workers.functions import send_main_by_value
 from millpond._workers.guarded_call import GuardedCall
 from millpond._workers.guarded_map import CallsAhead, OnError, results_of
@@ -223,8 +223,3 @@ def limits_of(seconds: float) -> TaskLimits:
     if not seconds > 0:
         raise ValueError(f"a timeout must be positive, not {seconds!r}")
     return TaskLimits(float(seconds))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
