@@ -1,0 +1,108 @@
+"""Programs of their own, for tests of how a process ends and what it leaves: started, marked, looked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+TESTS = Path(__file__).resolve().parent
+_MARK = "MILLPOND_TEST_PROGRAM"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A running Python program, and a folder that is its temporary folder and nobody else's.
+
+    Attributes:
+        process: It.
+        folder: Its TMPDIR; empty when it began.
+        mark: In the environment of it and of whatever it starts, however that came to be.
+    """
+
+    process: subprocess.Popen[str]
+    folder: Path
+    mark: str
+
+    def line(self) -> str:
+        """What it prints next."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def ended(self) -> tuple[int, str, str]:
+        """Wait for its end: exit code, the rest of what it printed, its errors."""
+        out, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, out, errors
+
+    def left(self, patience_seconds: float) -> list[str]:
+        """Processes, temporary files and shared memory that outlive it by so long."""
+        deadline = time.monotonic() + patience_seconds
+        while (found := self._found()) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return found
+
+    def _found(self) -> list[str]:
+        processes = [_described(process) for process in psutil.process_iter() if _is_marked(process, self.mark)]
+        shared = [name for name in os.listdir("/dev/shm") if "millpond" in name] if os.path.isdir("/dev/shm") else []
+        return processes + [path.name for path in self.folder.iterdir()] + shared
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return bool(process.environ().get(_MARK) == mark and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:  # gone, or somebody else's
+        return False
+
+
+def _described(process: psutil.Process) -> str:
+    try:
+        return f"{process.pid} {process.name()}"
+    except psutil.NoSuchProcess:
+        return f"{process.pid}"
+
+
+@contextmanager
+def program(
+    code: str,
+    folder: Path,
+    *arguments: str,
+    under: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Program]:
+    """Run Python code that may import what lies beside the tests; it is killed at the end if it still runs.
+
+    Args:
+        code: For `python -c`.
+        folder: For its temporary files; made, and empty.
+        arguments: Its `sys.argv[1:]`.
+        under: A command that runs the command.
+        environment: On top of this process's.
+    """
+    folder.mkdir()
+    mark = str(folder)
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
+        "TMPDIR": str(folder),
+        _MARK: mark,
+        **(environment or {}),
+    }
+    with subprocess.Popen(
+        [*under, sys.executable, "-c", code, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=variables,
+    ) as process:
+        try:
+            yield Program(process, folder, mark)
+        finally:
+            process.kill()
