@@ -72,6 +72,28 @@ class SpinningDataset:
         return getattr(self.inner, name)
 
 
+@dataclass
+class HangingReader(SpinningReader):
+    """A reader that hangs whenever it is to read one sample."""
+
+    sample: int = 0
+
+    def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
+        if self.sample in samples:
+            hold_the_gil()
+        return self.inner.read(part, samples, sink, progress)
+
+
+@dataclass
+class HangingDataset(SpinningDataset):
+    """Any dataset whose readers hang at one sample."""
+
+    sample: int = 0
+
+    def reader(self) -> HangingReader:
+        return HangingReader(self.inner.reader(), self.flag, self.sample)
+
+
 BALLAST_FLOATS = 1 << 16
 """256 kB a sample: with the fakes' own few bytes a whole epoch would lie in the pond before anything happened."""
 
