@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from millpond._datasets.base import Progress, ReadReport, Sink
 from millpond._values import Field
-from millpond.errors import CorruptMedia, DataError
+from millpond.errors import CorruptMedia, DataError, MillpondError
 
 HEIGHT, WIDTH = 4, 6
 
@@ -72,7 +72,7 @@ class FakeReader:
             sink.put("index", samples)
             sink.put("state", np.stack([samples, -samples], axis=1).astype(np.float32))
         failed = np.flatnonzero(np.isin(frames, list(self.bad)).any(axis=1))
-        failures: list[tuple[NDArray[np.int64], DataError]] = []
+        failures: list[tuple[NDArray[np.int64], MillpondError]] = []
         if len(failed):
             failures.append((failed, CorruptMedia(f"{part} is corrupt", camera=part)))
         return ReadReport(failures, {"frames_decoded": len(unique)}, learned=(part, len(unique)))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from millpond._datasets.base import FrameWriter, Reader, ReadReport
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._synth import read_pattern
-from millpond.errors import DataError
+from millpond.errors import MillpondError
 
 FRONT, WRIST = "observation.images.front", "observation.images.wrist"
 SIZE = (96, 128)
@@ -98,9 +98,9 @@ def expected_identities(dataset: LeRobotDataset, number: int) -> dict[int, tuple
     return {facts["sample"]: (facts["episode_index"], number, facts["frame_index"]) for facts in told}
 
 
-def failures_of(dataset: LeRobotDataset, part: str) -> dict[int, DataError]:
+def failures_of(dataset: LeRobotDataset, part: str) -> dict[int, MillpondError]:
     """Sample to the error it failed with."""
-    found: dict[int, DataError] = {}
+    found: dict[int, MillpondError] = {}
     start = 0
     for sink, report in read_all(dataset, part):
         for positions, error in report.failures:

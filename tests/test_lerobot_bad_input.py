@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from millpond._datasets.lerobot import LeRobotDataset
-from millpond.errors import CorruptMedia, DataError, FrameTimestampError, ObjectMissing
+from millpond.errors import CorruptMedia, FrameTimestampError, MillpondError, ObjectMissing
 from synthesized import (
     DATA_PATH,
     EPISODES_PATH,
@@ -44,7 +44,7 @@ def assert_rest_is_served(dataset: LeRobotDataset, camera: str, number: int, fai
     assert identities(dataset, camera) == {sample: expected[sample] for sample in expected.keys() - failed}
 
 
-def assert_named(error: DataError, episode: int, camera: str | None = None) -> None:
+def assert_named(error: MillpondError, episode: int, camera: str | None = None) -> None:
     assert error.episode == episode
     assert f"episode {episode}" in str(error)
     assert error.path

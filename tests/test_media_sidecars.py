@@ -93,3 +93,12 @@ def test_the_default_folder_is_the_one_of_the_settings(tmp_path: Path, monkeypat
     assert SidecarStore().folder == tmp_path / "sidecars"
     monkeypatch.setenv("MILLPOND_CACHE_DIR", "")
     assert Settings().cache_dir.name == "millpond"
+
+
+def test_what_a_killed_writer_left_is_dropped_by_a_later_one(video: Path, store: SidecarStore) -> None:
+    with store.write(video, "table", ".npz") as abandoned, store.write(video, "other", ".npz") as in_progress:
+        old = abandoned.with_name(f"{abandoned.name}.left")
+        old.touch()
+        os.utime(old, (0, 0))
+        store.save(video, "third", {}, {})
+        assert (old.exists(), abandoned.exists(), in_progress.exists()) == (False, True, True)

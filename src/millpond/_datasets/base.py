@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._values import Field
-from millpond.errors import DataError
+from millpond.errors import DataError, MillpondError
 
 FrameWriter = Callable[[int, NDArray[np.uint8]], None]
 """`write(j, picture)`: unique frame j of a call, uint8 (H, W, 3) RGB, a view valid only during the call."""
@@ -53,7 +53,7 @@ class ReadReport:
     position may be in several. Whatever is in none was written in full. `learned` goes to `Dataset.learn`.
     """
 
-    failures: list[tuple[NDArray[np.int64], DataError]] = field(default_factory=list)
+    failures: list[tuple[NDArray[np.int64], MillpondError]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
     learned: object | None = None
 

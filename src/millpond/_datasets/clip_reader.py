@@ -119,8 +119,7 @@ class ClipReader:
             try:
                 self._decode(sample, rows.row(position), progress)
             except ROW_ERRORS as error:
-                failure: Any = _told(error, sample)
-                report.failures.append((np.asarray([position]), failure))
+                report.failures.append((np.asarray([position]), _told(error, sample)))
             progress()
         failed = [int(position[0]) for position, _ in report.failures]
         rows.finish(np.asarray(failed, np.int64), self._numbers(samples))

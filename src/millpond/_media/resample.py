@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,10 @@ MAX_SOURCE_RATE = 1_536_000
 MAX_RATE_RATIO = 192
 """Of the rate wanted to the stream's, or the other way round. Beyond these a header is wrong, and the resampler's
 tables, or what it makes of one megabyte, fill gigabytes. Sound for ears has 4 to 768 kHz."""
+
+
+# Since PyAV 19. Threads of a filter would be waited for by a forked child that collects it, where they do not exist.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if hasattr(av.AudioResampler, "threads") else {}
 
 
 class Resampled:
@@ -62,7 +68,7 @@ class Resampled:
             self._rate = self._rate or frame.sample_rate
             self._layout = self._layout or frame.layout
             self._require_plausible_rate(frame.sample_rate)
-            self._resampler = av.AudioResampler("fltp", self._layout, self._rate)
+            self._resampler = av.AudioResampler("fltp", self._layout, self._rate, **_ONE_THREAD)
             self._source = source
         assert self._resampler is not None
         self._take(self._resampler.resample(frame))

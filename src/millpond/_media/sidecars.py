@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,9 @@ from millpond._values import FileIdentity
 from millpond.errors import ObjectMissing
 
 _FACTS = "facts.json"
+_WRITING = ".writing-"
+_WRITING_SECONDS = 3600.0
+"""A file that is being written for longer was left by a process that was killed: it takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class SidecarStore:
         """Give a temporary file to fill: the block's end puts it in the sidecar's place, an error drops it."""
         target = self.path_of(path, kind, suffix)
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=suffix, dir=self.folder)
+        descriptor, name = tempfile.mkstemp(prefix=_WRITING, suffix=suffix, dir=self.folder)
         os.close(descriptor)
         try:
             yield Path(name)
@@ -110,7 +114,11 @@ class SidecarStore:
         return f"{digest[:24]}.{kind}"
 
     def _drop_older(self, path: str | os.PathLike[str], kind: str, suffix: str, keep: Path) -> None:
-        for old in self.folder.glob(f"{self._stem(path, kind)}.*{suffix}"):
-            if old != keep:
-                with contextlib.suppress(OSError):
-                    old.unlink()
+        """Drop what was kept of former versions, and what a process left that was killed while it wrote."""
+        stem, oldest = f"{self._stem(path, kind)}.", time.time() - _WRITING_SECONDS
+        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+            for entry in entries:
+                is_former = entry.name.startswith(stem) and entry.name.endswith(suffix) and entry.name != keep.name
+                with contextlib.suppress(OSError):  # another process was first
+                    if is_former or (entry.name.startswith(_WRITING) and entry.stat().st_mtime < oldest):
+                        os.unlink(entry)
