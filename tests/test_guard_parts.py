@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import guard_tasks
-from millpond._workers import functions, result_slots
+from millpond._workers import functions, patience, result_slots
 from millpond._workers.call_errors import in_words, named
 from millpond._workers.child import ONE_THREAD
 from millpond._workers.functions import Reference, is_within, name_of, reference_of, resolve
@@ -59,6 +59,16 @@ def test_a_parcel_is_the_same_by_slot_and_by_message(sizes: tuple[int, ...], tex
         assert text == value[1]
         assert all(np.array_equal(one, other) for one, other in zip(arrays, value[0], strict=True))
         assert all(array.flags.writeable for array in arrays)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 8])
+@pytest.mark.parametrize("size", [LARGE_BYTES, LARGE_BYTES + 1, LARGE_BYTES + 7])
+def test_buffers_of_any_alignment_and_size_are_copied_whole(start: int, size: int) -> None:
+    slot, array = Slot(), np.random.default_rng(0).integers(0, 256, size + 8, np.uint8)[start : start + size]
+    nans = array[: size // 4 * 4].view(np.float32)  # all kinds of NaN among them
+    found, found_nans = unpack(pack([array, nans], by_value=False).send(slot.map), slot)
+    assert found.tobytes() == array.tobytes()
+    assert found_nans.tobytes() == nans.tobytes()
 
 
 def test_parts_lie_on_cache_lines_and_small_parcels_touch_no_slot() -> None:
@@ -262,13 +272,11 @@ def test_a_wrapper_without_end_is_no_endless_search() -> None:
 def test_surroundings_go_along_only_after_a_change(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     watch = SurroundingsWatch()
     assert watch.encoded() == b""
-    before = watch._seen
     with monkeypatch.context() as patch:
         patch.setenv("SURROUNDINGS_TEST", "1")
         changed = watch.encoded()
         assert b"SURROUNDINGS_TEST" in changed
         assert watch.encoded() is changed
-    assert watch._seen != before
     assert b"SURROUNDINGS_TEST" not in watch.encoded() != b""  # a worker may have been started meanwhile
 
 
@@ -287,6 +295,26 @@ def test_surroundings_are_adopted_once(monkeypatch: pytest.MonkeyPatch, tmp_path
         adopter.adopt(encoded)  # the function's own change stays
         adopter.adopt(b"")
         assert os.getcwd() == "/"
+
+
+# ---- patience
+
+
+def test_after_a_quick_answer_the_next_is_looked_for_and_not_where_that_was_no_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "_HAS_CORES", True)
+    own = patience.Patience()
+    assert own.looks_until(10) == 10
+    own.note_answer(10, 10, 10.0001)
+    assert own.looks_until(11) == 11 + patience.QUICK_SECONDS
+    own.note_answer(11, 11 + patience.QUICK_SECONDS, 11.0001)
+    assert own.looks_until(12) > 12
+    own.note_answer(12, 12 + patience.QUICK_SECONDS, 12.5)  # in vain
+    for number in range(patience.PAUSE_CALLS):
+        assert own.looks_until(number) == number
+        own.note_answer(number, number, number + 0.0001)
+    assert own.looks_until(13) > 13
 
 
 # ---- words

@@ -15,9 +15,11 @@ from types import FunctionType
 from typing import Any, Protocol
 
 import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
 
 from millpond._workers.functions import reference_of, resolve
-from millpond._workers.reducers import reducers
+from millpond._workers.reducers import is_plain, reducers
 from millpond._workers.slot_file import Mapping
 
 LARGE_BYTES = 32 << 10
@@ -25,7 +27,7 @@ LARGE_BYTES = 32 << 10
 not wake up for each piece that the socket holds; smaller ones are as fast in the message."""
 _ALIGNMENT = 64
 _HEAD = struct.Struct("<II")  # flags, number of parts
-_PICKLE_IS_A_PART, _PARTS_IN_MESSAGE = 1, 2
+_PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4
 
 MapSlot = Callable[[int], Mapping]
 """Gives the first so many bytes of a slot; OSError where they cannot be mapped."""
@@ -43,10 +45,14 @@ class SlotReader(Protocol):
 
 @dataclass(slots=True)
 class Parcel:
-    """A pickled value: the pieces of the pickle, and the buffers beside it."""
+    """A pickled value: the pieces of the pickle, and the buffers beside it.
+
+    `is_array`: the value is one array, and the pickle just says what kind of array the buffer is.
+    """
 
     pieces: list[Any]
     buffers: list[memoryview]
+    is_array: bool = False
 
     def detach(self) -> None:
         """Copy what is the caller's, who may change it before the parcel is sent."""
@@ -67,7 +73,7 @@ class Parcel:
                     return self._send_by_slot(map_slot, size, is_large)
                 except OSError:  # no room for the mapping
                     pass
-            head = _pack_head(_PARTS_IN_MESSAGE, [buffer.nbytes for buffer in self.buffers])
+            head = self._head(_PARTS_IN_MESSAGE, [buffer.nbytes for buffer in self.buffers])
             return b"".join((head, *self.buffers, *self.pieces))
         return b"".join((_HEAD.pack(0, 0), *self.pieces))
 
@@ -78,14 +84,17 @@ class Parcel:
         parts = _lay_out(sizes)
         slot = map_slot(parts[-1][1]).bytes
         for buffer, (start, stop) in zip(self.buffers, parts, strict=False):
-            slot[start:stop] = buffer
+            _copy(slot[start:stop], buffer)
         if not is_large:
-            return b"".join((_pack_head(0, sizes), *self.pieces))
+            return b"".join((self._head(0, sizes), *self.pieces))
         at = parts[-1][0]
         for piece in self.pieces:
             slot[at : at + len(piece)] = piece
             at += len(piece)
-        return _pack_head(_PICKLE_IS_A_PART, sizes)
+        return self._head(_PICKLE_IS_A_PART, sizes)
+
+    def _head(self, flags: int, sizes: Sequence[int]) -> bytes:
+        return _HEAD.pack(flags | self.is_array * _IS_ARRAY, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
 
 
 def pack(value: object, *, by_value: bool) -> Parcel:
@@ -98,7 +107,11 @@ def pack(value: object, *, by_value: bool) -> Parcel:
     Raises:
         Exception: It does not pickle; whatever its own methods raise.
     """
-    file, buffers = _Pieces(), list[memoryview]()
+    if type(value) is np.ndarray and value.nbytes >= LARGE_BYTES and is_plain(value):
+        kind = pickle.dumps((value.dtype.str, value.shape, value.flags.writeable), 5)
+        return Parcel([kind], [memoryview(value).cast("B")], is_array=True)  # type: ignore[arg-type]
+    file = _Pieces()
+    buffers: list[memoryview] = []
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
         """For pickle: whether a buffer is to be in the pickle."""
@@ -130,12 +143,25 @@ def unpack(message: bytes | memoryview, reader: SlotReader | None = None) -> Any
         return pickle.loads(message[_HEAD.size :])
     sizes = struct.unpack_from(f"<{count}Q", message, _HEAD.size)
     rest = message[_HEAD.size + 8 * count :]
+    buffers: Sequence[Any]
     if flags & _PARTS_IN_MESSAGE or reader is None:
         parts = _lay_out(sizes, alignment=1)
-        return pickle.loads(rest[parts[-1][1] :], buffers=[bytearray(rest[start:stop]) for start, stop in parts])
-    parts = _lay_out(sizes)
-    data = reader.view(*parts.pop()) if flags & _PICKLE_IS_A_PART else rest
-    return pickle.loads(data, buffers=reader.take(parts) if parts else ())
+        data, buffers = rest[parts[-1][1] :], [bytearray(rest[start:stop]) for start, stop in parts]
+    else:
+        parts = _lay_out(sizes)
+        data = reader.view(*parts.pop()) if flags & _PICKLE_IS_A_PART else rest
+        buffers = reader.take(parts) if parts else ()
+    if flags & _IS_ARRAY:
+        dtype, shape, is_writeable = pickle.loads(data)
+        return _make_array(buffers[0], dtype, shape, is_writeable)
+    return pickle.loads(data, buffers=buffers)
+
+
+def _make_array(buffer: Any, dtype: str, shape: tuple[int, ...], is_writeable: bool) -> NDArray[Any]:
+    array: NDArray[Any] = np.ndarray(shape, dtype, buffer)
+    if not is_writeable:
+        array.flags.writeable = False
+    return array
 
 
 class _Pieces(list[Any]):
@@ -158,8 +184,19 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle 
         return super().reducer_override(obj)
 
 
-def _pack_head(flags: int, sizes: Sequence[int]) -> bytes:
-    return _HEAD.pack(flags, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+def _copy(target: memoryview, source: memoryview) -> None:
+    """Copy bytes, many; `target` is aligned.
+
+    numpy's loop over words is faster than memmove, to which memoryviews and numpy's copies come down: 81 us against 99
+    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`).
+    """
+    words = source.nbytes // 8
+    from_words = np.frombuffer(source, np.uint64, words)
+    if not from_words.flags.aligned:
+        target[:] = source
+        return
+    np.positive(from_words, out=np.frombuffer(target, np.uint64, words))
+    target[8 * words :] = source[8 * words :]
 
 
 def _lay_out(sizes: Iterable[int], alignment: int = _ALIGNMENT) -> list[tuple[int, int]]:

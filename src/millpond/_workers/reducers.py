@@ -33,13 +33,17 @@ def reducers() -> dict[type, Reducer]:
     return table
 
 
+def is_plain(array: NDArray[Any]) -> bool:
+    """Whether a buffer, a short text for the dtype and the shape are all there is to an array."""
+    return array.dtype.kind in _PLAIN_KINDS and array.flags.c_contiguous
+
+
 def reduce_array(array: NDArray[Any]) -> Any:
     """For pickle: an array in any layout."""
-    dtype = array.dtype
-    if dtype.kind not in _PLAIN_KINDS:
+    if array.dtype.kind not in _PLAIN_KINDS:
         return array.__reduce_ex__(5)
     if array.flags.c_contiguous:
-        return _array, (PickleBuffer(array), dtype.str, array.shape)  # type: ignore[arg-type] # arrays are buffers
+        return _array, (PickleBuffer(array), array.dtype.str, array.shape)  # type: ignore[arg-type] # arrays are buffers
     axes = _memory_order(array.strides)
     dense = array.transpose(axes)
     if not dense.flags.c_contiguous:

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,18 +45,20 @@ class SurroundingsWatch:
     """Tells what must go along with a call: nothing as long as nothing changed since the workers were started."""
 
     def __init__(self) -> None:
-        self._seen = _glance()
-        self._has_changed = False
         self._encoded = b""
+        self._look()
+
+    def _look(self) -> None:
+        self._directory, self._environment, self._sys_path = _directory(), dict(_environment), list(sys.path)
 
     def encoded(self) -> bytes:
         """To go with a call; empty if workers have the same from their start."""
-        seen = _glance()
-        if seen != self._seen:
-            self._seen, self._has_changed = seen, True
+        is_same = self._directory == _directory() and self._environment == _environment
+        if not is_same or self._sys_path != sys.path:
+            self._look()
             self._encoded = encode(Surroundings.now())
         # Once it changed, a worker may have been started before or after: each call says what is true for it.
-        return self._encoded if self._has_changed else b""
+        return self._encoded
 
 
 class Adopter:
@@ -72,11 +75,8 @@ class Adopter:
             self._adopted = encoded
 
 
-def _glance() -> tuple[Any, ...]:
-    """Cheap to make and to compare, a few microseconds together."""
-    # os.environ decodes each name and value when it is copied; what it stands on need not be.
-    environment = getattr(os.environ, "_data", os.environ)
-    return _directory(), dict(environment), list(sys.path)
+# os.environ decodes each name and value when it is compared; what it stands on need not be.
+_environment: Mapping[Any, Any] = getattr(os.environ, "_data", os.environ)
 
 
 def _directory() -> str | None:

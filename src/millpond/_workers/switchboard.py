@@ -18,18 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from millpond._workers.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
-from millpond._workers.cores import usable_cores
 from millpond._workers.outcomes import Failed
+from millpond._workers.patience import Patience
 from millpond.errors import ClosedError, UsageError
 
 _MAX_INTERRUPTS = 100
-_QUICK_SECONDS = 5e-4
-"""A single caller whose last answer came in this time looks for the next one so long before it goes to sleep.
-
-To wake a core that has gone to sleep takes 20 to 40 us on a virtual machine, and what it then does 3 times as long as
-before, since its caches have gone to others: 0.07 ms of 0.28 (bench/guard.py). Calls that take longer do not wait so.
-"""
-_HAS_CORES = usable_cores() > 1  # else looking would keep the worker from its work
 
 
 class Switchboard:
@@ -51,7 +44,7 @@ class Switchboard:
         self._queue: deque[PendingCall] = deque()
         self._has_abandoned = False
         self._closed_because: str | None = None
-        self._expects_quick_answer = False
+        self._patience = Patience()
 
     def __del__(self) -> None:
         if self.pool is not None and os.getpid() == self._owner_pid:
@@ -76,7 +69,6 @@ class Switchboard:
 
     def submit(self, call: PendingCall, *, begin: bool = False) -> None:
         """Have a call carried out. It begins when somebody waits for an answer, or at once with `begin`."""
-        self.check_usable()
         self._queue.append(call)
         if begin:
             self.start()
@@ -173,16 +165,16 @@ class Switchboard:
 
     def _drive(self, call: PendingCall) -> None:
         began = time.monotonic()
-        patient_until = began + _QUICK_SECONDS if self._expects_quick_answer else began
+        looks_until = self._patience.looks_until(began)
         while call.answer is None:
             if self._closed_because is not None:
                 self._end()
                 call.settle(Failed(0, ClosedError(self._closed_because)), pool_failed=True)
-            elif time.monotonic() < patient_until and not self._followers and call.tasks_per_worker == 1:
+            elif time.monotonic() < looks_until and not self._followers and call.tasks_per_worker == 1:
                 self._turn(0.0, call)
             else:
                 self._turn(None, call)
-        self._expects_quick_answer = _HAS_CORES and time.monotonic() - began < _QUICK_SECONDS
+        self._patience.note_answer(began, looks_until, time.monotonic())
 
     def _look(self) -> None:
         """Give out and take in what can be without waiting."""
