@@ -16,11 +16,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tests"))
 
 import millpond
 from corrupt_clips import FORMATS, Format, make
@@ -40,7 +40,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS), metavar="FORMAT")
     parser.add_argument("--num-workers", type=int, help="none: one per core")
     parser.add_argument(
-        "--keep", type=Path, default=Path("fuzz-offenders"), help="folder for files that broke a promise"
+        "--keep",
+        type=Path,
+        default=REPOSITORY / ".cache" / "fuzz-offenders",
+        help="folder for files that broke a promise (default: .cache/fuzz-offenders in the checkout)",
     )
     parser.add_argument("--json", type=Path, help="counts go here, too")
     return parser.parse_args()
@@ -114,7 +117,7 @@ def main() -> int:
         print(f"they are in {options.keep}, each with what it broke")
     if options.json:
         report = {"environment": environment_facts(), "seed": first_seed, "files": files, "broken": broken, **facts}
-        report |= {"wall_seconds": wall_seconds, "formats": {name: asdict(tally) for name, tally in tallies.items()}}
+        report |= {"wall_seconds": wall_seconds, "formats": {name: vars(tally) for name, tally in tallies.items()}}
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return 1 if broken else 0
 

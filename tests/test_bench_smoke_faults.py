@@ -1,0 +1,39 @@
+"""The benches of faults run, lose nothing, and say what their JSON promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from test_bench_smoke import dataset, run  # noqa: F401 - a fixture
+
+QUICK = ("--seconds", "0.2", "--memory", "400MiB", "--batch-size", "8", "--num-workers", "2")
+
+
+def test_chaos_loses_nothing_and_says_how_long_a_hang_takes(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+    often = ("--periods", "0.2", "0.5", "0.7", "--hangs", "1")
+    printed: dict[str, Any] = json.loads(run("chaos.py", dataset, *QUICK, *often, cache_dir=tmp_path))
+    assert printed["every_sample_once"]
+    assert printed["same_order_and_pixels"]
+    assert printed["over_calm"] > 0
+    assert printed["from_limit_to_next_batch_seconds"]["most"] > 0
+    assert printed["settings"].keys().isdisjoint({"dataset", "json"})
+
+
+def test_recycling_changes_no_sample(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+    few = ("--rounds", "1", "--max-tasks-per-worker", "2")
+    printed: dict[str, Any] = json.loads(run("recycle.py", dataset, *QUICK, *few, cache_dir=tmp_path))
+    assert printed["same_order"]
+    assert (printed["recycles"] > 0, printed["restarts"]) == (True, 0)
+    assert printed["over_plain"] > 0
+
+
+def test_the_fuzz_counts_its_files_and_finds_no_broken_promise(tmp_path: Path) -> None:
+    options = ("--files", "60", "--seed", "7", "--formats", "h264_mp4", "png", "--keep", tmp_path / "kept")
+    printed = run("fuzz.py", *options, "--json", tmp_path / "out.json", cache_dir=tmp_path)
+    counted: dict[str, Any] = json.loads((tmp_path / "out.json").read_text())
+    assert (counted["files"], counted["broken"]) == (60, 0)
+    assert [counted["formats"][name]["files"] for name in ("h264_mp4", "png")] == [50, 10]
+    assert "60 files from seed 7" in printed
+    assert not (tmp_path / "kept").exists()
