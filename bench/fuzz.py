@@ -19,8 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import millpond
 from corrupt_clips import FORMATS, Format, make
@@ -28,6 +27,7 @@ from corrupt_run import TIMEOUT_SECONDS, Tally, examined
 from millpond._observe.environment import environment_facts
 
 TURN_FILES = 50
+OFFENDERS = Path(__file__).resolve().parent.parent / ".cache" / "fuzz-offenders"
 
 
 def parse() -> argparse.Namespace:
@@ -42,7 +42,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--keep",
         type=Path,
-        default=REPOSITORY / ".cache" / "fuzz-offenders",
+        default=OFFENDERS,
         help="folder for files that broke a promise (default: .cache/fuzz-offenders in the checkout)",
     )
     parser.add_argument("--json", type=Path, help="counts go here, too")
