@@ -221,6 +221,7 @@ def test_a_forked_child_reads_what_it_inherited_while_the_parent_calls_on(guard:
 
 def test_forks_without_end_cost_no_memory_without_end(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_slots, "RETIRED_BYTES", 20 * LARGE)
+    lent = 0
     for number in range(40):
         held = guard.call(filled, LARGE, number)
         child = os.fork()
@@ -228,6 +229,8 @@ def test_forks_without_end_cost_no_memory_without_end(guard: Guard, monkeypatch:
             os._exit(0)
         os.waitpid(child, 0)
         assert held[0] == number
+        lent += isinstance(owner_of(held), Lease)
+    assert 5 < lent < 10
     assert guard.statistics().shared_bytes < 40 * LARGE
 
 

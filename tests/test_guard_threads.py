@@ -251,6 +251,30 @@ def test_closing_ends_the_calls_of_other_threads(tmp_path: Path) -> None:
     assert not any(os.path.exists(f"/proc/{(tmp_path / name).read_text()}") for name in "ab")
 
 
+def test_a_forked_child_that_goes_on_with_a_map_is_told_and_harms_nobody(guard: Guard) -> None:
+    results = guard.map(echo, range(6))
+    assert next(results) == 0
+    pids = {guard.call(os.getpid) for _ in range(10)}
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            next(results)
+        except millpond.UsageError as error:
+            os.write(write, str(error).encode())
+        finally:
+            results.close()
+            gc.collect()
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert b"belongs to process" in os.read(read, 1000)
+    assert list(results) == [1, 2, 3, 4, 5]
+    assert {guard.call(os.getpid) for _ in range(10)} <= pids | {worker.pid for worker in guard.statistics().workers}
+    assert guard.statistics().restarts == 0
+    os.close(read)
+    os.close(write)
+
+
 def test_a_forked_child_is_told_to_make_its_own(guard: Guard) -> None:
     held = guard.call(filled, 50_000)
     read, write = os.pipe()

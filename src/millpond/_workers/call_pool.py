@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
@@ -119,6 +120,7 @@ class CallPool:
     """
 
     def __init__(self, options: PoolOptions, tally: Tally) -> None:
+        self._owner_pid = os.getpid()
         self._num_workers = options.num_workers
         self._tally = tally
         self._calls: dict[int, PendingCall] = {}
@@ -157,11 +159,17 @@ class CallPool:
                 self._begin(self._last_id, call)
 
     def _begin(self, task_id: int, call: PendingCall) -> None:
-        if self.slots is None:
-            message = call.parcel.send()
-        else:
-            call.slots, call.slot = self.slots, self.slots.reserve()
-            message = call.parcel.send(partial(self.slots.mapping, call.slot))
+        try:
+            if self.slots is None:
+                message = call.parcel.send()
+            else:
+                call.slots, call.slot = self.slots, self.slots.reserve()
+                message = call.parcel.send(partial(self.slots.mapping, call.slot))
+        except Exception as error:  # noqa: BLE001 - for want of memory, most likely; it concerns this call alone
+            del self._calls[task_id]
+            call.release()
+            call.settle(Failed(task_id, error))
+            return
         self.supervisor.submit(task_id, pack_task(call.slot, self._surroundings.encoded(), message), limits=call.limits)
 
     def take_answers(self, timeout_seconds: float | None = None) -> None:
@@ -201,6 +209,8 @@ class CallPool:
 
     def end_now(self) -> None:
         """Kill the workers, also if an interrupt left the supervisor in disorder."""
+        if os.getpid() != self._owner_pid:
+            return
         for worker in list(self.supervisor._set.workers):
             with contextlib.suppress(Exception):
                 worker.kill()

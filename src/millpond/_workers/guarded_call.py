@@ -14,6 +14,7 @@ from millpond._workers.parcels import unpack
 from millpond._workers.result_slots import ResultReader
 from millpond._workers.switchboard import Switchboard
 from millpond._workers.verdicts import TaskLimits
+from millpond.errors import ClosedError
 
 
 class GuardedCall:
@@ -73,6 +74,8 @@ class GuardedCall:
         try:
             return unpack(message, reader)
         except Exception as error:
+            if slots is not None and slots.is_closed:
+                raise ClosedError("this guard was closed before the result was read") from None
             error.add_note(f"raised while the result of {name_of(self._function)} was unpickled")
             raise
         finally:

@@ -4,7 +4,7 @@
 
     free -reserve-> the call's -lend-> leased -the last view is gone-> free
                                -copy / release-----------------------> free
-    leased -this process forks-> leased, and never used again
+    leased -this process forks-> retired: never used again, whoever returns it
 
 Who may do what: only the thread that drives the guard reserves; whose call it is may write its arguments and read its
 result; anybody, a finalizer too, may release. In a forked child results stay readable, and nothing else may be done.
@@ -42,6 +42,7 @@ class ResultSlots:
 
     def __init__(self, max_leases: int) -> None:
         self.descriptor = create_slot_file()
+        self.is_closed = False
         self._owner_pid = os.getpid()
         self._max_leases = max_leases
         self._file = SlotFile(self.descriptor)
@@ -56,6 +57,7 @@ class ResultSlots:
 
     def close(self) -> None:
         """Give the descriptor back; results that were read stay. Idempotent."""
+        self.is_closed = True
         self._file.close()
 
     def __del__(self) -> None:
@@ -119,7 +121,7 @@ class ResultSlots:
     @property
     def leased(self) -> int:
         """How many slots are lent now."""
-        return len(self._leased.difference(self._retired, self._returned.copy()))
+        return len(self._leased.difference(self._returned.copy()))
 
     @property
     def memory_bytes(self) -> int:
@@ -151,7 +153,9 @@ class ResultSlots:
 
     def retire_leased(self) -> None:
         """After it, in the parent: the child may read what was lent then for as long as it likes."""
-        self._retired |= self._leased
+        for slot in list(self._leased):  # one by one: other threads add to them
+            self._retired.add(slot)
+            self._leased.discard(slot)
         self._forks -= 1
 
 

@@ -71,15 +71,18 @@ class Switchboard:
         """Have a call carried out. It begins when somebody waits for an answer, or at once with `begin`."""
         self._queue.append(call)
         if begin:
+            self.check_usable()
             self.start()
 
     def wait_for(self, call: PendingCall) -> None:
         """Wait until a call is answered, and drive the workers meanwhile if nobody else does.
 
         Raises:
-            UsageError: This thread drives them already, further up its stack.
+            ClosedError: After `close`.
+            UsageError: In a forked child; or this thread drives them already, further up its stack.
             BaseException: A signal handler's; the call is given up.
         """
+        self.check_usable()
         try:
             while call.answer is None:
                 if not self._try_lead(self._drive, call):
@@ -125,6 +128,8 @@ class Switchboard:
             work(*arguments)
         finally:
             _to_its_end(self._leave, token)
+            if self._has_abandoned and work != self._end_abandoned:  # by a thread that found this one leading
+                self._try_lead(self._end_abandoned)
         return True
 
     def _follow(self, call: PendingCall) -> None:
@@ -178,9 +183,8 @@ class Switchboard:
 
     def _look(self) -> None:
         """Give out and take in what can be without waiting."""
-        self._turn(0.0)
-        if self.pool is not None:
-            self.pool.give_out(self._queue)
+        if self._closed_because is None:
+            self._turn(0.0)
 
     def _turn(self, timeout_seconds: float | None, call: PendingCall | None = None) -> None:
         if self.pool is None:
@@ -191,6 +195,7 @@ class Switchboard:
             if self._has_abandoned:
                 self._withdraw_abandoned(pool)
             pool.take_answers(timeout_seconds)
+            pool.give_out(self._queue)
         except BaseException as error:
             if error is pool.failure:
                 self._give_up(pool, pool.failure)
@@ -203,15 +208,20 @@ class Switchboard:
                 raise
 
     def _withdraw_abandoned(self, pool: CallPool) -> None:
-        self._has_abandoned = False
-        for call in [call for call in self._queue if call.is_abandoned]:
-            self._queue.remove(call)
-        pool.withdraw_abandoned()
+        self._has_abandoned = False  # first: another thread may abandon one more
+        try:
+            for call in [call for call in self._queue if call.is_abandoned]:
+                self._queue.remove(call)
+            pool.withdraw_abandoned()
+        except BaseException:
+            self._has_abandoned = True
+            raise
 
     def _end_abandoned(self) -> None:
         """Wait until no worker runs what nobody waits for; they die at once."""
         pool = self.pool
         if pool is None:
+            self._has_abandoned = False
             return
         self._withdraw_abandoned(pool)
         while self.pool is pool and (running := pool.supervisor.running_withdrawn):
