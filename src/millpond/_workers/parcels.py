@@ -23,8 +23,9 @@ from millpond._workers.reducers import is_plain, reducers
 from millpond._workers.slot_file import Mapping
 
 LARGE_BYTES = 32 << 10
-"""Buffers and pickles of this size and more lie in the slot, where a copy less is made of them, and the receiver need
-not wake up for each piece that the socket holds; smaller ones are as fast in the message."""
+"""Buffers and pickles of this size and more lie in the slot: a call with a result of 16 KiB took 149 us by message and
+160 by slot, with one of 32 KiB 165 and 162, and much beyond that a socket does not hold a message as a whole. It is less
+than 64 KiB, from which on pickle writes buffers as objects without a length."""
 _ALIGNMENT = 64
 _HEAD = struct.Struct("<II")  # flags, number of parts
 _PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4
