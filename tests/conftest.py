@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from leftovers import (  # noqa: F401 - importing these fixtures makes them run 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 pytest_plugins = ("fixtures_clips", "fixtures_datasets")
+
+# Shells start background jobs with SIGINT ignored, and programs that tests start inherit that: here Ctrl-C means Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
