@@ -15,6 +15,7 @@ import guard_tasks
 import millpond
 from millpond import Guard, settings, with_timeout
 from millpond._workers import timeouts
+from millpond._workers.default_timeout import default_timeout_seconds
 from millpond._workers.timeouts import call_with_timeout
 
 
@@ -44,11 +45,11 @@ def test_without_a_number_the_environment_decides_at_each_call(monkeypatch: pyte
 
 def test_the_environment_is_not_read_as_long_as_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLPOND_DECODE_TIMEOUT", "12.5")
-    assert settings.decode_timeout_seconds() == 12.5
+    assert default_timeout_seconds() == 12.5
     monkeypatch.setattr(settings, "Settings", None)
-    assert settings.decode_timeout_seconds() == 12.5
+    assert default_timeout_seconds() == 12.5
     monkeypatch.delenv("MILLPOND_DECODE_TIMEOUT")
-    assert settings.decode_timeout_seconds() == 0
+    assert default_timeout_seconds() == 0
 
 
 def test_unset_nothing_is_started() -> None:

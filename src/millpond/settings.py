@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from pydantic import Field
@@ -35,29 +33,3 @@ class Settings(BaseSettings):
         ge=0.0,
         description="MILLPOND_DECODE_TIMEOUT: seconds that a decode may take; 0: no limit, and no process for it.",
     )
-
-
-_DECODE_TIMEOUT = "MILLPOND_DECODE_TIMEOUT"
-_read_timeout: tuple[object, float] = (None, 0.0)
-
-
-def decode_timeout_seconds() -> float:
-    """What MILLPOND_DECODE_TIMEOUT says at this moment; 0 where it says nothing.
-
-    Asked before every decode, so nothing is read as long as the variable stays what it was.
-
-    Raises:
-        ValueError: It is no number of seconds.
-    """
-    global _read_timeout
-    raw = _environment.get(_DECODE_TIMEOUT_KEY)
-    if raw is None:
-        return 0.0
-    if raw != _read_timeout[0]:
-        _read_timeout = (raw, Settings().decode_timeout)
-    return _read_timeout[1]
-
-
-# os.environ encodes the name and decodes the value each time, 0.7 us; what it stands on (POSIX: bytes) does not.
-_environment: dict[Any, Any] = getattr(os.environ, "_data", os.environ)  # type: ignore[arg-type]
-_DECODE_TIMEOUT_KEY: Any = os.fsencode(_DECODE_TIMEOUT) if _environment is not os.environ else _DECODE_TIMEOUT

@@ -20,7 +20,7 @@ from millpond._workers.surroundings import SurroundingsWatch
 from millpond._workers.verdicts import NEVER, TaskLimits
 from millpond.errors import DecodeTimeout, WorkerDied
 
-# Modules with functions that `with_timeout` has decorated import it, and with it pydantic.
+# The last: modules with functions that `with_timeout` has decorated import it.
 PRELOAD = ("numpy", "millpond._workers.call_handler", "millpond._workers.timeouts")
 # Workers are replaced as often as calls end them: a function that always crashes is for its caller to see.
 _ANY_NUMBER = 1 << 62

@@ -11,6 +11,7 @@ from millpond._values import parse_bytes
 from millpond._workers.call_pool import PoolOptions
 from millpond._workers.calls import pack_function
 from millpond._workers.cores import usable_cores
+from millpond._workers.default_timeout import default_timeout_seconds
 from millpond._workers.functions import send_main_by_value
 from millpond._workers.guarded_call import GuardedCall
 from millpond._workers.guarded_map import CallsAhead, OnError, results_of
@@ -18,7 +19,6 @@ from millpond._workers.outcomes import WorkerStatistics
 from millpond._workers.recycling import Recycling
 from millpond._workers.switchboard import Switchboard
 from millpond._workers.verdicts import NEVER, TaskLimits
-from millpond.settings import decode_timeout_seconds
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ class Guard:
         if isinstance(preload, str):
             raise TypeError(f"preload is a sequence of module names: write ({preload!r},)")
         recycling = Recycling(max_tasks_per_worker, None if max_worker_anon is None else parse_bytes(max_worker_anon))
-        self._limits = limits_of(timeout if timeout is not None else decode_timeout_seconds() or NEVER)
+        self._limits = limits_of(timeout if timeout is not None else default_timeout_seconds() or NEVER)
         self._num_workers = num_workers or usable_cores()
         self._switchboard = Switchboard(
             PoolOptions(self._num_workers, tuple(preload), recycling, on_demand=num_workers is None)

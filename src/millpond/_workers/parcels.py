@@ -24,8 +24,8 @@ from millpond._workers.slot_file import Mapping
 
 LARGE_BYTES = 32 << 10
 """Buffers and pickles of this size and more lie in the slot: a call with a result of 16 KiB took 149 us by message and
-160 by slot, with one of 32 KiB 165 and 162, and much beyond that a socket does not hold a message as a whole. It is less
-than 64 KiB, from which on pickle writes buffers as objects without a length."""
+160 by slot, with one of 32 KiB 165 and 162, and much beyond that a socket does not hold a message as a whole. Less than
+64 KiB, from which on pickle writes buffers as objects without a length."""
 _ALIGNMENT = 64
 _HEAD = struct.Struct("<II")  # flags, number of parts
 _PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4

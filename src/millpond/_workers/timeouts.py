@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
+from millpond._workers.default_timeout import default_timeout_seconds
 from millpond._workers.functions import is_running, name_of, running
 from millpond._workers.zygote import at_shutdown
-from millpond.settings import decode_timeout_seconds
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def call_guarded(
     """As `call_with_timeout`, the limit known to be one. Decorated functions of `__main__` refer to it by its name."""
     if seconds is None:
         # In a worker the call as a whole is under a limit: what the environment says holds for the outermost only.
-        seconds = 0.0 if running else decode_timeout_seconds()
+        seconds = 0.0 if running else default_timeout_seconds()
     if not seconds or is_running(function):
         return function(*args, **kwargs)
     return default_guard().run(function, args, kwargs, timeout=seconds, item=item)
