@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -12,10 +13,12 @@ import pytest
 import media_zoo as zoo
 import millpond
 from corrupt_clips import FORMATS, make
+from corruption import corrupted
 from corruption_headers import boxes
 from millpond._media.container_backend import picture_crc
 from millpond._media.index import build_sample_table
 from millpond._media.sidecars import file_identity
+from millpond._media.transport_stream import lost_places
 from millpond._media.vp9 import shows_again_and_goes_on
 from millpond._plan.sample_table import SampleTable
 from millpond.errors import CorruptMedia
@@ -130,3 +133,44 @@ def test_a_rate_that_no_sound_has_makes_no_gigabytes(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(CorruptMedia, match="says that it has 1 samples a second"):
         millpond.load_audio(path, sampling_rate=16_000)
+
+
+def test_a_hole_in_a_transport_stream_gives_no_frame_the_time_of_another(tmp_path: Path) -> None:
+    """Of 16 packets, or as many more as their counter goes round: FFmpeg sees none of them missing."""
+    data, path = make(FORMATS["h264_ts"]), tmp_path / "damaged.ts"
+    path.write_bytes(data)
+    whole = build_sample_table(path)
+    expected = dict(zip(whole.frame_seconds.tolist(), zoo.read(path, whole)[0].values(), strict=True))
+    for first in range(6, 30):
+        hole = slice(188 * first + 100, 188 * (first + 16) + 100)
+        path.write_bytes(data[: hole.start] + bytes(hole.stop - hole.start) + data[hole.stop :])
+        with suppress(CorruptMedia):  # no GOP is whole
+            table = build_sample_table(path)
+            got, _ = zoo.read(path, table)
+            assert all(np.array_equal(got[j], expected[s]) for j, s in enumerate(table.frame_seconds.tolist()))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", ()),
+        (b"no packets at all" * 100, ()),
+        (b"\x47" + bytes(187), ()),
+        ((b"\x47" + bytes(187)) * 9, ()),
+        (b"half a packet" + (b"\x47" + bytes(187)) * 9, ()),
+        ((b"\x47" + bytes(187)) * 9 + b"garbage" * 40, (9 * 188,)),
+        ((b"\x47" + bytes(187)) * 6 + bytes(300) + (b"\x47" + bytes(187)) * 6, (6 * 188,)),
+        ((b"time\x47" + bytes(187)) * 6 + bytes(192) + (b"time\x47" + bytes(187)) * 6, (6 * 192,)),
+    ],
+    ids=["empty", "none", "one", "whole", "cut in front", "garbage behind", "hole", "disk"],
+)
+def test_places_where_a_transport_stream_lacks_packets(data: bytes, expected: tuple[int, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.ts").write_bytes(data)
+    assert lost_places(str(tmp_path / "x.ts")) == expected
+
+
+def test_a_stream_that_begins_in_the_middle_of_a_file_is_no_bug(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.ts"
+    path.write_bytes(corrupted(make(FORMATS["h264_ts"]), "ts", 702_090).data)
+    with pytest.raises(CorruptMedia):
+        build_sample_table(path)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.clip_source import Source, local_media
-from millpond._media.containers import open_container, reason_of
+from millpond._media.containers import open_container, packets_of, reason_of
 from millpond._media.media_path import MediaPath
 from millpond._media.resample import Resampled, require_room
 from millpond._media.wholeness import frames_of_mp3, require_whole_file
@@ -175,7 +175,7 @@ class _Job:
     def _frames(self, container: av.container.InputContainer, stream: av.audio.AudioStream) -> Iterator[av.AudioFrame]:
         # of a WAV without a length, written into a pipe, the last packet is shorter than FFmpeg thinks
         may_lack_length = container.format.name == "wav"
-        for packet in container.demux(stream):
+        for packet in packets_of(container, stream):
             self._num_packets += packet.size > 0
             frames = packet.decode()
             if not may_lack_length and (packet.is_corrupt or any(frame.is_corrupt for frame in frames)):

@@ -17,11 +17,12 @@ import av.error
 import av.video
 import numpy as np
 
-from millpond._media.containers import DECODER_LIMITS, open_container
+from millpond._media.containers import DECODER_LIMITS, open_container, packets_of
 from millpond._media.damage import Damage
 from millpond._media.demux import Rows, pick_video_stream, stream_parameters
 from millpond._media.display import matrix_from_frame, turn_of
 from millpond._media.media_path import MediaPath
+from millpond._media.transport_stream import lost_places
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia
@@ -84,7 +85,8 @@ def build_container_table(
     with open_container(path) as container:
         stream = pick_video_stream(container, path)
         _limit(stream)
-        damage = Damage(is_late=stream.codec_context.codec.name == "libdav1d")
+        places = lost_places(path.path) if container.format.name == "mpegts" else ()
+        damage = Damage(places, is_late=stream.codec_context.codec.name == "libdav1d")
         for frame in _frames(container, stream, damage):
             progress()
             if damage.is_open:
@@ -122,11 +124,10 @@ def _frames(
 ) -> Iterator[av.VideoFrame]:
     """Yield every frame that comes, and keep account of damage."""
     was_bad = False
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if packet.size == 0 and packet.pts is not None:
             continue  # a frame that was dropped when it was captured; the decoder would take it for the end
-        damage.feed(packet)
-        is_bad = packet.is_corrupt
+        is_bad = damage.feed(packet) or packet.is_corrupt
         try:
             frames = packet.decode()
         except av.error.FFmpegError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import av
 import av.container
 import av.error
+import av.stream
 
 from millpond._media.media_path import MediaPath
 from millpond._media.sparse_file import SparseFile
+
+StreamT = TypeVar("StreamT", bound=av.stream.Stream)
 
 MAX_FRAME_PIXELS = 35_651_584
 """8192x4352, the largest picture of any level of H.264 (6.2), VP9 (6.2) and AV1 (6.3), and of HEVC up to 6.2. Decoders
@@ -50,6 +54,19 @@ def open_sparse(file: SparseFile) -> av.container.InputContainer:
         file, mode="r", format="mov", options=dict(DECODER_LIMITS), **_LENIENT
     )
     return container
+
+
+def packets_of(container: av.container.InputContainer, stream: StreamT) -> Iterator[av.Packet[StreamT]]:
+    """Demux one stream.
+
+    Raises:
+        av.error.FFmpegError: The file does not read; or a stream begins in the middle of it, for which PyAV has no
+            place (its own IndexError).
+    """
+    try:
+        yield from container.demux(stream)  # type: ignore[misc]  # its stub knows single kinds of streams only
+    except IndexError as error:
+        raise av.error.InvalidDataError(0, "a stream begins in the middle of the file") from error
 
 
 def reason_of(error: av.error.FFmpegError) -> str:

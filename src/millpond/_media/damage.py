@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Sequence
 
 import av
 import av.video
@@ -18,24 +20,33 @@ class Damage:
     after it may have gone in before it.
 
     Args:
+        lost_places: Ascending positions in the file where something is missing; packets across them are damaged.
         is_late: The decoder tells of an error only when the next packet goes in, as dav1d does behind a first picture.
     """
 
-    def __init__(self, *, is_late: bool = False) -> None:
+    def __init__(self, lost_places: Sequence[int] = (), *, is_late: bool = False) -> None:
         self.is_open = False
+        self._lost_places = lost_places
+        self._position = 0
         self._is_late = is_late
         self._spans: list[tuple[float, float]] = []
         self._start_pts = self._gop_pts = self._next_gop_pts = self._last_pts = self._damaged_pts = -math.inf
 
-    def feed(self, packet: av.Packet[av.video.VideoStream]) -> None:
-        """A packet goes in."""
+    def feed(self, packet: av.Packet[av.video.VideoStream]) -> bool:
+        """A packet goes in; whether something is missing between where the last one began and where it does."""
         self._gop_pts = self._next_gop_pts
+        begun = self._position
+        self._position = max(begun, packet.pos or 0)
+        is_across = bisect_left(self._lost_places, begun) < bisect_left(self._lost_places, self._position)
+        if is_across:
+            self.begin()  # the GOP of the packet before
         if packet.pts is not None:
             self._last_pts = max(self._last_pts, packet.pts)
             if packet.is_keyframe:
                 self._next_gop_pts = packet.pts
         if not self._is_late:
             self._gop_pts = self._next_gop_pts
+        return is_across
 
     def begin(self) -> None:
         """The packet that went in last is damaged."""

@@ -12,7 +12,7 @@ import av.error
 import av.video
 import numpy as np
 
-from millpond._media.containers import MAX_FRAME_PIXELS
+from millpond._media.containers import MAX_FRAME_PIXELS, packets_of
 from millpond._media.holes import may_touch_hole
 from millpond._media.media_path import MediaPath
 from millpond._media.wholeness import require_within_file
@@ -168,7 +168,7 @@ def read_indexed_rows(
     rows = Rows.empty()
     packets: list[tuple[int | None, int]] = []
     most_packets = size_bytes // _LEAST_PACKET_BYTES + _SPARE_PACKETS
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if packet.size == 0 and packet.pts is None:
             continue  # the flush packet at the end
         if len(packets) >= most_packets:
@@ -209,7 +209,7 @@ def read_scanned_rows(
     """
     rows = Rows.empty()
     crcs: list[int | None] = []
-    for packet in container.demux(stream):
+    for packet in packets_of(container, stream):
         if packet.size == 0 and packet.pts is None:
             continue
         pts = _required_pts(packet)
