@@ -54,13 +54,16 @@ def named(error: Exception, function: str, item: str) -> Exception:
 
 def _timeout_message(error: DecodeTimeout, function: str, item: str) -> str:
     where = ", its stack is below" if error.facts.get("stack") else ""
+    what = "did not end" if error.facts.get("progress_count") else "was still importing what it needs"
     return (
-        f"{function}({item}) did not end in {error.elapsed_seconds:.1f} s (limit {error.limit_seconds:.1f} s); "
+        f"{function}({item}) {what} in {error.elapsed_seconds:.1f} s (limit {error.limit_seconds:.1f} s); "
         f"killed and replaced worker {error.worker_index} (pid {error.pid}){where}"
     )
 
 
 def _copy(error: DecodeTimeout | WorkerDied, message: str, function: str, item: str) -> DecodeTimeout | WorkerDied:
+    if "function" in error.facts:
+        return error  # of a guard within the function: it says what hung there
     left_out = ("task", "attempts", "progress_count", "stack")
     facts = {name: fact for name, fact in error.facts.items() if name not in left_out}
     stack = _own_part(error.facts.get("stack", ""))

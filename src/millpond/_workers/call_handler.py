@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -29,17 +28,17 @@ class CallHandler:
 
     def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
         """In the worker, once: `descriptors` is the file of slots, or nothing."""
-        _leave_real_time()
         keep_freed_memory()  # results are copied out of the heap, and their pages serve the next one
         self._file = SlotFile(descriptors[0]) if descriptors else None
         self._adopter = Adopter()
 
     def __call__(self, payload: bytes, progress: Callable[[], None]) -> bytes:
-        """One call."""
+        """One call, whose time counts from when it is unpacked (see `TaskLimits.begin_timeout_seconds`)."""
         slot, size = _HEAD.unpack_from(payload)
         self._adopter.adopt(payload[_HEAD.size : _HEAD.size + size])
         function, args, kwargs = self._unpack(slot, memoryview(payload)[_HEAD.size + size :])
         running.append(function)
+        progress()
         try:
             result = function(*args, **kwargs)
         finally:
@@ -60,15 +59,6 @@ class CallHandler:
         if self._file is None or slot == NO_SLOT:
             return parcel.send()
         return parcel.send(partial(self._file.mapping, slot))
-
-
-def _leave_real_time() -> None:
-    """Be scheduled like any process, whatever the caller is: SVT-AV1 makes one of root's real-time.
-
-    A function that hangs would else keep its core from everybody, the supervisor that is to end it included.
-    """
-    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 class _ArgumentReader:

@@ -42,6 +42,7 @@ class CallSupervisor(Supervisor):
 
     def _kill_who_runs(self) -> None:
         for worker in self.running_withdrawn:
+            worker.is_unwanted = True
             worker.kill()
 
     def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:

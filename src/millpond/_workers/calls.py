@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from millpond._workers.parcels import Parcel, pack, unpack
 Function = tuple[str, str, int] | bytes
 """A function as it travels: by name (the fields of a Reference), or pickled by value."""
 
-_PLAIN_TYPES = frozenset((str, int, float, bool, bytes, type(None)))
+_PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 
 _FUNCTION_REMEDY = "define it at the top of a module, or leave out of it what it refers to"
 _ARGUMENT_REMEDY = "hand over what it is made from (a path, bytes, an array), and make it in the function"
@@ -54,9 +55,10 @@ def pack_call(function: Callable[..., Any], packed: Function, args: tuple[Any, .
         TypeError: An argument cannot be pickled; it names the function, the argument and its type.
     """
     try:
-        # What is made of nothing but these comes from nowhere, so nothing of it need travel by value.
-        is_plain = not kwargs and _PLAIN_TYPES.issuperset(map(type, args))
-        return pack((packed, args, kwargs), by_value=not is_plain)
+        if not kwargs and _PLAIN_TYPES.issuperset(map(type, args)):
+            # Nothing of it need travel by value, and nothing of it has buffers: 1 us for 8.
+            return Parcel([pickle.dumps((packed, args, kwargs), 5)], [])
+        return pack((packed, args, kwargs), by_value=True)
     except Exception as error:
         found = _first_that_cannot(args, kwargs)
         if found is None:  # all of them do: it was an interrupt

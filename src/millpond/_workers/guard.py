@@ -23,6 +23,9 @@ from millpond._workers.verdicts import NEVER, TaskLimits
 T = TypeVar("T")
 
 _AHEAD_PER_WORKER = 4
+BEGIN_SECONDS = 120.0
+"""For importing what a function and its arguments are made of, in a worker that has not: torch from a network file
+system takes its time, and must not be taken for a function that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ class Guard:
 
     Args:
         num_workers: Processes, all started now. None: as many as there are cores, each when it is first wanted.
-        timeout: Seconds that a call may take once a worker has begun it. None: what MILLPOND_DECODE_TIMEOUT says, or no
+        timeout: Seconds that a call may take once a worker has begun it; importing what it needs comes before (and may
+            take two minutes), as does waiting for a worker that is free. None: what MILLPOND_DECODE_TIMEOUT says, or no
             limit; then a guard still keeps crashes away from you.
         preload: Modules that are imported once for all workers, so that each call finds them there. They may start no
             threads when they are imported.
@@ -222,4 +226,4 @@ def limits_of(seconds: float) -> TaskLimits:
         raise TypeError(f"a timeout is a number of seconds, not {seconds!r}")
     if not seconds > 0:
         raise ValueError(f"a timeout must be positive, not {seconds!r}")
-    return TaskLimits(float(seconds))
+    return TaskLimits(float(seconds), begin_timeout_seconds=BEGIN_SECONDS)

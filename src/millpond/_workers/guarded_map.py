@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
@@ -9,24 +10,33 @@ from typing import Any, Literal
 from millpond._workers.guarded_call import GuardedCall
 from millpond._workers.switchboard import Switchboard
 
+logger = logging.getLogger("millpond")
+
 OnError = Literal["raise", "skip", "return"]
 
 
 def results_of(calls: CallsAhead, on_error: OnError) -> Generator[Any, None, None]:
     """The results of calls in order; closing it early ends what still runs. See `Guard.map`."""
+    number, skipped, first_error = -1, 0, ""
     try:
         while (call := calls.next()) is not None:
+            number += 1
             try:
                 result = calls.result_of(call)
             except Exception as error:
+                error.add_note(f"item {number} of Guard.map, counted from 0")
                 if on_error == "raise" or (isinstance(call, GuardedCall) and call.concerns_all):
                     raise
                 if on_error == "skip":
+                    skipped += 1
+                    first_error = first_error or f"item {number}: {type(error).__name__}: {error}"
                     continue
                 result = error.with_traceback(None)  # its frames hold this guard; the worker's are in a note
             yield result
             del result  # how long it lives is for the consumer to say
     finally:
+        if skipped:
+            logger.warning("Guard.map skipped %d of %d items; the first: %s", skipped, number + 1, first_error)
         calls.abandon()
 
 
