@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 pytest_plugins = ("fixtures_clips", "fixtures_datasets")
 
-# Shells start background jobs with SIGINT ignored, and programs that tests start inherit that: here Ctrl-C means Ctrl-C.
+# Shells start background jobs with SIGINT ignored, and programs that tests start inherit that: here Ctrl-C is Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

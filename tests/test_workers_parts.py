@@ -99,7 +99,18 @@ def test_limits_judge(since: float, progress_at: float, now: float, cause: Cause
 def test_without_a_stall_limit_only_the_total_counts() -> None:
     limits = TaskLimits(10.0, None)
     assert limits.judge(0, 0, 9.9) is None
-    assert limits.due_at(1.0, 5.0) == 11.0
+    assert limits.due_at(1.0, 5.0, 6.0) == 11.0
+
+
+def test_time_may_count_from_when_a_task_was_unpacked() -> None:
+    limits = TaskLimits(2.0, begin_timeout_seconds=30.0)
+    assert limits.judge(0, 0, 29, has_begun=False) is None
+    assert limits.judge(0, 0, 30, has_begun=False) is not None
+    assert limits.judge(0, 10, 11.9) is None
+    assert limits.judge(0, 10, 12.0) is not None
+    assert limits.due_at(0, 0, 0, has_begun=False) == 2.0  # it may have begun at once
+    assert limits.due_at(0, 0, 29, has_begun=False) == 30.0
+    assert limits.due_at(0, 10, 11) == 12.0
 
 
 @pytest.mark.parametrize("bad", [{"timeout_seconds": 0}, {"stall_timeout_seconds": -1.0}])

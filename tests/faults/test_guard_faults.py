@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import pickle
 import signal
@@ -260,3 +262,38 @@ def test_a_worker_of_a_real_time_caller_is_a_process_like_any() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert ran.stdout == "ordinary\n"
+
+
+def test_importing_what_a_function_needs_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.5)\ndef double(x): return 2 * x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    slow = importlib.import_module("slow_to_import")
+    with Guard(1, timeout=0.3) as guard:
+        assert guard.call(slow.double, 4) == 8
+        assert guard.statistics().restarts == 0
+
+
+def test_a_guard_within_a_guard_says_itself_what_hung() -> None:
+    def inner() -> None:
+        with Guard(1, timeout=0.2) as within:
+            within.call(time.sleep, 9)
+
+    with Guard(1, timeout=30) as guard, pytest.raises(millpond.DecodeTimeout) as caught:
+        guard.call(inner)
+    assert caught.value.function == "time.sleep"
+
+
+def test_calls_that_nobody_waits_for_are_no_deaths_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
+    def fail_at_3(number: int) -> int:
+        if number == 3:
+            raise OSError("three")
+        time.sleep(0.05 if number > 3 else 0)
+        return number
+
+    with Guard(2, timeout=30) as guard:
+        with pytest.raises(OSError, match="three") as caught:
+            list(guard.map(fail_at_3, range(100)))
+        assert "item 3 of Guard.map" in caught.value.__notes__[-1]
+        assert [*guard.map(fail_at_3, range(5), on_error="skip")] == [0, 1, 2, 4]
+    messages = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert messages == ["Guard.map skipped 1 of 5 items; the first: item 3: OSError: three"]

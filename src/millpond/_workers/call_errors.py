@@ -54,7 +54,7 @@ def named(error: Exception, function: str, item: str) -> Exception:
 
 def _timeout_message(error: DecodeTimeout, function: str, item: str) -> str:
     where = ", its stack is below" if error.facts.get("stack") else ""
-    what = "did not end" if error.facts.get("progress_count") else "was still importing what it needs"
+    what = "did not end" if error.facts.get("progress_count", 1) else "was still importing what it needs"
     return (
         f"{function}({item}) {what} in {error.elapsed_seconds:.1f} s (limit {error.limit_seconds:.1f} s); "
         f"killed and replaced worker {error.worker_index} (pid {error.pid}){where}"

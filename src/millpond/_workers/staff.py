@@ -113,6 +113,8 @@ class Staff:
         error = self._why_to_give_up(worker, end)
         if error is not None:
             self._on_fatal(error)
+        elif worker.is_unwanted:
+            logger.debug("worker %d (pid %s) was ended with a call that nobody waits for", end.worker_index, end.pid)
         else:
             logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())
 

@@ -21,10 +21,14 @@ class TaskLimits:
     Attributes:
         timeout_seconds: From the moment a worker has the task at its head; inf: for ever.
         stall_timeout_seconds: Without a call of progress(); None for handlers that do not call it.
+        begin_timeout_seconds: For handlers that call progress() once, when they have unpacked a task: its time counts
+            from there, since unpacking may import half of what is installed, once per worker; and this is the limit of
+            that. None: its time counts from the moment that a worker has it at its head.
     """
 
     timeout_seconds: float = 300.0
     stall_timeout_seconds: float | None = None
+    begin_timeout_seconds: float | None = None
 
     def __post_init__(self) -> None:
         if not self.timeout_seconds > 0:
@@ -32,14 +36,27 @@ class TaskLimits:
         if self.stall_timeout_seconds is not None and not self.stall_timeout_seconds > 0:
             raise ValueError(f"stall_timeout_seconds must be positive or None, not {self.stall_timeout_seconds}")
 
-    def due_at(self, since_seconds: float, progress_at_seconds: float) -> float:
-        """When a task that runs since then, and made progress then, passes a limit."""
+    def due_at(
+        self, since_seconds: float, progress_at_seconds: float, now_seconds: float, *, has_begun: bool = True
+    ) -> float:
+        """When a task that is at its worker's head since then, and made progress then, may pass a limit."""
+        if self.begin_timeout_seconds is not None:
+            if not has_begun:  # it may begin at any moment
+                return min(since_seconds + self.begin_timeout_seconds, now_seconds + self.timeout_seconds)
+            since_seconds = progress_at_seconds
         stall = NEVER if self.stall_timeout_seconds is None else self.stall_timeout_seconds
         return min(since_seconds + self.timeout_seconds, max(since_seconds, progress_at_seconds) + stall)
 
-    def judge(self, since_seconds: float, progress_at_seconds: float, now_seconds: float) -> Hang | None:
+    def judge(
+        self, since_seconds: float, progress_at_seconds: float, now_seconds: float, *, has_begun: bool = True
+    ) -> Hang | None:
         """The limit that a task has passed, if it has."""
         elapsed = now_seconds - since_seconds
+        if self.begin_timeout_seconds is not None:
+            if not has_begun:
+                is_over = elapsed >= self.begin_timeout_seconds
+                return Hang(Cause.TIMED_OUT, self.begin_timeout_seconds, elapsed) if is_over else None
+            elapsed = now_seconds - progress_at_seconds
         if elapsed >= self.timeout_seconds:
             return Hang(Cause.TIMED_OUT, self.timeout_seconds, elapsed)
         still = now_seconds - max(since_seconds, progress_at_seconds)

@@ -63,6 +63,7 @@ class Worker:
         self.start_errno: int | None = None
         self.hang: Hang | None = None
         self.was_ready = False
+        self.is_unwanted = False  # it is killed for what it does, which nobody waits for any more
         self.is_gone = False  # its pidfd says so
         self.channel_is_open = True
         self.report_is_open = True

@@ -124,7 +124,7 @@ class WorkerSet:
         """A task came to the head of a worker's tasks, or none is left: time runs anew, or not at all."""
         worker.head_since_seconds = now = time.monotonic()
         if worker.tasks:
-            worker.due_at_seconds = worker.tasks[0].limits.due_at(now, now)
+            worker.due_at_seconds = worker.tasks[0].limits.due_at(now, now, now, has_begun=False)
         else:
             worker.due_at_seconds = now + self._limits.grace_seconds if worker.state is State.DRAINING else NEVER
 
@@ -214,10 +214,11 @@ class WorkerSet:
         is_running = progress.serial == worker.tasks[0].serial
         since = worker.head_since_seconds
         progress_at = progress.at_seconds if is_running else since
+        has_begun = is_running and progress.count > 0
         limits = worker.tasks[0].limits
-        worker.hang = limits.judge(since, progress_at, now)
+        worker.hang = limits.judge(since, progress_at, now, has_begun=has_begun)
         if worker.hang is None:
-            worker.due_at_seconds = limits.due_at(since, progress_at)
+            worker.due_at_seconds = limits.due_at(since, progress_at, now, has_begun=has_begun)
             return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
