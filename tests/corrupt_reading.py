@@ -88,11 +88,12 @@ def _as_users_do(case: Case) -> tuple[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class Whole:
-    """The undamaged video: its bytes, its table with every CRC, its pictures."""
+    """The undamaged video: its bytes, its table with every CRC, its pictures, and where the packet of each lies."""
 
     data: bytes
     table: SampleTable
     pictures: tuple[NDArray[np.uint8], ...]
+    places: tuple[slice, ...]
 
     @classmethod
     @functools.lru_cache(maxsize=32)
@@ -104,7 +105,10 @@ class Whole:
         assert len(pictures) == table.num_frames
         if table.backend == "packets":
             table = table.with_crcs(report.rows, report.crcs)
-        return cls(path.read_bytes(), table, tuple(pictures[j] for j in range(table.num_frames)))
+            places = [slice(start, start + size) for start, size in _places(table)]
+        else:
+            places = _demuxed_places(path)
+        return cls(path.read_bytes(), table, tuple(pictures[j] for j in range(table.num_frames)), tuple(places))
 
     def frames_of(self, table: SampleTable, got: Pictures) -> list[int]:
         """For each frame of another table: which of this one's it must be, by place or else by time; -1: unknown.
@@ -126,10 +130,17 @@ class Whole:
         return [k for k, mine in enumerate(self.pictures) if np.array_equal(picture, mine)]
 
     def packet_is_intact(self, frame: int, data: bytes) -> bool:
-        """Whether the bytes of a frame's own packet are in a damaged file what they are here; without a place, yes."""
-        row = self.table.frame_rows[frame]
-        place = slice(int(self.table.offset[row]), int(self.table.offset[row] + self.table.size[row]))
-        return self.table.backend == "container" or self.data[place] == data[place]
+        """Whether the bytes of a frame's own packet are in a damaged file what they are here."""
+        return self.data[self.places[frame]] == data[self.places[frame]]
+
+
+def _demuxed_places(path: Path) -> list[slice]:
+    """For each frame: from where its packet begins to where the next one in the file does."""
+    with av.open(str(path)) as container:
+        begins = [(packet.pos or 0, packet.pts) for packet in container.demux(video=0) if packet.pts is not None]
+    stops = [*(position for position, _ in begins[1:]), path.stat().st_size]
+    spans = [(pts, slice(position, stop)) for (position, pts), stop in zip(begins, stops, strict=True)]
+    return [place for _, place in sorted(spans, key=lambda span: span[0])]
 
 
 def _places(table: SampleTable) -> list[tuple[int, int]]:
