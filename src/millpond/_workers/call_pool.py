@@ -68,8 +68,6 @@ class PendingCall:
     Attributes:
         parcel: Function and arguments.
         limits: Of the call.
-        tasks_per_worker: It is given out while fewer than so many are out for each worker: 1 where somebody waits for
-            it, so that it does not queue behind another's; 2 where throughput counts.
         answer: What came, when it is there; its result still lies in the slot.
         pool_failed: The answer is no verdict on this call, but on all of them.
         slots, slot: Where arguments and result lie.
@@ -79,7 +77,6 @@ class PendingCall:
 
     parcel: Parcel
     limits: TaskLimits
-    tasks_per_worker: int = 1
     answer: Completed | Failed | None = None
     pool_failed: bool = False
     slots: ResultSlots | None = None
@@ -132,6 +129,9 @@ class CallPool:
         self.supervisor = CallSupervisor(
             encode(CallHandler()),
             num_workers=options.num_workers,
+            # A call behind another in a worker would wait for it while other workers are idle, and might have begun
+            # when the worker is killed for the other one.
+            tasks_in_flight_per_worker=1,
             descriptors=[self.slots.descriptor] if self.slots else [],
             preload=(*PRELOAD, *options.preload),
             limits=TaskLimits(NEVER),
@@ -149,7 +149,7 @@ class CallPool:
 
     def give_out(self, queue: deque[PendingCall]) -> None:
         """Give workers the calls at the queue's head, as far as there is room. In order: none overtakes another."""
-        while queue and len(self._calls) < self._num_workers * queue[0].tasks_per_worker:
+        while queue and len(self._calls) < self._num_workers:
             call = queue[0]
             if not call.is_abandoned:
                 self._last_id += 1

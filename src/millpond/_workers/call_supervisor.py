@@ -28,7 +28,7 @@ class CallSupervisor(Supervisor):
 
     @property
     def running_withdrawn(self) -> list[Worker]:
-        """Workers at a withdrawn task; they have been killed, unless the zygote has not told their pid yet."""
+        """Workers at a withdrawn task. One whose pid is known has been killed; else withdraw again."""
         workers = self._set.workers if self._withdrawn else ()
         return [worker for worker in workers if worker.tasks and worker.tasks[0].task_id in self._withdrawn]
 
@@ -42,13 +42,10 @@ class CallSupervisor(Supervisor):
 
     def _kill_who_runs(self) -> None:
         for worker in self.running_withdrawn:
+            if worker.pid is None:
+                continue  # the zygote has not told yet whom to kill
             worker.is_unwanted = True
-            worker.kill()
-
-    def on_answer(self, worker: Worker, task: Task, kind: int, body: bytes | bytearray) -> None:
-        """See `worker_set.Listener`: the next task of that worker may be one that was withdrawn."""
-        super().on_answer(worker, task, kind, body)
-        self._kill_who_runs()
+            self._set._kill(worker)  # and it gets no other task, should it answer after all
 
     def _give_back(self, worker: Worker, end: verdicts.End) -> None:
         progress = self._spawner.cells.read(worker.index)

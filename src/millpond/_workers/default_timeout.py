@@ -25,5 +25,8 @@ def default_timeout_seconds() -> float:
     if raw != _known[0]:
         from millpond.settings import Settings  # with pydantic: not where the variable is unset
 
-        _known = (raw, Settings().decode_timeout)
+        try:
+            _known = (raw, Settings().decode_timeout)
+        except ValueError:  # pydantic's, which does not say which variable it was
+            raise ValueError(f"{_NAME} must be a number of seconds, or 0 for none, not {os.environ[_NAME]!r}") from None
     return _known[1]

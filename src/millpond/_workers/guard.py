@@ -175,7 +175,7 @@ class Guard:
         packed = pack_function(function)
 
         def make_call(item: Any) -> GuardedCall:
-            return GuardedCall(function, packed, (item,), {}, self._limits, tasks_per_worker=2)
+            return GuardedCall(function, packed, (item,), {}, self._limits)
 
         calls = CallsAhead(self._switchboard, iter(iterable), make_call, _AHEAD_PER_WORKER * self._num_workers)
         return results_of(calls, on_error)

@@ -26,7 +26,6 @@ class GuardedCall:
         args, kwargs: Its arguments.
         limits: Of the call.
         item: What errors name as what was worked on; None: the arguments.
-        tasks_per_worker: See `PendingCall`.
 
     Raises:
         TypeError: An argument cannot travel.
@@ -41,13 +40,12 @@ class GuardedCall:
         limits: TaskLimits,
         *,
         item: str | None = None,
-        tasks_per_worker: int = 1,
     ) -> None:
         self._function = function
         self._args = args
         self._kwargs = kwargs
         self._item = item
-        self.pending = PendingCall(pack_call(function, packed, args, kwargs), limits, tasks_per_worker)
+        self.pending = PendingCall(pack_call(function, packed, args, kwargs), limits)
 
     @property
     def is_answered(self) -> bool:

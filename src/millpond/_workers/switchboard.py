@@ -23,6 +23,7 @@ from millpond._workers.patience import Patience
 from millpond.errors import ClosedError, UsageError
 
 _MAX_INTERRUPTS = 100
+_PID_SECONDS = 0.002  # a worker may be ready a moment before the zygote's message with its pid is here
 
 
 class Switchboard:
@@ -175,7 +176,7 @@ class Switchboard:
             if self._closed_because is not None:
                 self._end()
                 call.settle(Failed(0, ClosedError(self._closed_because)), pool_failed=True)
-            elif time.monotonic() < looks_until and not self._followers and call.tasks_per_worker == 1:
+            elif time.monotonic() < looks_until and not self._followers:
                 self._turn(0.0, call)
             else:
                 self._turn(None, call)
@@ -225,10 +226,9 @@ class Switchboard:
             return
         self._withdraw_abandoned(pool)
         while self.pool is pool and (running := pool.supervisor.running_withdrawn):
-            if any(worker.pid is None for worker in running):  # the zygote has not told yet whom to kill
-                self._discard(pool)
-            else:
-                self._turn(None)
+            is_known = all(worker.pid is not None for worker in running)
+            self._turn(None if is_known else _PID_SECONDS)
+            self._withdraw_abandoned(pool)
 
     def _discard(self, pool: CallPool) -> None:
         """End a pool that is in disorder; the next one gets what it had not answered."""
