@@ -93,4 +93,4 @@ $(PEERS_ENV)/ready: bench/peers.txt
 	touch $@
 
 clean:
-	rm -rf .venv .cache/bench
+	rm -rf .venv .cache/bench .cache/fuzz demo-data demo-clips

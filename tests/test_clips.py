@@ -216,6 +216,35 @@ def test_a_transform_sees_true_lengths_and_text(clips: Path, num_workers: int) -
     assert seen == {recipe.number: f"this is {name}" for name, recipe in RECIPES.items()}
 
 
+def with_letters(sample: dict[str, Any]) -> dict[str, Any]:
+    return {**sample, "letters": np.int64(len(sample["caption"]))}
+
+
+@pytest.mark.parametrize("padding", ["pad", "list"])
+def test_what_a_transform_gives_back_as_it_came_keeps_its_padding(clips: Path, padding: Any) -> None:
+    def read(**options: Any) -> list[dict[str, Any]]:
+        dataset = open_clips(clips, video=VideoOptions(fps=8, image_size=(64, 80)), audio=SOUND, padding=padding)
+        with make_loader(dataset, **options) as loader:
+            return [{name: copied(value) for name, value in batch.items()} for batch in loader]
+
+    for plain, transformed in zip(read(), read(transform=with_letters, num_workers=2), strict=True):
+        assert [int(count) for count in transformed.pop("letters")] == [len(caption) for caption in plain["caption"]]
+        assert plain.keys() == transformed.keys()
+        for name, value in plain.items():
+            other = transformed[name]
+            assert len(value) == len(other)
+            assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(value, other, strict=True))
+
+
+def copied(value: Any) -> Any:
+    return [np.array(row) for row in value] if not isinstance(value[0], str) else value
+
+
+def test_the_plan_takes_a_clip_for_decoded_once(clips: Path) -> None:
+    with make_loader(open_clips(clips, video=FOUR_FRAMES)) as loader:
+        assert loader.memory_plan().decodes_per_frame == 1.0
+
+
 def test_a_sample_is_described_by_its_row_and_paths(clips: Path) -> None:
     dataset = open_clips(clips, video=FOUR_FRAMES, audio=SOUND)
     assert dataset.describe(3) == {"row": 3, "video": "vp9.webm", "audio": "vp9.webm"}

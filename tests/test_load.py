@@ -247,6 +247,25 @@ def test_the_environment_sets_the_timeout(tmp_path: Path, monkeypatch: pytest.Mo
         millpond.load_image(tmp_path / "pipe")
 
 
+def test_an_environment_that_makes_no_sense_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLPOND_DECODE_TIMEOUT", "soon")
+    with pytest.raises(ValueError, match=r"MILLPOND_DECODE_TIMEOUT must be a number of seconds.*'soon'"):
+        millpond.load_image(b"")
+
+
+@pytest.mark.parametrize(("data", "words"), [(b"", "is empty"), (b"text", "is no image of a kind")])
+def test_what_is_no_image_says_so_in_our_words(data: bytes, words: str) -> None:
+    with pytest.raises(millpond.CorruptMedia, match=words):
+        millpond.load_image(data)
+
+
+def test_sound_may_be_bounded(files: dict[str, Path]) -> None:
+    whole = millpond.load_audio(files["audio"], sampling_rate=16000)
+    part = millpond.load_audio(files["audio"], sampling_rate=16000, max_seconds=0.1)
+    assert part.shape == (1600,)
+    assert np.array_equal(part, whole[:1600])
+
+
 @pytest.mark.parametrize("source", [3, None, [b"x"], io.StringIO("text")])
 def test_what_is_no_source_is_a_type_error(source: Any) -> None:
     with pytest.raises(TypeError, match=r"no path, URL|mode 'rb'"):

@@ -147,7 +147,10 @@ class Dataset(Protocol):
         ...
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
-        """Add what is no array, in place: `task` is a list of n strings. After a transform `batch` is empty."""
+        """Add what is no array, in place: `task` is a list of n strings; cut what varies in length.
+
+        After a transform `batch` has nothing but fields that vary in length.
+        """
         ...
 
     def learn(self, learned: object) -> None:

@@ -28,7 +28,12 @@ _Given = str | bytes | MediaPath
 
 
 def load_audio(
-    source: MediaSource, *, sampling_rate: int, mono: bool = True, timeout: float | None = None
+    source: MediaSource,
+    *,
+    sampling_rate: int,
+    mono: bool = True,
+    max_seconds: float | None = None,
+    timeout: float | None = None,
 ) -> NDArray[np.float32]:
     """Decode the first audio stream of a file.
 
@@ -36,6 +41,7 @@ def load_audio(
         source: A path, a URL, the whole file as bytes, or a binary file object, which is read to its end.
         sampling_rate: Samples per second; the stream is resampled where it has another rate.
         mono: Mix down to one channel, as `ffmpeg -ac 1` does. Stereo in phase may then exceed 1.
+        max_seconds: Decode no more than so many from the beginning. None: all of it.
         timeout: Seconds, after which the process that decodes is killed. None takes MILLPOND_DECODE_TIMEOUT; if that is
             not set, or 0, it is decoded in this process, without a limit.
 
@@ -48,7 +54,7 @@ def load_audio(
         DecodeTimeout: It took longer than `timeout`.
         FetchTimeout, UnsupportedFormat, DataError: It could not be fetched.
     """
-    options = AudioOptions(sampling_rate=sampling_rate, mono=mono)
+    options = AudioOptions(sampling_rate=sampling_rate, mono=mono, max_seconds=max_seconds)
     samples: NDArray[np.float32] = _call(_read_audio, source, "audio", options, timeout)
     return samples
 
@@ -164,7 +170,9 @@ def _given(source: MediaSource, kind: str) -> tuple[_Given, str]:
 def _read_audio(source: _Given, options: AudioOptions) -> NDArray[np.float32]:
     from millpond._media.audio import decode_audio
 
-    samples = decode_audio(source, sampling_rate=options.sampling_rate, mono=options.mono).samples
+    samples = decode_audio(
+        source, sampling_rate=options.sampling_rate, mono=options.mono, max_seconds=options.max_seconds
+    ).samples
     return samples[0] if options.mono else samples
 
 

@@ -19,7 +19,7 @@ from millpond._loader.quarantine import Quarantine
 from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
-from millpond.errors import ClosedError, TooManyErrors, UsageError
+from millpond.errors import ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied
 
 logger = logging.getLogger("millpond")
 
@@ -70,8 +70,8 @@ class Policy:
         on_error: "raise", "skip" or "placeholder".
         max_errors: Samples that may be skipped in an epoch; None: any number.
         quarantine: Where skipped samples are written down.
-        kept: Names of what is no array that the dataset adds to batches after a transform; None: no transform, and the
-            dataset adds what it likes.
+        kept: Names of what the dataset adds to batches after a transform (text) or presents in them (lengths that
+            vary); None: no transform, and the dataset does what it likes.
     """
 
     on_error: Literal["raise", "skip", "placeholder"]
@@ -177,9 +177,9 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if self._policy.kept is None:
             self._dataset.decorate(batch, samples)
         elif self._policy.kept:
-            texts: dict[str, Any] = {}
-            self._dataset.decorate(texts, samples)
-            batch.update({name: texts[name] for name in self._policy.kept})
+            shown = {name: batch[name] for name in self._policy.kept if name in batch}
+            self._dataset.decorate(shown, samples)
+            batch.update({name: shown[name] for name in self._policy.kept})
 
     def _advance(self, delivered: int) -> None:
         yielded = self._settled is not None and len(self._settled.samples) > 0
@@ -194,14 +194,15 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if self._policy.on_error == "raise":
             self._books.failed += len(ready.failures)
             row = min(ready.failures)
-            raise self._told(ready.failures[row], int(ready.samples[row]))
+            sample = int(ready.samples[row])
+            raise self._told(self._named(ready.failures[row], sample), sample)
         for row in sorted(ready.failures):
             sample = int(ready.samples[row])
             self._policy.quarantine.add(
                 epoch=self._epoch,
                 sample=sample,
                 description=self._dataset.describe(sample),
-                error=ready.failures[row],
+                error=self._named(ready.failures[row], sample),
             )
         self._books.skipped += len(ready.failures)
         limit = self._policy.max_errors
@@ -217,6 +218,16 @@ class EpochIterator(Iterator[dict[str, Any]]):
             limit=limit,
             epoch=self._epoch,
         )
+
+    def _named(self, error: Exception, sample: int) -> Exception:
+        """The error of a worker that ended, with the sample's name: a supervisor knows its tasks by number only."""
+        if not (isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts):
+            return error
+        which = ", ".join(f"{name} {value!r}" for name, value in self._dataset.describe(sample).items())
+        named = type(error)(f"sample {sample} ({which}): {error.message}", **error.facts)
+        for note in getattr(error, "__notes__", ()):
+            named.add_note(note)
+        return named
 
     def _told(self, error: Exception, sample: int) -> Exception:
         """The error as it is raised in the training loop, which a StopIteration would end without a word."""

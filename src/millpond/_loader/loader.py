@@ -84,7 +84,8 @@ class Loader:
             allows it with every GOP decoded once, else the best there is. A number may cut GOPs, and decode them more
             than once, to get there.
         transform: A function from a sample (dict of numpy arrays; frames uint8 (..., C, H, W)) to a dict of arrays, run
-            in the workers. Shapes and dtypes must be the same for every sample.
+            in the workers. Shapes and dtypes must be the same for every sample, but for fields of the dataset that vary
+            in length and are given back with their `*_length`; text may be given back as it came.
         on_error: "raise" stops at the first bad sample. "skip" leaves it out, closes the batch up, and writes it to the
             quarantine file. "placeholder" writes it there as well, and leaves its row zero: every batch keeps its size
             (also one that lost every row) and has `is_valid`, bool (B,), so that distributed ranks stay in step.
@@ -180,7 +181,7 @@ class Loader:
             on_error,
             int(max_errors * len(dataset)) if isinstance(max_errors, float) else max_errors,
             Quarantine(Path(quarantine).absolute()),
-            kept=None if transform is None else self._given.kept,
+            kept=None if transform is None else self._given.kept_by_dataset,
         )
         self._demand = demand_of(
             dataset,

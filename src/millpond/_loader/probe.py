@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from millpond._arena.layout import SlotLayout, SlotPool
 from millpond._arena.memory import ArenaMemory
 from millpond._datasets.base import Dataset, Progress, Reader
-from millpond._loader.work import ReadTask, Transform, Work
+from millpond._loader.work import ReadTask, Transform, Work, delivered
 from millpond._values import Field
 from millpond._workers.supervisor import Completed, Supervisor
 from millpond._workers.verdicts import TaskLimits
@@ -34,6 +34,12 @@ class Transformed:
 
     fields: dict[str, Field]
     kept: tuple[str, ...] = ()
+
+    @property
+    def kept_by_dataset(self) -> tuple[str, ...]:
+        """What the dataset presents in a batch of these: text, and fields of varying length with their lengths."""
+        varying = [field for field in self.fields.values() if field.length is not None]
+        return (*self.kept, *(name for field in varying for name in (field.name, str(field.length))))
 
 
 def probe_transform(dataset: Dataset, transform: Transform, *, in_worker: bool, limits: TaskLimits) -> Transformed:
@@ -120,7 +126,9 @@ class Probe:
         given = work.transformed(sample, 0, 0)
         kept = tuple(name for name, value in given.items() if _is_kept(value, attributes.get(name)))
         arrays = {name: np.asarray(value) for name, value in given.items() if name not in kept}
-        return Transformed({name: _field_of(name, array) for name, array in arrays.items()}, kept)
+        varying = {field.name: field for field in self.fields if field.length in arrays}
+        fields = {name: _field_of(name, array, varying.get(name)) for name, array in arrays.items()}
+        return Transformed(fields, kept)
 
 
 def _unwatched() -> None:
@@ -131,7 +139,12 @@ def _is_kept(value: object, attribute: object) -> bool:
     return attribute is not None and type(value) is type(attribute) and value == attribute
 
 
-def _field_of(name: str, value: NDArray[Any]) -> Field:
+def _field_of(name: str, value: NDArray[Any], varying: Field | None) -> Field:
+    """What a transform gave under this name; `varying`: the sample's own field of this name, if its length varies."""
+    if varying is not None:
+        longest = delivered(np.empty(varying.shape, varying.dtype), varying)
+        if value.dtype == longest.dtype and value.shape[1:] == longest.shape[1:] and len(value) <= len(longest):
+            return Field(name, longest.shape, varying.dtype, length=varying.length)
     if value.dtype.hasobject or value.dtype.kind not in "biufc":
         raise TypeError(
             f"transform gave {name!r} as {value.dtype}; every value must be an array of numbers, or a text of the "

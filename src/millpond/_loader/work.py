@@ -201,16 +201,29 @@ class Work:
         if given.keys() != expected:
             raise ValueError(f"transform gave {sorted(given)}, for the first sample it gave {sorted(expected)}")
         self._check_kept(given, sample)
-        for name, value in given.items():
-            if name in self._kept:
-                continue
-            target = self._outlet_view(outlet_slot, name)[outlet_row, ...]
-            array = np.asarray(value)
-            if array.shape != target.shape or array.dtype != target.dtype:
-                raise ValueError(
-                    f"transform gave {name!r} as {array.dtype} {array.shape}, for the first sample it was "
-                    f"{target.dtype} {target.shape}; every sample must have the same shape and dtype"
-                )
+        arrays = {name: np.asarray(value) for name, value in given.items() if name not in self._kept}
+        for name, array in arrays.items():
+            length = self._outlet.layout.placements[name].field.length
+            if length is not None:
+                arrays[length] = np.asarray(len(array), arrays[length].dtype)
+        for name, array in arrays.items():
+            self._put(name, array, self._outlet_view(outlet_slot, name)[outlet_row, ...])
+
+    def _put(self, name: str, array: NDArray[Any], target: NDArray[Any]) -> None:
+        """Write one array of a transform; of those that vary in length the rest is zeros."""
+        assert self._outlet is not None
+        whole = array.shape == target.shape
+        if self._outlet.layout.placements[name].field.length is not None:
+            whole = array.shape[1:] == target.shape[1:] and len(array) <= len(target)
+        if not whole or array.dtype != target.dtype:
+            raise ValueError(
+                f"transform gave {name!r} as {array.dtype} {array.shape}, for the first sample it was "
+                f"{target.dtype} {target.shape}; every sample must have the same shape and dtype: pad what varies"
+            )
+        if array.ndim:
+            target[len(array) :] = 0
+            target[: len(array)] = array
+        else:
             target[...] = array
 
     def _check_kept(self, given: dict[str, Any], sample: int) -> None:

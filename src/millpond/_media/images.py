@@ -9,7 +9,7 @@ import zlib
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from millpond._media.media_path import name_of_bytes
 from millpond._media.pictures import interpolation_flag, picture_view, thread_reformatter
@@ -70,6 +70,9 @@ def decode_image(data: bytes, name: object = None) -> NDArray[np.uint8]:
             return np.array(_rgb(ImageOps.exif_transpose(image)))
     except CorruptMedia:
         raise
+    except UnidentifiedImageError as error:  # its own words name an object that the caller never made
+        what = "is no image of a kind that Pillow reads" if len(data) else "is empty"
+        raise CorruptMedia(f"{name} does not decode: it {what}", size_bytes=len(data)) from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds over bad bytes
         raise CorruptMedia(f"{name} does not decode: {error}", size_bytes=len(data)) from error
 

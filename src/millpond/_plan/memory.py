@@ -96,6 +96,16 @@ class Demand:
     num_samples: int
 
     @property
+    def frames_per_sample(self) -> float:
+        """Frames of one sample and camera: 1, or a clip's where every sample is one of its own."""
+        starts, stops = self.cuts[:-1], self.cuts[1:]
+        if len(starts) != len(self.groups):
+            return 1.0
+        alone = int(self.decoded_frames(starts, stops).sum())
+        together = int(self.decoded_frames(self.cuts[:1], self.cuts[-1:]).sum())
+        return alone / (len(starts) * max(self.num_cameras, 1)) if alone == together else 1.0
+
+    @property
     def overhead_bytes(self) -> int:
         """What the processes need beside the arena."""
         trainer = TRAINER_BYTES + PLAN_BYTES_PER_SAMPLE * self.num_samples
@@ -320,7 +330,7 @@ def _fit(
     ahead = needed + 8
     affordable = (memory_bytes - demand.overhead_bytes - outlet_slots * outlet_bytes) // slot_bytes - held
     used = min(slots, affordable, most if demand.shuffle else min(most, ahead))
-    frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1)
+    frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1) * demand.frames_per_sample
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
     copies = demand.window_copies if layout == "gathered" else 0.0
     frames_per_part = decoded / (len(segments) * max(demand.num_cameras, 1))
