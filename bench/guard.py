@@ -45,10 +45,11 @@ class Contender:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: float = 0.0  # of this process, and of children that have ended
 
-    def slice(self, calls: int, count: int) -> None:
+    def slice(self, seconds: float, count: int) -> None:
         before = cpu_seconds()
-        for number in range(calls):
-            began = time.perf_counter()
+        number, ends = 0, time.perf_counter() + seconds
+        while (began := time.perf_counter()) < ends:
+            number += 1
             result = self.call(count, number)
             self.seconds.append(time.perf_counter() - began)
             assert result[0] == result[-1] == number, self.name
@@ -96,16 +97,16 @@ def contenders(timeout: float) -> Iterator[tuple[list[Contender], dict[str, int]
         yield found, workers
 
 
-def overheads(count: int, rounds: int, calls: int, timeout: float) -> dict[str, Any]:
+def overheads(count: int, rounds: int, slice_seconds: float, timeout: float) -> dict[str, Any]:
     with contenders(timeout) as (found, workers):
         for contender in found:
-            contender.slice(5, count)
+            contender.slice(slice_seconds, count)
             contender.seconds, contender.cpu_seconds = [], 0.0
         processes = {name: psutil.Process(pid) for name, pid in workers.items()}
         before = {name: sum(process.cpu_times()[:2]) for name, process in processes.items()}
         for _ in range(rounds):
             for contender in found:
-                contender.slice(calls if contender.name != "fork per call" else max(1, calls // 10), count)
+                contender.slice(slice_seconds, count)
         for contender in found:
             if contender.name in processes:
                 contender.cpu_seconds += sum(processes[contender.name].cpu_times()[:2]) - before[contender.name]
@@ -199,8 +200,8 @@ def soak(count: int, calls: int, kills: int, parts: int = 10) -> list[dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--bytes", type=int, default=3_200_000, help="size of a result")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--calls", type=int, default=50, help="in a slice; a tenth of them where each forks")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--slice", type=float, default=0.1, help="seconds of each contender in a round")
     parser.add_argument("--hangs", type=int, default=50)
     parser.add_argument("--limit", type=float, default=0.1, help="of a hang, in seconds")
     parser.add_argument("--soak", action="store_true", help="many calls and kills instead: what grows?")
@@ -214,7 +215,7 @@ def main() -> None:
     if given.soak:
         report["soak"] = soak(count, given.soak_calls, given.soak_kills)
     else:
-        report["calls"] = overheads(count, given.rounds, given.calls, timeout=30)
+        report["calls"] = overheads(count, given.rounds, given.slice, timeout=30)
         report["limit_passed_to_next_answer"] = hangs(count, given.hangs, given.limit)
         if pebble is None:
             report["pebble"] = "not installed: pip install pebble"
