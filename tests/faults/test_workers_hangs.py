@@ -36,10 +36,19 @@ def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(use_pidfd: bo
     assert "in match" in error.__notes__[0]
 
 
-def test_a_stopped_worker_is_a_hung_one() -> None:
+def test_a_stopped_worker_goes_on_at_once() -> None:
+    with workers(1, limits=TaskLimits(30.0)) as supervisor:
+        assert results(supervisor, ("stop",), ("echo", 1)) == [None, 1]
+        assert supervisor.statistics().restarts == 0
+
+
+def test_a_worker_that_stays_stopped_is_a_hung_one() -> None:
     with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT)) as supervisor:
-        assert isinstance(error_of(supervisor, ("stop",)), DecodeTimeout)
-        assert results(supervisor, ("echo", 1)) == [1]
+        results(supervisor, ("echo", 0))
+        zygote = supervisor.statistics().zygote_pid
+        os.kill(zygote, signal.SIGSTOP)  # it continues nobody, until the supervisor sends it SIGCONT at a worker's end
+        assert results(supervisor, ("stop",)) == [None]
+        assert supervisor.statistics().restarts == 1
 
 
 def test_a_hang_that_does_not_come_again_costs_nothing_but_time(tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ class _ZygoteProcess:
                 return
             if self._wake_read in ready:
                 self._reap()
+                _continue_stopped()
             if self._control.fileno() in ready and not self._serve():
                 return
 
@@ -184,6 +185,16 @@ class _ZygoteProcess:
             status = _reap(pid, wait=True)
             with self._reports.pop(pid) as report:
                 _tell(report, EXITED, status or 0)
+
+
+def _continue_stopped() -> None:
+    """Continue workers that somebody stopped: else each would take up to its stall limit, and then be killed for it."""
+    if not hasattr(os, "waitid"):
+        return
+    with contextlib.suppress(ChildProcessError):
+        while (stopped := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(stopped.si_pid, signal.SIGCONT)
 
 
 def _reap_one(pids: Iterable[int]) -> tuple[int, int] | None:
