@@ -174,7 +174,11 @@ def test_workers_work_while_the_consumer_does(guard: Guard, tmp_path: Path) -> N
         (tmp_path / name).touch()
         return name
 
-    assert set(guard.map(echo, range(20))) == set(range(20))  # both workers are ready
+    def meet(number: int) -> int:
+        (tmp_path / f"ready {number}").touch()
+        return wait_for_file(str(tmp_path / f"ready {1 - number}"))
+
+    assert len(set(guard.map(meet, range(2)))) == 2  # both workers are ready
     results = guard.map(mark, "abcdefgh")
     assert next(results) == "a"
     wait_for_file(str(tmp_path / "b"))

@@ -310,14 +310,29 @@ def test_after_a_quick_answer_the_next_is_looked_for_and_not_where_that_was_no_u
     assert own.looks_until(11) == 11 + patience.QUICK_SECONDS
     own.note_answer(11, 11 + patience.QUICK_SECONDS, 11.0001)
     assert own.looks_until(12) > 12
-    own.note_answer(12, 12 + patience.QUICK_SECONDS, 12.5)  # in vain
-    for number in range(patience.PAUSE_CALLS):
-        assert own.looks_until(number) == number
-        own.note_answer(number, number, number + 0.0001)
-    assert own.looks_until(13) > 13
+    pauses = []
+    for _ in range(10):
+        own.note_answer(12, 12 + patience.QUICK_SECONDS, 12.5)  # in vain
+        own.note_answer(12, 12, 12.0001)
+        calls = 0
+        while own.looks_until(13) == 13:
+            calls += 1
+        pauses.append(calls)
+    assert pauses == [2, 6, 14, 30, 62, 126, 254, 256, 256, 256]
+    for _ in range(9):
+        own.note_answer(14, 14 + patience.QUICK_SECONDS, 14.0001)
+    own.note_answer(15, 15 + patience.QUICK_SECONDS, 15.5)
+    own.note_answer(16, 16, 16.0001)
+    assert [own.looks_until(17) > 17 for _ in range(3)] == [False, False, True]
 
 
 # ---- words
+
+
+class Shapeless:
+    @property
+    def shape(self) -> tuple[int, ...]:
+        raise RuntimeError("closed")
 
 
 def test_arguments_in_words_are_short_and_run_no_code_of_theirs() -> None:
@@ -328,6 +343,7 @@ def test_arguments_in_words_are_short_and_run_no_code_of_theirs() -> None:
     words = in_words(("clip.mp4", b"x" * 100, Path("a/b"), Loud(), np.zeros((2, 3)), None), {"fps": 4.5})
     assert words == "'clip.mp4', <100 bytes>, 'a/b', <Loud>, <ndarray of shape (2, 3)>, None, fps=4.5"
     assert in_words((), {}) == ""
+    assert in_words((10**5000, Shapeless()), {}) == "<int>, <Shapeless>"
     long = in_words(("x" * 1000, "y" * 1000), {})
     assert len(long) <= 120
     assert "..." in long
@@ -335,7 +351,14 @@ def test_arguments_in_words_are_short_and_run_no_code_of_theirs() -> None:
 
 def test_errors_name_function_and_item_and_others_stay() -> None:
     timeout = DecodeTimeout(
-        "task 3 did not end", limit_seconds=1.0, elapsed_seconds=1.25, pid=7, worker_index=0, task=3, stack="File x"
+        "task 3 did not end",
+        limit_seconds=1.0,
+        elapsed_seconds=1.25,
+        pid=7,
+        worker_index=0,
+        task=3,
+        stack="File x",
+        attempts=(),
     )
     found = named(timeout, "load", "'a.mp4'")
     assert str(found) == (
@@ -343,7 +366,8 @@ def test_errors_name_function_and_item_and_others_stay() -> None:
     )
     assert isinstance(found, DecodeTimeout)
     assert (found.function, found.item, found.elapsed_seconds) == ("load", "'a.mp4'", 1.25)
-    died = WorkerDied("worker 0 (pid 7) exited with code 3 while it ran task 3 (attempt 1)", task=3, pid=7)
+    died = WorkerDied("worker 0 (pid 7) exited with code 3 while it ran task 3 (attempt 1)", task=3, pid=7, attempts=())
     assert str(named(died, "load", "1")) == "worker 0 (pid 7) exited with code 3 while it ran load(1); it was replaced"
-    for other in (ValueError("x"), RemoteError("y"), WorkerDied("the zygote has died", task=None)):
+    # a function may raise what a supervisor does; so does a guard within it
+    for other in (ValueError("x"), RemoteError("y"), WorkerDied("the zygote has died"), DecodeTimeout("mine")):
         assert named(other, "load", "1") is other
