@@ -16,6 +16,7 @@ from PIL import Image
 
 from clip_sets import (
     FOUR_FRAMES,
+    NAMES,
     RATE,
     RECIPES,
     SIZE,
@@ -323,3 +324,17 @@ def test_a_clip_without_sound_is_bad_where_sound_is_wanted(own_clips: Path) -> N
     with pytest.raises(errors.CorruptMedia, match=r"row 1: '.*mute.mp4' has no audio stream"):
         dataset[1]
     assert len(open_clips(manifest, video=FOUR_FRAMES)[1]["video"]) == 4
+
+
+@pytest.mark.parametrize("options", [{"num_frames": 2}, {"fps": 2}])
+def test_a_file_that_the_system_does_not_read_costs_its_row(options: Any, clips: Path, tmp_path: Path) -> None:
+    rows = [*rows_of(NAMES[:2]), {"video": "\ud800.mp4", "number": 98, "caption": ""}]
+    if Path("/proc/self/mem").exists():  # reads of it end in EIO
+        rows.append({"video": "/proc/self/mem", "number": 99, "caption": ""})
+    manifest = clips.parent / "unreadable.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset = open_clips(manifest, video=VideoOptions(image_size=(32, 32), **options))
+    with make_loader(dataset, on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
+        assert sum(len(batch["number"]) for batch in loader) == 2
+    lines = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert [line["row"] for line in lines] == [*range(2, len(rows))]

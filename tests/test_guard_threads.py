@@ -294,3 +294,76 @@ def test_a_forked_child_is_told_to_make_its_own(guard: Guard) -> None:
     assert guard.call(echo, 1) == 1
     os.close(read)
     os.close(write)
+
+
+# ---- exceptions of signal handlers at the worst moments, put there by a trace function
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+def interrupt_at(is_moment: Callable[[Any, str], bool]) -> Callable[[Any, str, Any], Any]:
+    """A trace function that raises once, at the first such (frame, event)."""
+    left = [1]
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        if left and is_moment(frame, event):
+            left.pop()
+            raise Interrupted
+        return trace
+
+    return trace
+
+
+def call_interrupted(guard: Guard, is_moment: Callable[[Any, str], bool]) -> None:
+    before = sys.gettrace()
+    sys.settrace(interrupt_at(is_moment))
+    try:
+        with pytest.raises(Interrupted):
+            guard.call(filled, 1 << 20, 99.0)
+    finally:
+        sys.settrace(before)
+
+
+def test_an_interrupt_while_a_result_is_lent_gives_no_slot_back_twice() -> None:
+    def has_lent(frame: Any, event: str) -> bool:
+        return event == "line" and frame.f_code.co_name == "take" and "lent" in frame.f_locals
+
+    with Guard(2, timeout=30) as guard:
+        call_interrupted(guard, has_lent)
+        held = [guard.call(filled, 1 << 20, number) for number in range(6)]
+        assert [int(array[0]) for array in held] == [*range(6)]
+        assert [int(array[-1]) for array in held] == [*range(6)]
+
+
+def test_a_leader_that_is_interrupted_as_it_leaves_holds_nobody_up() -> None:
+    def leaves(frame: Any, event: str) -> bool:
+        return event == "call" and frame.f_code.co_name == "_leave"
+
+    with Guard(1, timeout=30) as guard:
+        call_interrupted(guard, leaves)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(guard.call, len, "four").result(30) == 4
+        assert guard.call(len, "five!") == 5
+
+
+def test_who_waits_takes_the_lead_from_one_who_is_gone() -> None:
+    with Guard(1, timeout=30) as guard:
+        guard.call(len, "")
+        guard._switchboard._leader, guard._switchboard._leading_thread = object(), threading.get_ident()
+        assert guard.call(len, "four") == 4
+        guard._switchboard._leader, guard._switchboard._leading_thread = object(), threading.get_ident()
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(guard.call, len, "four").result(30) == 4
+
+
+def test_results_that_nobody_reads_give_their_memory_back() -> None:
+    with Guard(2, timeout=30) as guard:
+        for large in guard.map(filled, [12_000_000] * 8):
+            del large
+            break
+        guard.call(len, "")
+        slots = guard._switchboard.pool.slots  # type: ignore[union-attr]
+        assert slots is not None
+        assert os.fstat(slots.descriptor).st_blocks * 512 < 80_000_000

@@ -132,3 +132,16 @@ def test_a_field_of_that_name_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="'is_valid'"):
         make_loader(transform=transform, on_error="placeholder")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_what_would_end_a_process_fails_its_sample_and_no_more(num_workers: int, tmp_path: Path) -> None:
+    def transform(sample: dict[str, Any]) -> dict[str, Any]:
+        if sample["index"] == 37:
+            raise SystemExit(1)
+        return {"index": sample["index"]}
+
+    with flexible(tmp_path, set(), on_error="skip", transform=transform, num_workers=num_workers) as loader:
+        assert sum(len(batch["index"]) for batch in loader) == 399
+    (line,) = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert (line["sample"], line["error"], "SystemExit" in line["message"]) == (37, "RemoteError", True)

@@ -297,3 +297,15 @@ def test_calls_that_nobody_waits_for_are_no_deaths_to_warn_of(caplog: pytest.Log
         assert [*guard.map(fail_at_3, range(5), on_error="skip")] == [0, 1, 2, 4]
     messages = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert messages == ["Guard.map skipped 1 of 5 items; the first: item 3: OSError: three"]
+
+
+def test_a_function_that_forks_has_one_end() -> None:
+    def fork(child_raises: bool) -> str:
+        if os.fork() == 0 and child_raises:
+            raise ValueError("the child's")
+        return "done"
+
+    with Guard(1, timeout=30) as guard:
+        for child_raises in (False, True):
+            assert guard.call(fork, child_raises) == "done"
+            assert [guard.call(echo, number) for number in range(5)] == [*range(5)]

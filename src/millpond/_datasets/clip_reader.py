@@ -5,7 +5,9 @@ What travels to a worker is where the manifest's table is, not the table: it is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import errno
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +28,21 @@ PART = "clip"
 
 ROW_ERRORS = (DataError, DeadlineExceeded, UnsupportedFormat, WorkerDied)
 """What concerns one row; anything else is a bug, or a lack of resources."""
+
+_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+
+
+@contextlib.contextmanager
+def unreadable_is_bad() -> Iterator[None]:
+    """What the file system says of a file (EIO, a stale handle, a name that is none) is DataError: its row is bad."""
+    try:
+        yield
+    except MillpondError:
+        raise
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in _RESOURCES:
+            raise
+        raise DataError(f"a file of it cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -144,7 +161,8 @@ class ClipReader:
         source = self._source
         if sample in source.given_up:
             raise source.given_up[sample].with_traceback(None)
-        self._decoder.decode(source.table.values(sample), source.times(sample), sink, progress)
+        with unreadable_is_bad():
+            self._decoder.decode(source.table.values(sample), source.times(sample), sink, progress)
 
     def _numbers(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         return {name: self._source.table.take(name, samples) for name in self._source.numbers}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from millpond._datasets.clip_facts import KeptFacts, key_of_row
 from millpond._datasets.clip_headers import RowFacts, look_at_row
 from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipShapes
-from millpond._datasets.clip_reader import ROW_ERRORS, ClipSource
+from millpond._datasets.clip_reader import ROW_ERRORS, ClipSource, unreadable_is_bad
 from millpond._media.sidecars import SidecarStore
 from millpond.errors import DecodeTimeout, MillpondError, WorkerDied
 
@@ -105,7 +105,8 @@ class _Looker:
 
     def __call__(self, sample: int) -> RowFacts:
         try:
-            return look_at_row(self.source, sample)
+            with unreadable_is_bad():
+                return look_at_row(self.source, sample)
         finally:
             self.source.table.close()
 

@@ -163,7 +163,9 @@ class Work:
                     self._transform_row(
                         int(task.samples[position]), slot, row, task.outlet_slot, int(task.rows[position])
                     )
-                except Exception as error:  # noqa: BLE001 - the user's code may raise anything; it fails this sample
+                except (KeyboardInterrupt, GeneratorExit):
+                    raise  # in the training process itself
+                except BaseException as error:  # noqa: BLE001 - the user's code may raise anything; it fails this sample
                     failures.append((np.asarray([position]), _without_frames(error)))
             progress()
         return Outcome(failures, {})
@@ -261,11 +263,14 @@ class Work:
         return delivered(value, field)
 
 
-def _without_frames(error: Exception) -> Exception:
+def _without_frames(error: BaseException) -> Exception:
     """The error as it can travel, its traceback a note: frames keep alive whatever their callers held, batches too."""
     try:
         cloudpickle.dumps(error)
-    except Exception:  # noqa: BLE001 - the user's own __reduce__ may raise anything
+        can_travel = isinstance(error, Exception)  # what would end the interpreter ends a sample
+    except BaseException:  # noqa: BLE001 - the user's own __reduce__ may raise anything
+        can_travel = False
+    if not can_travel or not isinstance(error, Exception):
         text = "".join(traceback.format_exception(error))
         name = type(error).__qualname__
         return RemoteError(f"{name}: {error}", type_name=name, text=str(error), traceback_text=text)

@@ -13,7 +13,7 @@ _HANDLER = os.path.join("_workers", "call_handler.py")  # whose frame is the fir
 
 
 def in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Arguments, short: "'clip.mp4', <12345 bytes>, fps=4"; runs none of their own code."""
+    """Arguments, short: "'clip.mp4', <12345 bytes>, fps=4"."""
     words = [_value_in_words(value) for value in args]
     words += [f"{name}={_value_in_words(value)}" for name, value in kwargs.items()]
     return _shorten(", ".join(words), _LONGEST)
@@ -22,17 +22,25 @@ def in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 def _value_in_words(value: object) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{memoryview(value).nbytes} bytes>"
-    if isinstance(value, str | int | float | complex | bool) or value is None:
-        return _shorten(repr(value), 80)
-    if isinstance(value, os.PathLike):
-        return _shorten(repr(os.fspath(value)), 80)
-    shape = getattr(value, "shape", None)
     kind = type(value).__name__
+    try:
+        if isinstance(value, str | int | float | complex | bool) or value is None:
+            return _shorten(repr(value), 80)
+        if isinstance(value, os.PathLike):
+            return _shorten(repr(os.fspath(value)), 80)
+        shape = getattr(value, "shape", None)
+    except Exception:  # noqa: BLE001 - the value's own code, or digits without end; the call's error matters, not this
+        return f"<{kind}>"
     return f"<{kind} of shape {tuple(shape)}>" if isinstance(shape, tuple) else f"<{kind}>"
 
 
 def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length // 2]}...{text[-length // 2 + 3 :]}"
+
+
+def is_verdict(error: Exception) -> bool:
+    """Whether an error is the supervisor's on a task that ended its worker; a function may raise the same kinds."""
+    return isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts
 
 
 def named(error: Exception, function: str, item: str) -> Exception:
@@ -43,6 +51,8 @@ def named(error: Exception, function: str, item: str) -> Exception:
         function: Its name.
         item: What it worked on, in words.
     """
+    if not is_verdict(error):
+        return error
     if isinstance(error, DecodeTimeout):
         return _copy(error, _timeout_message(error, function, item), function, item)
     if isinstance(error, WorkerDied) and error.facts.get("task") is not None:
@@ -62,8 +72,6 @@ def _timeout_message(error: DecodeTimeout, function: str, item: str) -> str:
 
 
 def _copy(error: DecodeTimeout | WorkerDied, message: str, function: str, item: str) -> DecodeTimeout | WorkerDied:
-    if "function" in error.facts:
-        return error  # of a guard within the function: it says what hung there
     left_out = ("task", "attempts", "progress_count", "stack")
     facts = {name: fact for name, fact in error.facts.items() if name not in left_out}
     stack = _own_part(error.facts.get("stack", ""))

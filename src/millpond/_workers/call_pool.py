@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
+from millpond._workers.call_errors import is_verdict
 from millpond._workers.call_handler import NO_SLOT, CallHandler, pack_task
 from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
@@ -53,10 +54,9 @@ class Tally:
         """One more."""
         if isinstance(answer, Completed):
             self.completed += 1
-        elif isinstance(answer.error, DecodeTimeout):
-            self.timed_out += 1
-        elif isinstance(answer.error, WorkerDied):
-            self.died += 1
+        elif is_verdict(answer.error):
+            self.timed_out += isinstance(answer.error, DecodeTimeout)
+            self.died += isinstance(answer.error, WorkerDied)
         else:
             self.failed += 1
 
@@ -99,7 +99,7 @@ class PendingCall:
         """Nobody will read what lies in its slot. Idempotent."""
         slots, self.slots = self.slots, None
         if slots is not None:
-            slots.release(self.slot)
+            slots.release_unread(self.slot)
 
     def forget_pool(self) -> None:
         """The pool that had it is gone, and its slots with it."""
@@ -184,8 +184,6 @@ class CallPool:
             del self._calls[answer.task_id]
 
     def _clear_slot(self, call: PendingCall, error: Exception) -> None:
-        if call.slots is not None and isinstance(error, WorkerDied | DecodeTimeout):
-            call.slots.empty(call.slot)  # its worker may have written any amount of a result
         call.release()
 
     def withdraw_abandoned(self) -> None:

@@ -211,6 +211,7 @@ class _Loop:
         self._handler = handler
         self._cells = cells
         self._index = start.worker_index
+        self._pid = os.getpid()
         self._begin, self._progress = cells.recorder(start.worker_index)
         self._memory = _AnonMemory() if start.reports_memory else None
 
@@ -233,9 +234,16 @@ class _Loop:
     def _answer(self, serial: int, body: bytes | bytearray) -> list[bytes]:
         try:
             result = self._handler(decode(body), self._progress)
+            self._end_copies()
             return pack(RESULT, serial, encode(result))
         except BaseException as error:  # noqa: BLE001 - it travels to the training process
+            self._end_copies()
             return pack(ERROR, serial, encode_error(error))
+
+    def _end_copies(self) -> None:
+        """A function that forks has two ends: that of the child is not the task's."""
+        if os.getpid() != self._pid:
+            os._exit(0)
 
 
 def _send(channel: socket.socket, buffers: list[bytes]) -> None:

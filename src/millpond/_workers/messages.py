@@ -6,6 +6,7 @@ no worker ever imports that.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import struct
@@ -130,10 +131,13 @@ class Inbox:
 
 def encode_error(error: BaseException) -> bytes:
     """An exception of a worker, with its traceback and, if it pickles, itself."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except BaseException:  # noqa: BLE001 - the user's own __str__ or __notes__ may raise anything
+        text = "".join(traceback.format_tb(error.__traceback__))
     try:
         pickled = encode(error)
-    except Exception:  # noqa: BLE001 - the user's own __reduce__ may raise anything
+    except BaseException:  # noqa: BLE001 - the user's own __reduce__ may raise anything
         pickled = None
     return pickle.dumps((type(error).__qualname__, _text_of(error), text, pickled), protocol=5)
 
@@ -145,19 +149,20 @@ def decode_error(body: bytes | bytearray) -> Exception:
     with exit code 0.
     """
     type_name, text, traceback_text, pickled = pickle.loads(body)
-    try:
+    note = f"traceback in the worker:\n{traceback_text.rstrip()}"
+    with contextlib.suppress(Exception, SystemExit):  # the user's own methods may raise anything
         error = pickle.loads(pickled) if pickled is not None else None
-    except Exception:  # noqa: BLE001 - the user's own __setstate__ or __init__ may raise anything
-        error = None
-    if not isinstance(error, Exception):
-        message = f"{type_name} in a worker: {text} (it cannot travel between processes; its traceback is below)"
-        error = RemoteError(message, type_name=type_name, text=text, traceback_text=traceback_text)
-    error.add_note(f"traceback in the worker:\n{traceback_text.rstrip()}")
-    return error
+        if isinstance(error, Exception):
+            error.add_note(note)
+            return error
+    message = f"{type_name} in a worker: {text} (it cannot travel between processes; its traceback is below)"
+    remote = RemoteError(message, type_name=type_name, text=text, traceback_text=traceback_text)
+    remote.add_note(note)
+    return remote
 
 
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__ may raise anything
+    except BaseException:  # noqa: BLE001 - the user's own __str__ may raise anything
         return "(its __str__ raises)"

@@ -49,6 +49,7 @@ class ResultSlots:
         self._count = 0
         self._free: list[int] = []  # the last one returned is the first to be used: its memory is in the cache
         self._returned: deque[int] = deque()  # by any thread; taken back by the one that reserves
+        self._unread: deque[int] = deque()
         self._leased: set[int] = set()
         self._retired: set[int] = set()
         self._written_bytes: dict[int, int] = {}  # most since the slot was last emptied
@@ -75,6 +76,11 @@ class ResultSlots:
 
     def release(self, slot: int) -> None:
         """Nobody needs what is in the slot. Any thread, also amid a garbage collection."""
+        self._returned.append(slot)
+
+    def release_unread(self, slot: int) -> None:
+        """The same, of a slot that nobody has looked into: it may hold a result of any size."""
+        self._unread.append(slot)
         self._returned.append(slot)
 
     def empty(self, slot: int) -> None:
@@ -137,6 +143,9 @@ class ResultSlots:
     def _take_back(self) -> None:
         while self._returned and not self._forks:
             slot = self._returned.popleft()
+            if slot in self._unread:
+                self._unread.remove(slot)
+                self.empty(slot)
             if slot in self._retired:
                 continue
             self._leased.discard(slot)
@@ -196,8 +205,10 @@ class ResultReader:
 
     def take(self, parts: Sequence[tuple[int, int]]) -> Sequence[memoryview | bytearray]:
         """Parts that stay: over the slot, or copies."""
+        self.is_lent = True  # before it is: an interrupt may lose a slot, and never give one back twice
         lent = self._slots.lend(self._slot, parts)
-        self.is_lent = lent is not None
+        if lent is None:
+            self.is_lent = False
         return [self._slots.copy(self._slot, *part) for part in parts] if lent is None else lent
 
     def close(self) -> None:

@@ -11,18 +11,22 @@ disorder: it is ended, and what it had not answered is given to a new one.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from queue import Empty
 
 from millpond._workers.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
 from millpond._workers.outcomes import Failed
 from millpond._workers.patience import Patience
 from millpond.errors import ClosedError, UsageError
 
-_MAX_INTERRUPTS = 100
+_HEALING_SECONDS = 1.0
+"""How often one who waits looks whether the one who leads is still there."""
 _PID_SECONDS = 0.002  # a worker may be ready a moment before the zygote's message with its pid is here
 
 
@@ -128,7 +132,12 @@ class Switchboard:
                 self._leader, self._leading_thread = token, threading.get_ident()
             work(*arguments)
         finally:
-            _to_its_end(self._leave, token)
+            # Not in a function of its own: a signal handler may raise on the way into it.
+            try:
+                self._leave(token)
+            except BaseException:
+                self._leave(token)
+                raise
             if self._has_abandoned and work != self._end_abandoned:  # by a thread that found this one leading
                 self._try_lead(self._end_abandoned)
         return True
@@ -137,6 +146,8 @@ class Switchboard:
         """Sleep until the call is answered, or the lead is free."""
         try:
             with self._lock:
+                if self._leading_thread == threading.get_ident():
+                    self._heal()
                 if self._leader is None:
                     return
                 if self._leading_thread == threading.get_ident():
@@ -147,9 +158,34 @@ class Switchboard:
                 self._followers.append(call)
             self._wake()  # the leader, which has a new call to give out
             if call.answer is None:
-                call.gate.get()
+                with contextlib.suppress(Empty):
+                    call.gate.get(timeout=_HEALING_SECONDS)
+            self._heal()
         finally:
-            _to_its_end(self._leave, call)
+            try:
+                self._leave(call)
+            except BaseException:
+                self._leave(call)
+                raise
+
+    def _heal(self) -> None:
+        """Take the lead from one who is not there any more.
+
+        A handler that raises twice at the worst moments may keep it from leaving: then nobody else would ever lead, and
+        all would wait.
+        """
+        with self._lock:
+            if self._leader is not None and not self._is_led():
+                self._leader, self._leading_thread = None, 0
+
+    def _is_led(self) -> bool:
+        """Whether the one who leads is still at it; to be called with the lock."""
+        frame = sys._current_frames().get(self._leading_thread)
+        while frame is not None:
+            if frame.f_code is Switchboard._try_lead.__code__ and frame.f_locals.get("token") is self._leader:
+                return True
+            frame = frame.f_back
+        return False
 
     def _leave(self, who: object) -> None:
         """Neither lead nor follow any more, and see to it that somebody leads who waits. Idempotent."""
@@ -263,16 +299,3 @@ class Switchboard:
         for call in pool.unanswered if pool is not None else ():
             if call.answer is None:
                 call.settle(Failed(0, make_error()), pool_failed=True)
-
-
-def _to_its_end(step: Callable[[object], None], argument: object) -> None:
-    """Carry out a step that may be begun anew, whatever signal handlers raise meanwhile; that is raised after it."""
-    interrupt: BaseException | None = None
-    for _ in range(_MAX_INTERRUPTS):
-        try:
-            step(argument)
-            break
-        except BaseException as error:  # noqa: BLE001 - raised below
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
