@@ -25,6 +25,9 @@ from millpond.errors import RemoteError
 WINDOW_SUFFIX = "/window"
 """A block keeps, beside the frames of a field, which of them each sample shows at each step."""
 
+_POPULATED_BYTES = 32 << 20
+"""Of the arena are mapped before each task, until all of it is: 6 ms."""
+
 Transform = Callable[[dict[str, NDArray[Any]]], dict[str, Any]]
 
 
@@ -129,6 +132,8 @@ class Work:
 
     def __call__(self, packed: bytes, progress: Progress) -> tuple[object, ...]:
         """Carry out a packed task, in a worker; the outcome comes back as a plain tuple."""
+        assert self._arena is not None
+        self._arena.populate(_POPULATED_BYTES)
         return tuple(self.carry_out(unpack_task(packed), progress))
 
     def carry_out(self, task: ReadTask | CopyTask, progress: Progress) -> Outcome:
