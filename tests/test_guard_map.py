@@ -171,15 +171,17 @@ def test_maps_and_calls_on_one_guard_do_not_get_in_each_other_s_way(guard: Guard
 
 def test_workers_work_while_the_consumer_does(guard: Guard, tmp_path: Path) -> None:
     def mark(name: str) -> str:
+        if name == "a":
+            wait_for_file(str(tmp_path / "c was begun"))
         (tmp_path / name).touch()
         return name
 
-    def meet(number: int) -> int:
-        (tmp_path / f"ready {number}").touch()
-        return wait_for_file(str(tmp_path / f"ready {1 - number}"))
+    def items() -> Iterator[str]:
+        yield from "abc"
+        (tmp_path / "c was begun").touch()  # before this, a result of "a" would be given at once, and no more be begun
+        yield from "defgh"
 
-    assert len(set(guard.map(meet, range(2)))) == 2  # both workers are ready
-    results = guard.map(mark, "abcdefgh")
+    results = guard.map(mark, items())
     assert next(results) == "a"
     wait_for_file(str(tmp_path / "b"))
     wait_for_file(str(tmp_path / "c"))
