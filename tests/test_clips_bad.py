@@ -242,7 +242,7 @@ def test_what_a_survey_found_is_remembered_for_clips_that_did_not_change(
     options: dict[str, Any] = {"video": VideoOptions(fps=4), "audio": SOUND}
     first = open_clips(own_clips, **options)
     with monkeypatch.context() as patch:
-        patch.setattr("millpond._workers.guard.Guard", None)  # nobody looks
+        patch.setattr("millpond._guard.guard.Guard", None)  # nobody looks
         assert open_clips(own_clips, **options).fields == first.fields
     write_clip(own_clips.parent / "short.mp4", Scene(*SIZE, seed=5), Recipe(7, frames=90))
     seen: list[tuple[int, int]] = []
@@ -252,7 +252,7 @@ def test_what_a_survey_found_is_remembered_for_clips_that_did_not_change(
 
 
 def test_no_clip_is_opened_where_the_options_say_everything(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millpond._workers.guard.Guard", None)
+    monkeypatch.setattr("millpond._guard.guard.Guard", None)
     rows = [{"video": "nowhere.mp4", "image": "nowhere.png", "at": [0.0, 0.5]}]
     manifest = write_manifest(clips.parent / "nowhere.jsonl", rows)
     sound = AudioOptions(sampling_rate=RATE, max_seconds=2)

@@ -24,7 +24,7 @@ from clip_sets import (
     write_manifest,
 )
 from millpond import AudioOptions, ClipDataset, VideoOptions
-from millpond._workers.timeouts import end_default_guard
+from millpond._guard.timeouts import end_default_guard
 
 HERE = Path(__file__).parent
 

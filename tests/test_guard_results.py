@@ -18,8 +18,8 @@ import guard_tasks
 from guard_tasks import echo, filled, random_bytes
 from millpond import Guard
 from millpond._arena.leases import Lease
-from millpond._workers import call_pool, result_slots, slot_file
-from millpond._workers.parcels import LARGE_BYTES
+from millpond._guard import call_pool, result_slots, slot_file
+from millpond._guard.parcels import LARGE_BYTES
 
 LARGE = 4 * LARGE_BYTES
 
@@ -264,7 +264,7 @@ def test_a_worker_that_cannot_map_sends_through_the_socket(guard: Guard) -> None
         def refuse(*_: object) -> None:
             raise OSError("no room")
 
-        setattr(sys.modules["millpond._workers.slot_file"], "Mapping", refuse)  # noqa: B010 - of a module that is known
+        setattr(sys.modules["millpond._guard.slot_file"], "Mapping", refuse)  # noqa: B010 - of a module that is known
 
     guard.call(refuse_from_now_on)
     array = guard.call(random_bytes, 1, 3_000_000)

@@ -13,9 +13,9 @@ import pytest
 import guard_tasks
 import millpond
 from millpond import Guard, settings, with_timeout
-from millpond._workers import timeouts
-from millpond._workers.default_timeout import default_timeout_seconds
-from millpond._workers.timeouts import call_with_timeout
+from millpond._guard import timeouts
+from millpond._guard.default_timeout import default_timeout_seconds
+from millpond._guard.timeouts import call_with_timeout
 
 
 @pytest.fixture(autouse=True)

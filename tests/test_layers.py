@@ -15,6 +15,7 @@ LAYERS = [
     {"_plan"},
     {"_media", "_arena"},
     {"_workers"},
+    {"_guard"},
     {"_datasets", "_observe", "_synth"},
     {"_loader"},
     {"_cli"},

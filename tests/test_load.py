@@ -22,8 +22,8 @@ import millpond
 from media_server import MediaServer, serving
 from millpond import CorruptMedia, DataError, DecodeTimeout, FrameTimestampError, ObjectMissing
 from millpond._datasets import load as load_module
+from millpond._guard.timeouts import end_default_guard
 from millpond._media.pictures import INTERPOLATIONS
-from millpond._workers.timeouts import end_default_guard
 from sounds import tone, write_sound
 
 SECONDS_OF_A_HANG = 0.3

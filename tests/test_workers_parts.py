@@ -196,6 +196,13 @@ def test_the_error_of_a_hang_says_limit_elapsed_and_where() -> None:
     assert "line 3 in decode" in error.__notes__[0]
 
 
+def test_a_worker_that_did_not_get_to_write_its_stack_leaves_that_of_an_earlier_attempt() -> None:
+    attempts = [Attempt(Cause.STALLED, 2, "File x.py, line 3 in decode"), Attempt(Cause.STALLED, 2)]
+    error = task_failed(8, attempts, End(3, 917, int(signal.SIGKILL), Hang(Cause.STALLED, 5.0, 5.04), ""))
+    assert error.stack == "File x.py, line 3 in decode"
+    assert "line 3 in decode" in error.__notes__[0]
+
+
 def test_the_error_of_a_death_names_pid_signal_and_task() -> None:
     error = task_failed(8, [Attempt(Cause.DIED, 0)] * 2, End(3, 917, int(signal.SIGSEGV), None, ""))
     assert isinstance(error, WorkerDied)

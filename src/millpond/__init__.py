@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from millpond._datasets.clips import ClipDataset
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
+    from millpond._guard.guard import Guard, GuardStatistics
+    from millpond._guard.timeouts import with_timeout
     from millpond._loader.loader import Loader, LoaderStatistics
     from millpond._media.audio import Audio, decode_audio
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
-    from millpond._workers.guard import Guard, GuardStatistics
-    from millpond._workers.timeouts import with_timeout
     from millpond._workers.zygote import shutdown
     from millpond.errors import (
         ArenaFull,
@@ -48,8 +48,8 @@ _HOMES = {
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),
-    "millpond._workers.guard": ("Guard", "GuardStatistics"),
-    "millpond._workers.timeouts": ("with_timeout",),
+    "millpond._guard.guard": ("Guard", "GuardStatistics"),
+    "millpond._guard.timeouts": ("with_timeout",),
     "millpond._workers.zygote": ("shutdown",),
     "millpond.errors": (
         "ArenaFull",

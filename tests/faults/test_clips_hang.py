@@ -16,7 +16,7 @@ from clip_sets import FOUR_FRAMES, NAMES, RECIPES, make_loader, open_clips, take
 from millpond import VideoOptions, errors
 from millpond._datasets.clip_headers import RowFacts, look_at_row
 from millpond._datasets.clip_reader import ClipSource
-from millpond._workers.timeouts import end_default_guard
+from millpond._guard.timeouts import end_default_guard
 
 HANGING = "av1.mp4"
 STALL_SECONDS = 1.0

@@ -17,8 +17,8 @@ from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, report_e
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.ceiling import Ceiling, CeilingSlice
-from millpond._observe.environment import usable_cores
 from millpond._observe.memory import MemorySampler
+from millpond._workers.cores import usable_cores
 
 
 def run_bench(

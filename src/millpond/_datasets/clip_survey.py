@@ -85,7 +85,7 @@ def survey_rows(
 
 
 def _look_at_all(source: ClipSource, samples: list[int], timeout: float | None) -> Iterator[RowFacts | MillpondError]:
-    from millpond._workers.guard import Guard
+    from millpond._guard.guard import Guard
 
     if not samples:
         return

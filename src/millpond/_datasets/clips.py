@@ -178,7 +178,7 @@ class ClipDataset:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         sample %= len(self)
-        from millpond._workers.timeouts import call_with_timeout
+        from millpond._guard.timeouts import call_with_timeout
 
         item = f"row {sample} of '{self._manifest.path}'"
         found: dict[str, Any] = call_with_timeout(_read_sample, self._here(), sample, timeout=self._timeout, item=item)

@@ -140,7 +140,7 @@ def load_image(
 
 
 def _call(function: Callable[..., Any], source: MediaSource, kind: str, options: object, timeout: float | None) -> Any:
-    from millpond._workers.timeouts import call_with_timeout  # with the settings, which a worker has no use for
+    from millpond._guard.timeouts import call_with_timeout  # with the settings, which a worker has no use for
 
     given, name = _given(source, kind)
     return call_with_timeout(function, given, options, timeout=timeout, item=name)

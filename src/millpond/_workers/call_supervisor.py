@@ -53,7 +53,7 @@ class CallSupervisor(Supervisor):
             # Its zygote has died with it. For other tasks that is no verdict, but this one ran.
             ran = worker.tasks.popleft()
             self._note_end_of(ran)
-            ran.attempts.append(Attempt(Cause.DIED, progress.count))
+            ran.attempts.append(Attempt(Cause.DIED, progress.count, end.stack))
             self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         super()._give_back(worker, end)
         self._drop_what_waits()

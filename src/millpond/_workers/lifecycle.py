@@ -111,10 +111,17 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task that ended with its worker; `progress_count` is how often it had called progress()."""
+    """One attempt at a task that ended with its worker.
+
+    Attributes:
+        cause: Of the end.
+        progress_count: How often it had called progress().
+        stack: What the worker wrote of it; empty where it did not get to that, as on a machine that is overloaded.
+    """
 
     cause: Cause
     progress_count: int
+    stack: str = ""
 
 
 MAX_ATTEMPTS = 4

@@ -188,6 +188,11 @@ class Supervisor:
         """Make the `wait` that runs, or the next one, return. Any thread, at any time; also after close()."""
         self._wakeup.wake()
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why this supervisor cannot go on: what `wait` raises once the answers that are here were taken."""
+        return self._fatal
+
     def statistics(self) -> Statistics:
         """Counts, and who the workers are."""
         by_place = sorted(self._set.workers, key=lambda worker: worker.index)
@@ -302,7 +307,8 @@ class Supervisor:
             self._note_end_of(task)
         if tasks and tasks[0].serial == progress.serial and (end.wait_status is not None or end.is_lost):
             ran = tasks[0]
-            ran.attempts.append(Attempt(end.hang.cause if end.hang else Cause.DIED, progress.count))
+            cause = end.hang.cause if end.hang else Cause.DIED
+            ran.attempts.append(Attempt(cause, progress.count, end.stack))
             if is_poison(ran.attempts, ran.max_attempts):
                 tasks.popleft()
                 self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
@@ -325,6 +331,14 @@ class Supervisor:
         finally:
             self._wakeup.close()
             self._set.release()
+
+    def end_now(self) -> None:
+        """Kill all workers and close, also where an interrupt left everything in disorder. Never raises."""
+        for worker in list(self._set.workers):
+            with contextlib.suppress(Exception):
+                worker.kill()
+        with contextlib.suppress(Exception):
+            self.close()
 
     def __enter__(self) -> Supervisor:
         return self

@@ -164,6 +164,7 @@ class End:
 def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDied | DecodeTimeout:
     """Why a task is given up, told by its last attempt; `end` is of the worker that ran it."""
     tries = f"attempt {len(attempts)}"
+    stacks = [attempt.stack for attempt in attempts if attempt.stack]
     facts = {
         "pid": end.pid,
         "worker_index": end.worker_index,
@@ -172,7 +173,7 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
         "task": task_id,
         "attempts": tuple(attempts),
         "progress_count": attempts[-1].progress_count,
-        "stack": end.stack,
+        "stack": end.stack or (stacks[-1] if stacks else ""),
     }
     who = f"worker {end.worker_index} (pid {end.pid}{', which the kernel does not let go' if end.is_lost else ''})"
     error: WorkerDied | DecodeTimeout
@@ -188,6 +189,8 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
             elapsed_seconds=hang.elapsed_seconds,
             **facts,
         )
+    if stacks and not end.stack:
+        error.add_note(f"stack of an earlier attempt:\n{stacks[-1].rstrip()}")
     _note_stack(error, end)
     return error
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from millpond._guard.calls import pack_result, unpack_function
+from millpond._guard.functions import running
+from millpond._guard.parcels import unpack
+from millpond._guard.slot_file import SlotFile
+from millpond._guard.surroundings import Adopter
 from millpond._media.heap import keep_freed_memory
-from millpond._workers.calls import pack_result, unpack_function
-from millpond._workers.functions import running
-from millpond._workers.parcels import unpack
-from millpond._workers.slot_file import SlotFile
-from millpond._workers.surroundings import Adopter
 
 _HEAD = struct.Struct("<qI")  # slot, bytes of the surroundings that follow
 NO_SLOT = -1

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Literal
 
-from millpond._workers.guarded_call import GuardedCall
-from millpond._workers.switchboard import Switchboard
+from millpond._guard.guarded_call import GuardedCall
+from millpond._guard.switchboard import Switchboard
 
 logger = logging.getLogger("millpond")
 

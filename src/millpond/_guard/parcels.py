@@ -18,9 +18,9 @@ import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._workers.functions import reference_of, resolve
-from millpond._workers.reducers import is_plain, reducers
-from millpond._workers.slot_file import Mapping
+from millpond._guard.functions import reference_of, resolve
+from millpond._guard.reducers import is_plain, reducers
+from millpond._guard.slot_file import Mapping
 
 LARGE_BYTES = 32 << 10
 """Buffers and pickles of this size and more lie in the slot: a call with a result of 16 KiB took 149 us by message and

@@ -20,9 +20,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from queue import Empty
 
-from millpond._workers.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
+from millpond._guard.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
+from millpond._guard.patience import Patience
 from millpond._workers.outcomes import Failed
-from millpond._workers.patience import Patience
 from millpond.errors import ClosedError, UsageError
 
 _HEALING_SECONDS = 1.0

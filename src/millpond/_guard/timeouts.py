@@ -13,8 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, overload
 
-from millpond._workers.default_timeout import default_timeout_seconds
-from millpond._workers.functions import is_running, name_of, running
+from millpond._guard.default_timeout import default_timeout_seconds
+from millpond._guard.functions import is_running, name_of, running
 from millpond._workers.zygote import at_shutdown
 
 P = ParamSpec("P")
@@ -121,7 +121,7 @@ def default_guard() -> Any:
 
 def _make_default_guard() -> Any:
     global _default
-    from millpond._workers.guard import Guard  # with numpy: not before a limit is wanted
+    from millpond._guard.guard import Guard  # with numpy: not before a limit is wanted
 
     with _lock:
         if _default is None:

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
-from millpond._workers.call_errors import is_verdict
-from millpond._workers.call_handler import NO_SLOT, CallHandler, pack_task
+from millpond._guard.call_errors import is_verdict
+from millpond._guard.call_handler import NO_SLOT, CallHandler, pack_task
+from millpond._guard.parcels import Parcel
+from millpond._guard.result_slots import ResultSlots
+from millpond._guard.surroundings import SurroundingsWatch
 from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
 from millpond._workers.outcomes import Completed, Failed
-from millpond._workers.parcels import Parcel
 from millpond._workers.recycling import NO_RECYCLING, Recycling
-from millpond._workers.result_slots import ResultSlots
-from millpond._workers.surroundings import SurroundingsWatch
 from millpond._workers.verdicts import NEVER, TaskLimits
 from millpond.errors import DecodeTimeout, WorkerDied
 
 # The last: modules with functions that `with_timeout` has decorated import it.
-PRELOAD = ("numpy", "millpond._workers.call_handler", "millpond._workers.timeouts")
+PRELOAD = ("numpy", "millpond._guard.call_handler", "millpond._guard.timeouts")
 # Workers are replaced as often as calls end them: a function that always crashes is for its caller to see.
 _ANY_NUMBER = 1 << 62
 # Importing a preload set takes its time from a network file system that is cold.
@@ -195,7 +195,7 @@ class CallPool:
     @property
     def failure(self) -> Exception | None:
         """Why the supervisor cannot go on, if it cannot."""
-        return self.supervisor._fatal
+        return self.supervisor.failure
 
     def close(self) -> None:
         """End the workers in good order; calls that are out get no answer."""
@@ -207,13 +207,8 @@ class CallPool:
 
     def end_now(self) -> None:
         """Kill the workers, also if an interrupt left the supervisor in disorder."""
-        if os.getpid() != self._owner_pid:
-            return
-        for worker in list(self.supervisor._set.workers):
-            with contextlib.suppress(Exception):
-                worker.kill()
-        with contextlib.suppress(Exception):
-            self.supervisor.close()
+        if os.getpid() == self._owner_pid:
+            self.supervisor.end_now()
 
 
 def is_in_order_after(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from millpond._arena.leases import Lease
-from millpond._workers.slot_file import Mapping, SlotFile, create_slot_file
+from millpond._guard.slot_file import Mapping, SlotFile, create_slot_file
 
 SLOT_KEPT_BYTES = 64 << 20
 """A free slot with more memory than this gives it back: fresh pages cost 1 ms per MiB, and results of this size are

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from millpond._workers.call_errors import in_words, named
-from millpond._workers.call_pool import PendingCall
-from millpond._workers.calls import Function, pack_call
-from millpond._workers.functions import name_of
+from millpond._guard.call_errors import in_words, named
+from millpond._guard.call_pool import PendingCall
+from millpond._guard.calls import Function, pack_call
+from millpond._guard.functions import name_of
+from millpond._guard.parcels import unpack
+from millpond._guard.result_slots import ResultReader
+from millpond._guard.switchboard import Switchboard
 from millpond._workers.outcomes import Failed
-from millpond._workers.parcels import unpack
-from millpond._workers.result_slots import ResultReader
-from millpond._workers.switchboard import Switchboard
 from millpond._workers.verdicts import TaskLimits
 from millpond.errors import ClosedError
 

@@ -6,8 +6,8 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from millpond._workers.functions import Reference, name_of, reference_of, resolve
-from millpond._workers.parcels import Parcel, pack, unpack
+from millpond._guard.functions import Reference, name_of, reference_of, resolve
+from millpond._guard.parcels import Parcel, pack, unpack
 
 Function = tuple[str, str, int] | bytes
 """A function as it travels: by name (the fields of a Reference), or pickled by value."""

@@ -9,7 +9,7 @@ from typing import Any
 from millpond.errors import DecodeTimeout, WorkerDied
 
 _LONGEST = 120
-_HANDLER = os.path.join("_workers", "call_handler.py")  # whose frame is the first below the function's
+_HANDLER = os.path.join("_guard", "call_handler.py")  # whose frame is the first below the function's
 
 
 def in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
