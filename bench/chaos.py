@@ -10,7 +10,6 @@ how long after the limit is the next batch there?
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import statistics
 import sys
@@ -37,6 +36,7 @@ from _epochs import (
     settings_of,
 )
 from _repeated import RepeatedDataset
+from _report import publish
 from millpond._observe.environment import environment_facts
 from millpond._observe.memory import MemorySampler
 from torment import Chaos, SpinningDataset, Tormentor
@@ -157,10 +157,7 @@ def main() -> int:
         "environment": environment_facts(),
         **found,
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    publish(report, options.json)
     return 0 if found["every_sample_once"] and found["same_order_and_pixels"] else 1
 
 

@@ -7,7 +7,6 @@ alternating slices.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 
 import _guard_tasks as tasks
 import millpond
+from _report import publish
 from millpond._observe.environment import environment_facts
 
 try:
@@ -220,10 +220,7 @@ def main() -> None:
         if pebble is None:
             report["pebble"] = "not installed: pip install pebble"
     millpond.shutdown()
-    text = json.dumps(report, indent=2)
-    print(text)
-    if given.json is not None:
-        given.json.write_text(text + "\n")
+    publish(report, given.json)
 
 
 if __name__ == "__main__":

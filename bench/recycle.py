@@ -7,12 +7,12 @@ against the plain epochs just before and just after it.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 
 from _epochs import add_options, dataset_of, make_loader, open_dataset, repeats_to_fill, run_epoch, settings_of
 from _repeated import RepeatedDataset
+from _report import publish
 from millpond._observe.environment import environment_facts
 
 
@@ -59,10 +59,7 @@ def main() -> None:
         "restarts": counts.worker_restarts,
         "same_order": all(epoch.samples == plain[0].samples for epoch in (*recycled, *plain)),
     }
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
+    publish(report, options.json)
 
 
 if __name__ == "__main__":

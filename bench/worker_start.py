@@ -6,7 +6,6 @@ The workers' own machinery has no public name, so this bench goes to `millpond._
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from _report import publish
 from millpond._observe.environment import environment_facts
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, close_all
@@ -134,10 +134,7 @@ def main() -> None:
         "progress_call_us": round(progress_us(), 3),
     }
     shutdown()
-    text = json.dumps(report, indent=2)
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n")
+    publish(report, given.out)
 
 
 if __name__ == "__main__":

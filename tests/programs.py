@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -68,6 +69,30 @@ def _described(process: psutil.Process) -> str:
         return f"{process.pid}"
 
 
+def environment_of_tests(**added: str) -> dict[str, str]:
+    """This process's, in which programs may import what lies beside the tests."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]), **added}
+
+
+def start_python(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Run code that may import what lies beside the tests; whoever calls ends it. `options` are those of Popen."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment_of_tests(), **options)
+
+
+def run_python(arguments: Sequence[str], *, given: str = "", directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user would, in a folder, with a standard input."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=given,
+        cwd=directory,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @contextmanager
 def program(
     code: str,
@@ -87,13 +112,7 @@ def program(
     """
     folder.mkdir()
     mark = str(folder)
-    variables = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path]),
-        "TMPDIR": str(folder),
-        _MARK: mark,
-        **(environment or {}),
-    }
+    variables = environment_of_tests(**{"TMPDIR": str(folder), _MARK: mark, **(environment or {})})
     with subprocess.Popen(
         [*under, sys.executable, "-c", code, *arguments],
         stdin=subprocess.DEVNULL,

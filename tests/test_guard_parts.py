@@ -17,13 +17,13 @@ import pytest
 
 import guard_tasks
 from millpond._guard import functions, patience, result_slots
+from millpond._guard.adoption import Adopter, SurroundingsWatch
 from millpond._guard.call_errors import in_words, named
 from millpond._guard.functions import Reference, is_within, name_of, reference_of, resolve
 from millpond._guard.parcels import LARGE_BYTES, pack, unpack
 from millpond._guard.result_slots import ResultReader, ResultSlots
 from millpond._guard.slot_file import SlotFile
-from millpond._guard.surroundings import Adopter, SurroundingsWatch
-from millpond._workers.child import ONE_THREAD
+from millpond._workers.surroundings import ONE_THREAD
 from millpond.errors import DecodeTimeout, RemoteError, WorkerDied
 
 # ---- parcels

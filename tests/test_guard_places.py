@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from programs import run_python
 
 # Everything that a user does, with all of it in `__main__`: it may be run anew by `spawn`, so it starts nothing itself.
 DEFINITIONS = textwrap.dedent(
@@ -63,37 +63,25 @@ DEFINITIONS = textwrap.dedent(
 )
 
 
-def run(arguments: Sequence[str], *, given: str = "", directory: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        input=given,
-        cwd=directory,
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def check(ran: subprocess.CompletedProcess[str], times: int = 1) -> None:
     assert (ran.returncode, ran.stdout) == (0, "done\n" * times), ran.stderr
 
 
 def test_a_script_without_an_import_guard(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(f"{DEFINITIONS}\nwork()\n")
-    check(run(["script.py"], directory=tmp_path))
+    check(run_python(["script.py"], directory=tmp_path))
 
 
 def test_a_module_that_is_run(tmp_path: Path) -> None:
     (tmp_path / "package").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "package" / "script.py").write_text(f"{DEFINITIONS}\nwork()\n")
-    check(run(["-m", "package.script"], directory=tmp_path))
+    check(run_python(["-m", "package.script"], directory=tmp_path))
 
 
 def test_a_program_on_the_command_line_and_on_standard_input(tmp_path: Path) -> None:
-    check(run(["-c", f"{DEFINITIONS}\nwork()\n"], directory=tmp_path))
-    check(run(["-"], given=f"{DEFINITIONS}\nwork()\n", directory=tmp_path))
+    check(run_python(["-c", f"{DEFINITIONS}\nwork()\n"], directory=tmp_path))
+    check(run_python(["-"], given=f"{DEFINITIONS}\nwork()\n", directory=tmp_path))
 
 
 def test_a_notebook_s_namespace(tmp_path: Path) -> None:
@@ -108,11 +96,11 @@ def test_a_notebook_s_namespace(tmp_path: Path) -> None:
         """
     )
     (tmp_path / "kernel.py").write_text(kernel)
-    check(run(["kernel.py"], directory=tmp_path), times=2)
+    check(run_python(["kernel.py"], directory=tmp_path), times=2)
 
 
 def test_a_namespace_that_is_no_module(tmp_path: Path) -> None:
-    check(run(["-c", f"exec({DEFINITIONS!r} + 'work()', {{'__name__': 'cell'}})"], directory=tmp_path))
+    check(run_python(["-c", f"exec({DEFINITIONS!r} + 'work()', {{'__name__': 'cell'}})"], directory=tmp_path))
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -130,7 +118,7 @@ def test_processes_of_multiprocessing(tmp_path: Path, method: str, daemon: bool)
         """
     )
     (tmp_path / "script.py").write_text(DEFINITIONS + main)
-    check(run(["script.py"], directory=tmp_path), times=2)
+    check(run_python(["script.py"], directory=tmp_path), times=2)
 
 
 def test_a_process_that_is_forked_after_its_parent_has_used_the_guard(tmp_path: Path) -> None:
@@ -146,7 +134,7 @@ def test_a_process_that_is_forked_after_its_parent_has_used_the_guard(tmp_path: 
         """
     )
     (tmp_path / "script.py").write_text(DEFINITIONS + main)
-    check(run(["script.py"], directory=tmp_path), times=3)
+    check(run_python(["script.py"], directory=tmp_path), times=3)
 
 
 DATA_LOADER = textwrap.dedent(
@@ -184,20 +172,20 @@ DATA_LOADER = textwrap.dedent(
 def test_workers_of_a_data_loader(tmp_path: Path, method: str, num_workers: str) -> None:
     pytest.importorskip("torch", reason="a DataLoader is torch's")
     (tmp_path / "train.py").write_text(DATA_LOADER)
-    check(run(["train.py", method, num_workers], directory=tmp_path))
+    check(run_python(["train.py", method, num_workers], directory=tmp_path))
 
 
 def test_standard_streams_may_be_closed(tmp_path: Path) -> None:
     program = f"import os, sys\nos.close(0)\nos.close(2)\n{DEFINITIONS}\nwork()\n"
-    check(run(["-c", program], directory=tmp_path))
+    check(run_python(["-c", program], directory=tmp_path))
 
 
 def test_few_descriptors_are_enough(tmp_path: Path) -> None:
     program = f"import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n{DEFINITIONS}\nwork()\n"
-    check(run(["-c", program], directory=tmp_path))
+    check(run_python(["-c", program], directory=tmp_path))
 
 
 def test_a_limit_of_file_sizes_is_no_hindrance(tmp_path: Path) -> None:
     program = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n{DEFINITIONS}\nwork()\n"
     assert os.name == "posix"
-    check(run(["-c", program], directory=tmp_path))
+    check(run_python(["-c", program], directory=tmp_path))

@@ -20,6 +20,7 @@ import pytest
 import millpond
 from guard_tasks import backtrack, die, echo, fail, filled, random_bytes, tell_and_hang, wait_for_file
 from millpond import Guard
+from programs import start_python
 
 
 @pytest.fixture
@@ -215,16 +216,7 @@ CTRL_C = textwrap.dedent(
 
 
 def test_ctrl_c_ends_the_call_and_the_next_one_works(tmp_path: Path) -> None:
-    tests = Path(__file__).resolve().parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
-    program = subprocess.Popen(
-        [sys.executable, "-c", CTRL_C, str(tmp_path / "pid")],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        start_new_session=True,
-    )
+    program = start_python(CTRL_C, str(tmp_path / "pid"), stderr=subprocess.PIPE, start_new_session=True)
     wait_for_file(str(tmp_path / "pid"))
     os.killpg(program.pid, signal.SIGINT)  # as a terminal does
     out, err = program.communicate(timeout=30)

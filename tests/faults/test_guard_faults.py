@@ -21,6 +21,7 @@ import millpond
 from guard_tasks import backtrack, die, echo, filled, tell_and_hang, wait_for_file
 from millpond import Guard
 from millpond._workers.zygote import live_zygotes
+from programs import start_python
 
 LIMIT = 0.3
 
@@ -196,15 +197,7 @@ CALLER = textwrap.dedent(
 
 @pytest.mark.parametrize("ending", ["kill", "exit"])
 def test_nothing_outlives_the_caller_by_2_s(tmp_path: Path, ending: str) -> None:
-    tests = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
-    caller = subprocess.Popen(
-        [sys.executable, "-c", CALLER, str(tmp_path / "pid")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    caller = start_python(CALLER, str(tmp_path / "pid"), stdin=subprocess.PIPE)
     with caller:
         assert caller.stdout is not None
         assert caller.stdin is not None

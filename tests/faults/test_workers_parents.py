@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+
+from programs import run_python, start_python
 
 PROGRAM = textwrap.dedent(
     """
@@ -40,18 +41,6 @@ PROGRAM = textwrap.dedent(
 )
 
 
-def run(arguments: Sequence[str], *, given: str = "", directory: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments],
-        input=given,
-        cwd=directory,
-        text=True,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def check(ran: subprocess.CompletedProcess[str]) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "this is main\nanswer 42\n"
@@ -60,15 +49,15 @@ def check(ran: subprocess.CompletedProcess[str]) -> None:
 
 def test_a_script_needs_no_import_guard(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(PROGRAM)
-    check(run(["train.py"], directory=tmp_path))
+    check(run_python(["train.py"], directory=tmp_path))
 
 
 def test_a_program_on_the_command_line(tmp_path: Path) -> None:
-    check(run(["-c", PROGRAM], directory=tmp_path))
+    check(run_python(["-c", PROGRAM], directory=tmp_path))
 
 
 def test_a_program_on_standard_input(tmp_path: Path) -> None:
-    check(run(["-"], given=PROGRAM, directory=tmp_path))
+    check(run_python(["-"], given=PROGRAM, directory=tmp_path))
 
 
 def test_a_daemonic_process_of_multiprocessing(tmp_path: Path) -> None:
@@ -79,12 +68,12 @@ def test_a_daemonic_process_of_multiprocessing(tmp_path: Path) -> None:
         '    process = multiprocessing.get_context("fork").Process(target=main, daemon=True)\n'
         "    process.start()\n    process.join()\n    sys.exit(process.exitcode)\n"
     )
-    ran = run(["train.py"], directory=tmp_path)
+    ran = run_python(["train.py"], directory=tmp_path)
     assert (ran.returncode, ran.stdout) == (0, "this is main\nanswer 42\n"), ran.stderr
 
 
 def test_a_closed_standard_input_is_no_hindrance(tmp_path: Path) -> None:
-    check(run(["-c", "import os\nos.close(0)\n" + PROGRAM], directory=tmp_path))
+    check(run_python(["-c", "import os\nos.close(0)\n" + PROGRAM], directory=tmp_path))
 
 
 PARENT = textwrap.dedent(
@@ -114,16 +103,8 @@ PARENT = textwrap.dedent(
 
 def start_parent(ending: str, use_pidfd: str) -> tuple[subprocess.Popen[str], list[psutil.Process], psutil.Process]:
     """A process with two workers, one of which hangs, and a forked sibling; its zygote and workers; the sibling."""
-    tests = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), *sys.path])}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(ending=ending), use_pidfd],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
+    code = PARENT.format(ending=ending)
+    parent = start_python(code, use_pidfd, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert parent.stdout is not None
     sibling, *ours = [psutil.Process(int(word)) for word in parent.stdout.readline().split()]
     return parent, ours, sibling

@@ -6,10 +6,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from millpond._cli.measure import mebibytes, mixing_text, report_epoch, run_epoch
+from millpond._cli.measure import mebibytes, mixing_text, report_epoch
 from millpond._cli.options import DEMO_DATA
+from millpond._cli.terminal import print_lines, watched_epoch
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.memory import MemorySampler
@@ -35,9 +35,7 @@ def run_demo(
             num_workers=num_workers,
             output="numpy",  # importing torch would be most of what the memory curve shows
         ) as loader:
-            with progress_bar(console, disable=quiet) as progress:
-                bar = progress.add_task("one shuffled epoch", total=len(opened))
-                epoch = run_epoch(loader, lambda samples: progress.advance(bar, samples))
+            epoch = watched_epoch(console, loader, quiet=quiet)
             statistics = loader.statistics()
         sampler.close()
         growth = sampler.peak_growth_bytes
@@ -57,8 +55,7 @@ def run_demo(
         f"books: {statistics.books}",
         f"report: {report}",
     )
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+    print_lines(console, lines)
 
 
 def _make(dataset: Path, console: Console, *, quiet: bool) -> None:
@@ -67,16 +64,3 @@ def _make(dataset: Path, console: Console, *, quiet: bool) -> None:
     with nullcontext() if quiet else console.status(f"making a small dataset in {dataset} ..."):
         write_dataset(dataset, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2)
     console.print(f"made {dataset}: 20 episodes of 100 frames, 2 cameras, AV1")
-
-
-def progress_bar(console: Console, *, disable: bool) -> Progress:
-    """Samples of an epoch as they come, on a terminal."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("samples"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=disable or not console.is_terminal,
-    )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from millpond._cli.demo import progress_bar
-from millpond._cli.measure import mebibytes, report_epoch, run_epoch
+from millpond._cli.measure import mebibytes, report_epoch
 from millpond._cli.options import DEMO_CLIPS
+from millpond._cli.terminal import print_lines, watched_epoch
 from millpond._datasets.clips import ClipDataset
 from millpond._loader.loader import Loader
 from millpond._media.options import AudioOptions, VideoOptions
@@ -58,14 +58,9 @@ def run_clips_demo(
             quarantine=quarantine,
             output="numpy",
         ) as loader:
-            with progress_bar(console, disable=quiet) as progress:
-                bar = progress.add_task("one shuffled epoch", total=len(dataset))
-                epoch = run_epoch(
-                    loader,
-                    lambda samples: progress.advance(bar, samples),
-                    group="clip",
-                    look=lambda batch: seen.update(_checked(batch)),
-                )
+            epoch = watched_epoch(
+                console, loader, quiet=quiet, group="clip", look=lambda batch: seen.update(_checked(batch))
+            )
             statistics = loader.statistics()
         sampler.close()
         skipped = _skipped(quarantine)
@@ -92,8 +87,7 @@ def run_clips_demo(
         f"quarantine: {quarantine}",
         f"report: {report}",
     ]
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+    print_lines(console, lines)
 
 
 def _make(folder: Path, console: Console, *, quiet: bool) -> None:
@@ -102,12 +96,11 @@ def _make(folder: Path, console: Console, *, quiet: bool) -> None:
     with nullcontext() if quiet else console.status(f"making a small set of clips in {folder} ..."):
         manifest = write_clip_set(folder)
     count = len(manifest.read_text(encoding="utf-8").splitlines())
-    console.print(
+    made = (
         f"made {folder}: {count} clips, H.264 with AAC and AV1 with Opus; {clip_path(CORRUPT)} has a hole, "
-        f"{clip_path(HANGING)} is a FIFO that nobody writes to",
-        markup=False,
-        soft_wrap=True,
+        f"{clip_path(HANGING)} is a FIFO that nobody writes to"
     )
+    print_lines(console, [made])
 
 
 def _checked(batch: dict[str, Any]) -> list[int]:

@@ -32,6 +32,7 @@ from millpond._datasets.clip_reader import PART, ClipReader, ClipSource
 from millpond._datasets.clip_sidecars import ClipSidecars
 from millpond._datasets.clip_survey import RowProgress, survey_rows
 from millpond._datasets.writable_store import store_in
+from millpond._guard.timeouts import call_with_timeout, check_timeout
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._media.sidecars import SidecarStore
 from millpond._values import Field
@@ -112,7 +113,7 @@ class ClipDataset:
         progress: RowProgress | None = None,
     ) -> None:
         _check_options(video, audio, image, padding)
-        _check_timeout(timeout)
+        check_timeout(timeout)
         path = Path(os.path.abspath(manifest))  # also after a chdir, here or in a worker
         self._timeout = timeout
         self._padding = padding
@@ -178,8 +179,6 @@ class ClipDataset:
         if not -len(self) <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         sample %= len(self)
-        from millpond._guard.timeouts import call_with_timeout
-
         item = f"row {sample} of '{self._manifest.path}'"
         found: dict[str, Any] = call_with_timeout(_read_sample, self._here(), sample, timeout=self._timeout, item=item)
         return found
@@ -293,12 +292,3 @@ def _check_options(video: object, audio: object, image: object, padding: object)
         raise ValueError("nothing is wanted of the clips: give video=, audio= or image=")
     if padding not in ("pad", "list"):
         raise ValueError(f"padding must be 'pad' or 'list', not {padding!r}")
-
-
-def _check_timeout(timeout: object) -> None:
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds or None, not {timeout!r}")
-    if not timeout >= 0:
-        raise ValueError(f"timeout must be a positive number of seconds, or 0 for none, not {timeout!r}")

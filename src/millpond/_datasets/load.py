@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._guard.timeouts import call_with_timeout
 from millpond._media.media_path import MediaPath, name_of_bytes, redacted, scheme_of
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._plan.frame_choice import choose_frames
@@ -140,8 +141,6 @@ def load_image(
 
 
 def _call(function: Callable[..., Any], source: MediaSource, kind: str, options: object, timeout: float | None) -> Any:
-    from millpond._guard.timeouts import call_with_timeout  # with the settings, which a worker has no use for
-
     given, name = _given(source, kind)
     return call_with_timeout(function, given, options, timeout=timeout, item=name)
 

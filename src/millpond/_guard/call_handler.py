@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from millpond._guard.adoption import Adopter
 from millpond._guard.calls import pack_result, unpack_function
 from millpond._guard.functions import running
 from millpond._guard.parcels import unpack
 from millpond._guard.slot_file import SlotFile
-from millpond._guard.surroundings import Adopter
 from millpond._media.heap import keep_freed_memory
 
 _HEAD = struct.Struct("<qI")  # slot, bytes of the surroundings that follow
@@ -19,7 +19,7 @@ NO_SLOT = -1
 
 
 def pack_task(slot: int, surroundings: bytes, message: bytes) -> bytes:
-    """A task for `CallHandler`: the call's slot, what changed around it (see `surroundings`), its parcel's message."""
+    """A task for `CallHandler`: the call's slot, what changed around it (see `adoption`), its parcel's message."""
     return b"".join((_HEAD.pack(slot, len(surroundings)), surroundings, message))
 
 
@@ -70,10 +70,7 @@ class _ArgumentReader:
 
     def view(self, start: int, stop: int) -> memoryview | bytearray:
         """A part, to be read at once."""
-        try:
-            return self._file.mapping(self._slot, stop).bytes[start:stop]
-        except OSError:
-            return self._file.read(self._slot, start, stop)
+        return self._file.view(self._slot, start, stop)
 
     def take(self, parts: Sequence[tuple[int, int]]) -> list[bytearray]:
         """Parts that stay, as long as the function likes."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
+from millpond._guard.adoption import SurroundingsWatch
 from millpond._guard.call_errors import is_verdict
 from millpond._guard.call_handler import NO_SLOT, CallHandler, pack_task
 from millpond._guard.parcels import Parcel
 from millpond._guard.result_slots import ResultSlots
-from millpond._guard.surroundings import SurroundingsWatch
 from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
 from millpond._workers.outcomes import Completed, Failed
@@ -177,14 +177,11 @@ class CallPool:
         for answer in self.supervisor.wait(timeout_seconds):
             call = self._calls[answer.task_id]
             if isinstance(answer, Failed):
-                self._clear_slot(call, answer.error)
+                call.release()  # whatever is in its slot
             if not call.is_abandoned:
                 self._tally.count(answer)
                 call.settle(answer)
             del self._calls[answer.task_id]
-
-    def _clear_slot(self, call: PendingCall, error: Exception) -> None:
-        call.release()
 
     def withdraw_abandoned(self) -> None:
         """End the calls that nobody waits for: their workers are killed, or they do not begin."""

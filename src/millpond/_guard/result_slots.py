@@ -3,7 +3,7 @@
 ::
 
     free -reserve-> the call's -lend-> leased -the last view is gone-> free
-                               -copy / release-----------------------> free
+                               -view / release-----------------------> free
     leased -this process forks-> retired: never used again, whoever returns it
 
 Who may do what: only the thread that drives the guard reserves; whose call it is may write its arguments and read its
@@ -116,13 +116,10 @@ class ResultSlots:
         whole = memoryview(lease.bytes())  # type: ignore[arg-type]
         return [whole[start:stop] for start, stop in parts]
 
-    def copy(self, slot: int, start: int, stop: int) -> bytearray:
-        """A part of a slot in memory of its own."""
-        try:
-            mapping = self.mapping(slot, stop)
-        except OSError:
-            return self._file.read(slot, start, stop)
-        return bytearray(mapping.bytes[start:stop])
+    def view(self, slot: int, start: int, stop: int) -> memoryview | bytearray:
+        """A part of a slot, to be read before it is released."""
+        self._note_written(slot, stop)
+        return self._file.view(slot, start, stop)
 
     @property
     def leased(self) -> int:
@@ -198,10 +195,7 @@ class ResultReader:
 
     def view(self, start: int, stop: int) -> memoryview | bytearray:
         """A part, to be read before `close`."""
-        try:
-            return self._slots.mapping(self._slot, stop).bytes[start:stop]
-        except OSError:
-            return self._slots.copy(self._slot, start, stop)
+        return self._slots.view(self._slot, start, stop)
 
     def take(self, parts: Sequence[tuple[int, int]]) -> Sequence[memoryview | bytearray]:
         """Parts that stay: over the slot, or copies."""
@@ -209,7 +203,7 @@ class ResultReader:
         lent = self._slots.lend(self._slot, parts)
         if lent is None:
             self.is_lent = False
-        return [self._slots.copy(self._slot, *part) for part in parts] if lent is None else lent
+        return [bytearray(self.view(*part)) for part in parts] if lent is None else lent
 
     def close(self) -> None:
         """The result was read."""

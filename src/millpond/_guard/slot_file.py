@@ -113,6 +113,13 @@ class SlotFile:
                 rest = rest[count:]
         return data
 
+    def view(self, slot: int, start: int, stop: int) -> memoryview | bytearray:
+        """A part of a slot, to be read at once: the slot itself, or a copy where it cannot be mapped."""
+        try:
+            return self.mapping(slot, stop).bytes[start:stop]
+        except OSError:
+            return self.read(slot, start, stop)
+
     def empty(self, slot: int) -> None:
         """Give all memory of a slot back to the machine, whoever has written how much to it."""
         self._mappings.pop(slot, None)

@@ -48,7 +48,7 @@ def with_timeout(seconds: Any = None) -> Any:
     """
     if callable(seconds):
         return _guarded(seconds, None)
-    _check(seconds)
+    check_timeout(seconds)
     return functools.partial(_guarded, seconds=seconds)
 
 
@@ -76,7 +76,7 @@ def call_with_timeout(
         timeout: Seconds; None: what MILLPOND_DECODE_TIMEOUT says; 0, or unset: called in this process.
         item: What errors name as what was worked on; None: the arguments, short.
     """
-    _check(timeout)
+    check_timeout(timeout)
     result: T = call_guarded(function, args, kwargs, timeout, item)
     return result
 
@@ -97,7 +97,11 @@ def call_guarded(
     return default_guard().run(function, args, kwargs, timeout=seconds, item=item)
 
 
-def _check(seconds: float | None) -> None:
+def check_timeout(seconds: object) -> None:
+    """Raise TypeError or ValueError unless it is a number of seconds, 0 (no limit) or None (what the environment says).
+
+    A user's mistake is told where it was made, not at the first call.
+    """
     if seconds is None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):

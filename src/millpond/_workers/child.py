@@ -8,13 +8,11 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import gc
-import importlib
 import os
 import resource
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -38,17 +36,6 @@ from millpond._workers.messages import (
 
 # Not SIGUSR1, which Slurm sends; macOS has no real-time signals.
 DUMP_SIGNAL: int = getattr(signal, "SIGRTMIN", signal.SIGUSR2 - 3) + 3
-# One process of the pool must not start a thread per core. A numpy that the zygote preloaded has read them already.
-ONE_THREAD = dict.fromkeys(
-    (
-        "OPENBLAS_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-    ),
-    "1",
-)
 # A terminal's Ctrl-C, and what schedulers send to every process of a job, are for the training process to act on.
 IGNORED_SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE)
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -120,24 +107,6 @@ def _settle(stderr: int) -> None:
             reconfigure(line_buffering=True)
 
 
-def _adopt(start: Start) -> None:
-    """Take over directory, environment and import path of the training process."""
-    wanted = {**start.environment, **ONE_THREAD}
-    for name in os.environ.keys() - wanted.keys():
-        del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-    time.tzset()
-    if start.directory is not None:
-        os.chdir(start.directory)
-    if sys.path != start.sys_path:
-        sys.path[:] = start.sys_path
-    importlib.invalidate_caches()  # folders may have changed since the zygote looked into them
-    if "numpy.random" in sys.modules:  # else every worker would draw what the zygote's generator has in store
-        sys.modules["numpy.random"].seed(int.from_bytes(os.urandom(4), "little"))
-
-
 def _serve(channel: socket.socket, descriptors: Sequence[int]) -> int:
     inbox = Inbox(channel)
     frames: list[Frame] = []
@@ -173,7 +142,9 @@ def _watch_for_dumps(dump_file: int) -> None:
 
 
 def _make_handler(start: Start, descriptors: Sequence[int]) -> Handler:
-    _adopt(start)
+    start.surroundings.adopt()
+    if "numpy.random" in sys.modules:  # else every worker would draw what the zygote's generator has in store
+        sys.modules["numpy.random"].seed(int.from_bytes(os.urandom(4), "little"))
     handler: Handler = decode(start.handler)
     attach = getattr(handler, "attach", None)
     if attach is not None:

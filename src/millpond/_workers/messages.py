@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from millpond._workers.surroundings import Surroundings
 from millpond.errors import RemoteError
 
 # To the worker.
@@ -50,9 +51,7 @@ class Start:
     num_places: int
     reports_memory: bool
     handler: bytes
-    sys_path: list[str]
-    directory: str | None
-    environment: dict[str, str]
+    surroundings: Surroundings
 
 
 def encode(value: object) -> bytes:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, close_all
 from millpond._workers.messages import START, Start, encode, pack
+from millpond._workers.surroundings import Surroundings
 from millpond._workers.worker import Worker
-from millpond._workers.zygote import Zygote, absolute_sys_path, zygote_for
+from millpond._workers.zygote import Zygote, zygote_for
 from millpond.errors import WorkerDied
 
 _DUMP_BYTES = 65536
@@ -74,20 +75,8 @@ class Spawner:
         return worker
 
     def _start_message(self, index: int) -> Start:
-        try:
-            directory: str | None = os.getcwd()
-        except FileNotFoundError:
-            directory = None
         options = self._options
-        return Start(
-            index,
-            options.num_places,
-            options.reports_memory,
-            options.handler,
-            absolute_sys_path(),
-            directory,
-            dict(os.environ),
-        )
+        return Start(index, options.num_places, options.reports_memory, options.handler, Surroundings.now())
 
     def read_stack(self, index: int) -> str:
         """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not."""

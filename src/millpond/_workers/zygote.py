@@ -19,9 +19,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from millpond._workers.child import ONE_THREAD
 from millpond._workers.descriptors import close_all, send_descriptors
 from millpond._workers.messages import FAILED, NOTE, WARM, Inbox, decode_error
+from millpond._workers.surroundings import ONE_THREAD, absolute_sys_path
 from millpond._workers.zygote_process import FORK, REQUEST, SHUTDOWN
 from millpond.errors import ClosedError, WorkerDied
 
@@ -227,11 +227,6 @@ def open_stderr() -> Iterator[int]:
         yield descriptor
     finally:
         close_all([descriptor])
-
-
-def absolute_sys_path() -> list[str]:
-    """sys.path as it is now, for a process whose working directory may differ."""
-    return [os.path.abspath(entry) if entry == "" or os.path.exists(entry) else entry for entry in sys.path]
 
 
 _zygotes: dict[tuple[tuple[str, ...], bool], Zygote] = {}
