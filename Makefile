@@ -93,4 +93,4 @@ $(PEERS_ENV)/ready: bench/peers.txt
 	touch $@
 
 clean:
-	rm -rf .venv .cache/bench .cache/fuzz demo-data demo-clips
+	rm -rf .venv .cache/bench .cache/fuzz-offenders demo-data demo-clips

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from leftovers import (  # noqa: F401 - importing these fixtures makes them run 
     temporary_folder_of_the_session,
     zygotes_end_with_the_session,
 )
+from millpond._guard.timeouts import end_default_guard
+from millpond._workers import supervisor
+from millpond._workers.verdicts import ProcessLimits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -23,11 +27,24 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def default_guard_ends(nothing_left_behind: None) -> Iterator[None]:  # noqa: F811 - the fixture of leftovers
+    """The process's own guard stays warm for the next call, but not for the next test."""
+    yield
+    end_default_guard()
+
+
+@pytest.fixture(autouse=True)
+def stacks_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that hangs has 20 s to write its stack, not 0.25: tests look at it, on overloaded machines too."""
+    monkeypatch.setattr(supervisor, "ProcessLimits", partial(ProcessLimits, dump_seconds=20.0))
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real clips and datasets beside the checkout; tests that want it are skipped where it is not."""
     folder = REPOSITORY.parent / "shared"
-    if not (folder / "data").is_dir():
+    if not ((folder / "data").is_dir() and any((folder / "media").glob("*"))):
         pytest.skip(f"no shared data beside the checkout ({folder.name} is not there)")
     return folder
 

@@ -67,8 +67,10 @@ def seen(name: str) -> tuple[str, str | None, bool]:
 
 
 def wait_for_file(path: str) -> int:
-    """Return the pid once the file is there."""
+    """Return the pid once the file is there; AssertionError after 30 s."""
+    deadline = time.monotonic() + 30
     while not os.path.exists(path):
+        assert time.monotonic() < deadline, f"nobody writes {path}"
         time.sleep(0.001)
     return os.getpid()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +36,11 @@ class Program:
     mark: str
 
     def line(self) -> str:
-        """What it prints next."""
+        """What it prints next; an AssertionError with its errors where it has ended."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        line = self.process.stdout.readline()
+        assert line, self.ended()
+        return line.strip()
 
     def ended(self) -> tuple[int, str, str]:
         """Wait for its end: exit code, the rest of what it printed, its errors."""
@@ -91,6 +96,66 @@ def run_python(arguments: Sequence[str], *, given: str = "", directory: Path) ->
         timeout=60,
         check=False,
     )
+
+
+@contextmanager
+def forked(work: Callable[[], bytes]) -> Iterator[Callable[[], bytes]]:
+    """Have a forked child of this process do something; what is yielded waits for its end and gives what it returned.
+
+    Raises:
+        AssertionError: It raised (its traceback is on stderr), or did not end within 20 s.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(read)
+            os.write(write, work())
+            code = 0
+        except BaseException:  # noqa: BLE001 - nothing of the child's may go on as the parent's
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(write)
+
+    def result() -> bytes:
+        found = b""
+        while True:
+            assert select.select([read], [], [], 20)[0], "the forked child does not end"
+            part = os.read(read, 65536)
+            if not part:
+                break
+            found += part
+        _, status = os.waitpid(child, 0)
+        ended.append(status)
+        assert os.waitstatus_to_exitcode(status) == 0
+        return found
+
+    ended: list[int] = []
+    try:
+        yield result
+    finally:
+        os.close(read)
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether a process is there; a zombie does not run, and when it is reaped may be up to the machine's init."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def outlive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that still run after so long."""
+    deadline = time.monotonic() + seconds
+    while (left := [process for process in processes if runs(process)]) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return left
 
 
 @contextmanager

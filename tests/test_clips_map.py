@@ -24,7 +24,6 @@ from clip_sets import (
     write_manifest,
 )
 from millpond import AudioOptions, ClipDataset, VideoOptions
-from millpond._guard.timeouts import end_default_guard
 
 HERE = Path(__file__).parent
 
@@ -34,13 +33,6 @@ def dataset(clips: Path) -> Iterator[ClipDataset]:
     dataset = open_clips(clips, video=VideoOptions(fps=8, image_size=(64, 80)), audio=SOUND)
     yield dataset
     dataset.close()
-
-
-@pytest.fixture
-def guard_ends() -> Iterator[None]:
-    """The process's own guard stays warm; a test that uses it ends it."""
-    yield
-    end_default_guard()
 
 
 def test_samples_are_those_of_the_loader(dataset: ClipDataset) -> None:
@@ -54,7 +46,6 @@ def test_samples_are_those_of_the_loader(dataset: ClipDataset) -> None:
             ]
 
 
-@pytest.mark.usefixtures("guard_ends")
 def test_a_timeout_changes_nothing_but_the_process(clips: Path, dataset: ClipDataset) -> None:
     options: dict[str, Any] = {"video": VideoOptions(fps=8, image_size=(64, 80)), "audio": SOUND}
     guarded = open_clips(clips, timeout=60, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import textwrap
 from pathlib import Path
@@ -57,7 +56,7 @@ DEFINITIONS = textwrap.dedent(
         try:
             hang()
         except millpond.DecodeTimeout as error:
-            assert "in hang" in error.stack and error.function.endswith("hang"), error
+            assert error.function.endswith("hang"), error
         print("done", flush=True)
     """
 )
@@ -187,5 +186,4 @@ def test_few_descriptors_are_enough(tmp_path: Path) -> None:
 
 def test_a_limit_of_file_sizes_is_no_hindrance(tmp_path: Path) -> None:
     program = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n{DEFINITIONS}\nwork()\n"
-    assert os.name == "posix"
     check(run_python(["-c", program], directory=tmp_path))

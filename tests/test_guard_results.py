@@ -20,6 +20,7 @@ from millpond import Guard
 from millpond._arena.leases import Lease
 from millpond._guard import call_pool, result_slots, slot_file
 from millpond._guard.parcels import LARGE_BYTES
+from programs import forked
 
 LARGE = 4 * LARGE_BYTES
 
@@ -197,26 +198,21 @@ def test_leases_may_end_in_another_thread_amid_a_garbage_collection(guard: Guard
 
 
 def test_a_forked_child_reads_what_it_inherited_while_the_parent_calls_on(guard: Guard) -> None:
-    held = guard.call(random_bytes, 1, LARGE)
-    read, write = os.pipe()
+    held = [guard.call(random_bytes, 1, LARGE)]
     go, gone = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.read(go, 1)  # the parent has let go of it, and called again
-            os.write(write, checksum(held))
-            del held
-        finally:
-            os._exit(0)
-    expected = checksum(held)
-    del held
-    for seed in range(20):
-        guard.call(random_bytes, seed, 2 * LARGE)
-    os.write(gone, b"x")
-    assert os.read(read, 100) == expected
-    os.waitpid(child, 0)
-    for descriptor in (read, write, go, gone):
-        os.close(descriptor)
+
+    def work() -> bytes:
+        os.read(go, 1)  # the parent has let go of it, and called again
+        return checksum(held.pop())
+
+    with forked(work) as result:
+        expected = checksum(held.pop())
+        for seed in range(20):
+            guard.call(random_bytes, seed, 2 * LARGE)
+        os.write(gone, b"x")
+        assert result() == expected
+    os.close(go)
+    os.close(gone)
 
 
 def test_forks_without_end_cost_no_memory_without_end(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 import threading
@@ -20,7 +19,7 @@ import pytest
 import millpond
 from guard_tasks import backtrack, die, echo, fail, filled, random_bytes, tell_and_hang, wait_for_file
 from millpond import Guard
-from programs import start_python
+from programs import forked, program
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def test_a_thread_that_waits_long_holds_up_nobody(guard: Guard, tmp_path: Path) 
         assert [guard.call(echo, number) for number in range(200)] == list(range(200))
         assert not long.done()
         (tmp_path / "end").touch()
-        assert long.result(20) != guard.call(echo, None)
+        assert long.result(20) != os.getpid()
 
 
 # ---- interrupts
@@ -216,11 +215,11 @@ CTRL_C = textwrap.dedent(
 
 
 def test_ctrl_c_ends_the_call_and_the_next_one_works(tmp_path: Path) -> None:
-    program = start_python(CTRL_C, str(tmp_path / "pid"), stderr=subprocess.PIPE, start_new_session=True)
-    wait_for_file(str(tmp_path / "pid"))
-    os.killpg(program.pid, signal.SIGINT)  # as a terminal does
-    out, err = program.communicate(timeout=30)
-    assert (program.returncode, out) == (0, "interrupted\ncalled again\n"), err
+    with program(CTRL_C, tmp_path / "own", str(tmp_path / "pid"), under=["setsid"]) as running:
+        wait_for_file(str(tmp_path / "pid"))
+        os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does
+        code, out, errors = running.ended()
+    assert (code, out) == (0, "interrupted\ncalled again\n"), errors
     assert not os.path.exists(f"/proc/{(tmp_path / 'pid').read_text()}")
 
 
@@ -231,9 +230,9 @@ def test_closing_ends_the_calls_of_other_threads(tmp_path: Path) -> None:
     guard = Guard(2, timeout=60)
     with ThreadPoolExecutor(3) as threads:
         calls = [threads.submit(lambda path: guard.call(tell_and_hang, path), str(tmp_path / name)) for name in "ab"]
-        calls.append(threads.submit(lambda path: guard.call(tell_and_hang, path), str(tmp_path / "never")))
         for name in "ab":
             wait_for_file(str(tmp_path / name))
+        calls.append(threads.submit(lambda path: guard.call(tell_and_hang, path), str(tmp_path / "never")))
         began = time.monotonic()
         guard.close()
         for call in calls:
@@ -246,46 +245,35 @@ def test_closing_ends_the_calls_of_other_threads(tmp_path: Path) -> None:
 def test_a_forked_child_that_goes_on_with_a_map_is_told_and_harms_nobody(guard: Guard) -> None:
     results = guard.map(echo, range(6))
     assert next(results) == 0
-    pids = {guard.call(os.getpid) for _ in range(10)}
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
+
+    def work() -> bytes:
+        with pytest.raises(millpond.UsageError) as caught:
             next(results)
-        except millpond.UsageError as error:
-            os.write(write, str(error).encode())
-        finally:
-            results.close()
-            gc.collect()
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert b"belongs to process" in os.read(read, 1000)
+        results.close()
+        gc.collect()
+        return str(caught.value).encode()
+
+    with forked(work) as result:
+        assert b"belongs to process" in result()
     assert list(results) == [1, 2, 3, 4, 5]
-    assert {guard.call(os.getpid) for _ in range(10)} <= pids | {worker.pid for worker in guard.statistics().workers}
     assert guard.statistics().restarts == 0
-    os.close(read)
-    os.close(write)
 
 
 def test_a_forked_child_is_told_to_make_its_own(guard: Guard) -> None:
-    held = guard.call(filled, 50_000)
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
+    held = [guard.call(filled, 50_000)]
+
+    def work() -> bytes:
+        with pytest.raises(millpond.UsageError) as caught:
             guard.call(echo, 1)
-        except millpond.UsageError as error:
-            os.write(write, str(error).encode())
-        finally:
-            guard.close()
-            del held, guard
-            gc.collect()
-            os._exit(0)
-    os.waitpid(child, 0)
-    assert b"make a guard after the fork" in os.read(read, 1000)
+        guard.close()
+        held.clear()
+        gc.collect()
+        return str(caught.value).encode()
+
+    with forked(work) as result:
+        assert b"make a guard after the fork" in result()
     assert guard.call(echo, 1) == 1
-    os.close(read)
-    os.close(write)
+    assert (held[0] == 1.5).all()
 
 
 # ---- exceptions of signal handlers at the worst moments, put there by a trace function

@@ -22,17 +22,10 @@ import millpond
 from media_server import MediaServer, serving
 from millpond import CorruptMedia, DataError, DecodeTimeout, FrameTimestampError, ObjectMissing
 from millpond._datasets import load as load_module
-from millpond._guard.timeouts import end_default_guard
 from millpond._media.pictures import INTERPOLATIONS
 from sounds import tone, write_sound
 
 SECONDS_OF_A_HANG = 0.3
-
-
-@pytest.fixture(autouse=True)
-def workers_end_with_the_test() -> Iterator[None]:
-    yield
-    end_default_guard()
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +190,7 @@ def test_a_file_that_was_cut_short_gives_nothing(
 
 
 def test_a_file_without_the_stream_wanted_says_so(files: dict[str, Path]) -> None:
-    with pytest.raises(CorruptMedia, match=r"clip|h264_b_frames\.mp4' has no audio stream"):
+    with pytest.raises(CorruptMedia, match=r"h264_b_frames\.mp4' has no audio stream"):
         millpond.load_audio(files["video"], sampling_rate=16000)
     with pytest.raises(CorruptMedia, match=r"tone\.flac' has no video stream"):
         millpond.load_video(files["audio"], num_frames=1)
@@ -230,7 +223,9 @@ def test_a_pipe_that_nobody_writes_to_ends_in_a_timeout_that_names_it(
 def test_a_server_that_never_answers_ends_in_a_timeout_without_its_secret(kind: str, server: MediaServer) -> None:
     with pytest.raises(DecodeTimeout, match=r"/hang\?\.\.\.'.*limit 0\.3 s") as caught:
         LOADERS[kind](f"{server.url.replace('//', '//ann:hunter2@')}/hang?token=sesame", timeout=SECONDS_OF_A_HANG)
-    assert not {"hunter2", "sesame"} & set(str(caught.value.facts).replace("@", " ").split())
+    told = f"{caught.value} {caught.value.facts} {caught.value.__notes__}"
+    assert "hunter2" not in told
+    assert "sesame" not in told
 
 
 def test_after_a_timeout_the_next_call_works(files: dict[str, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ the actual value, and what was done; the same facts are attributes. Every class 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 
 def _rebuild(cls: type[MillpondError], message: str, facts: dict[str, Any], notes: list[str]) -> MillpondError:
@@ -123,3 +123,15 @@ class ClosedError(UsageError):
 
 class InternalError(MillpondError):
     """A bug in millpond."""
+
+
+ErrorT = TypeVar("ErrorT", bound=MillpondError)
+
+
+def retold(error: ErrorT, prefix: str, **facts: Any) -> ErrorT:
+    """The same error told of one item: its class, its message behind a prefix, its notes, its cause, more facts."""
+    told = type(error)(f"{prefix}: {error.message}", **{**error.facts, **facts})
+    told.__cause__ = error.__cause__
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told

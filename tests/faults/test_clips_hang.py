@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from clip_sets import FOUR_FRAMES, NAMES, RECIPES, make_loader, open_clips, take
 from millpond import VideoOptions, errors
 from millpond._datasets.clip_headers import RowFacts, look_at_row
 from millpond._datasets.clip_reader import ClipSource
-from millpond._guard.timeouts import end_default_guard
 
 HANGING = "av1.mp4"
 STALL_SECONDS = 1.0
@@ -32,12 +30,6 @@ def hanging(own_clips: Path) -> Path:
     (own_clips.parent / HANGING).unlink()
     os.mkfifo(own_clips.parent / HANGING)
     return own_clips
-
-
-@pytest.fixture
-def guard_ends() -> Iterator[None]:
-    yield
-    end_default_guard()
 
 
 def test_a_clip_that_hangs_is_skipped_and_takes_no_other_with_it(hanging: Path, tmp_path: Path) -> None:
@@ -93,7 +85,6 @@ def test_a_clip_that_kills_who_looks_at_it_costs_its_own_sample(
         assert len(take(loader)) == 9
 
 
-@pytest.mark.usefixtures("guard_ends")
 def test_a_sample_that_hangs_is_given_up_after_its_timeout(hanging: Path) -> None:
     dataset = open_clips(hanging, video=FOUR_FRAMES, timeout=STALL_SECONDS)
     with pytest.raises(errors.DecodeTimeout, match=r"row 2 of '.*manifest.jsonl'") as caught:

@@ -1,5 +1,8 @@
 """2,000 corrupted files of every format: each gives its frames or samples, an error that says so, or a timeout.
 
+Frames are compared with those of the whole file; what flipped bits make of a sound or an image can be anything, so
+there it is the form alone.
+
 The files are the same in every run. `bench/fuzz.py` does the same for as long as one likes.
 """
 
@@ -35,7 +38,9 @@ def wholes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_corrupted_file_gives_its_own_data_or_an_error_that_fits(name: str, wholes: Path, tmp_path: Path) -> None:
+def test_a_corrupted_file_gives_data_that_may_be_its_own_or_an_error_that_fits(
+    name: str, wholes: Path, tmp_path: Path
+) -> None:
     tally = Tally()
     with millpond.Guard(num_workers=1, timeout=TIMEOUT_SECONDS) as guard:
         for seed, mutator, reading, _ in examined(guard, FORMATS[name], wholes / name, range(FILES_EACH), tmp_path):

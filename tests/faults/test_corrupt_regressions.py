@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -141,13 +140,18 @@ def test_a_hole_in_a_transport_stream_gives_no_frame_the_time_of_another(tmp_pat
     path.write_bytes(data)
     whole = build_sample_table(path)
     expected = dict(zip(whole.frame_seconds.tolist(), zoo.read(path, whole)[0].values(), strict=True))
+    compared = 0
     for first in range(6, 30):
         hole = slice(188 * first + 100, 188 * (first + 16) + 100)
         path.write_bytes(data[: hole.start] + bytes(hole.stop - hole.start) + data[hole.stop :])
-        with suppress(CorruptMedia):  # no GOP is whole
+        try:
             table = build_sample_table(path)
-            got, _ = zoo.read(path, table)
-            assert all(np.array_equal(got[j], expected[s]) for j, s in enumerate(table.frame_seconds.tolist()))
+        except CorruptMedia:  # no GOP is whole
+            continue
+        got, _ = zoo.read(path, table)
+        assert all(np.array_equal(got[j], expected[s]) for j, s in enumerate(table.frame_seconds.tolist()))
+        compared += 1
+    assert compared >= 12
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_a_hole_in_a_transport_stream_gives_no_frame_the_time_of_another(tmp_pat
 )
 def test_places_where_a_transport_stream_lacks_packets(data: bytes, expected: tuple[int, ...], tmp_path: Path) -> None:
     (tmp_path / "x.ts").write_bytes(data)
-    assert lost_places(str(tmp_path / "x.ts")) == expected
+    assert lost_places(str(tmp_path / "x.ts"), lambda: None) == expected
 
 
 def test_a_stream_that_begins_in_the_middle_of_a_file_is_no_bug(tmp_path: Path) -> None:

@@ -6,14 +6,12 @@ import os
 import signal
 import subprocess
 import textwrap
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
-from programs import run_python, start_python
+from programs import outlive, run_python, start_python
 
 PROGRAM = textwrap.dedent(
     """
@@ -108,24 +106,6 @@ def start_parent(ending: str, use_pidfd: str) -> tuple[subprocess.Popen[str], li
     assert parent.stdout is not None
     sibling, *ours = [psutil.Process(int(word)) for word in parent.stdout.readline().split()]
     return parent, ours, sibling
-
-
-def outlive(processes: Sequence[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that still run after so long; a zombie does not run, and when it is reaped is up to the machine's init."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        processes = [process for process in processes if _runs(process)]
-        if not processes:
-            break
-        time.sleep(0.005)
-    return list(processes)
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.parametrize("use_pidfd", ["pidfd", "report"])

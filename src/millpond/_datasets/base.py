@@ -24,6 +24,11 @@ Progress = Callable[[], None]
 """Called at least once per frame or table; a task that stops calling it is taken for hung."""
 
 
+VALIDITY_FIELD = "is_valid"
+"""bool (B,), which the loader adds to every batch under "placeholder": False for rows of zeros that stand for a bad
+sample. No field of a dataset has this name."""
+
+
 class Sink(Protocol):
     """Where a reader puts what it read; one call of `read` uses one sink, from one thread."""
 

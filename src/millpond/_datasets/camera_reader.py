@@ -11,14 +11,14 @@ from millpond._datasets.base import FrameWriter, Progress, ReadReport, Sink
 from millpond._datasets.cut_short import load_table
 from millpond._datasets.image_files import ImageFile, open_image_file
 from millpond._datasets.open_files import OpenFiles
-from millpond._datasets.places import NOWHERE, retold
+from millpond._datasets.places import NOWHERE
 from millpond._datasets.sources import Call, CameraSource, Positions, explain
 from millpond._datasets.windows import window_positions
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
 from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
-from millpond.errors import CorruptMedia, DataError
+from millpond.errors import CorruptMedia, DataError, retold
 
 Learned = list[tuple[str, int, NDArray[np.int64], NDArray[np.uint32]]]
 """(camera, file, rows, CRC-32s) of packets that were read for the first time."""

@@ -26,7 +26,7 @@ from millpond._datasets.clip_sidecars import ClipSidecars
 from millpond._datasets.media_crc import crc_of_image, crc_of_sound
 from millpond._media.audio import decode_audio
 from millpond._media.clip_source import Clip, local_media, open_clip, read_media
-from millpond._media.frames import decode_frames
+from millpond._media.frames import decode_chosen
 from millpond._media.images import decode_image, resize_image
 from millpond._media.media_path import MediaPath
 from millpond._plan.frame_choice import choose_frames
@@ -98,26 +98,16 @@ class ClipDecoder:
         if options.image_size is None:
             self._require_size(table.picture_size, self._shapes.video_size, str(clip.path))
         chosen = self._chosen(clip, times)
-        wanted, firsts = np.unique(chosen, return_index=True)
-        bounds = [*firsts.tolist(), len(chosen)]
-        write = sink.begin_video(len(chosen))
-
-        def write_each(frame: int, picture: NDArray[np.uint8]) -> None:
-            for step in range(bounds[frame], bounds[frame + 1]):
-                write(step, picture)
-
-        done = decode_frames(
+        done = decode_chosen(
             clip.file,
-            wanted,
-            write_each,
+            chosen,
+            sink.begin_video(len(chosen)),
             image_size=options.image_size,
             interpolation=options.interpolation,
             progress=progress,
         )
         for name in ("packets_fed", "bytes_read", "frames_decoded"):
             self.counters[name] += int(getattr(done, name))
-        if done.failures:
-            raise done.failures[0][1]
         if not clip.path.is_copy:
             self._sidecars.learn_packets(clip.path.path, done.rows, done.crcs)
         sink.put(SECONDS, table.frame_seconds[chosen] - table.frame_seconds[0])
@@ -157,10 +147,9 @@ class ClipDecoder:
     def _sound(self, path: MediaPath, start_seconds: float | None, sink: RowSink, progress: Progress) -> None:
         options = self._media.audio
         assert options is not None
-        stop = None if options.max_seconds is None else (start_seconds or 0.0) + options.max_seconds
         remember = _nothing
         if not path.is_copy:
-            kind, crc = crc_of_sound(path, stop, progress)
+            kind, crc = crc_of_sound(path, start_seconds, options.max_seconds, progress)
             remember = self._sidecars.check(path.path, kind, crc)
         audio = decode_audio(
             path,
@@ -190,10 +179,7 @@ class ClipDecoder:
         data = read_media(source, kind="image", progress=progress)
         remember = self._sidecars.check(source, *crc_of_image(data)) if is_local(source) else _nothing
         name = MediaPath.of(source)
-        try:
-            picture = decode_image(data)
-        except CorruptMedia as error:
-            raise CorruptMedia(f"{name}: {error.message}", **{**error.facts, "path": name.label}) from None
+        picture = decode_image(data, name)
         remember()
         self.counters["bytes_read"] += len(data)
         if options.image_size is None:

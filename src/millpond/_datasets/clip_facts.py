@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from millpond._datasets.clip_headers import RowFacts
 from millpond._datasets.clip_media import is_local
 from millpond._datasets.clip_reader import ClipSource
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import SidecarStore, replacing
 from millpond.errors import MillpondError
 
 _VERSION = 1
@@ -64,12 +62,5 @@ class KeptFacts:
         if not is_new or not known:
             return
         with contextlib.suppress(OSError):  # the store cannot be written, which was said already
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".writing-", suffix=".npz", dir=self._path.parent)
-            try:
-                with open(descriptor, "wb") as file:
-                    np.savez(file, keys=np.asarray([k for k, _ in known]), facts=np.stack([row for _, row in known]))
-                os.replace(name, self._path)
-            except BaseException:
-                Path(name).unlink()
-                raise
+            with replacing(self._path) as temporary:
+                np.savez(temporary, keys=np.asarray([k for k, _ in known]), facts=np.stack([row for _, row in known]))

@@ -1,32 +1,29 @@
-"""What the headers of one row's media say: how much they make at most, and in what size. Nothing is decoded."""
+"""What the headers of one row's media say: how much they make at most, and in what size.
+
+Nothing is decoded, but for a PNG with texts, one of which may say how it is turned.
+"""
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import av
 import av.error
-import av.stream
-from PIL import Image
 
 from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipMedia, Size, is_local
 from millpond._datasets.clip_reader import ClipSource
 from millpond._media.clip_source import local_media, open_clip, read_media
-from millpond._media.containers import open_container, reason_of
+from millpond._media.containers import open_container, packets_of, pick_audio_stream, reason_of
+from millpond._media.images import size_of_image
 from millpond._media.media_path import MediaPath
 from millpond._plan.frame_choice import choose_frames
 from millpond.errors import CorruptMedia
 
 SLACK_SECONDS = 0.1
 """More room than a header asks for: times are rounded, and a resampler gives some samples more."""
-
-_ORIENTATION = 0x0112  # of EXIF
-_TURNED = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +63,7 @@ def look_at_row(source: ClipSource, sample: int) -> RowFacts:
             samples, channels = _sound_of(path, media, None)
         facts = replace(facts, audio_samples=samples, audio_channels=channels)
     if media.image_size_is_open:
-        facts = replace(facts, image_size=_image_size(media.source(IMAGE, values, source.folder)))
+        facts = replace(facts, image_size=_image_size_of(media.source(IMAGE, values, source.folder)))
     return facts
 
 
@@ -99,11 +96,7 @@ def _sound_of(path: MediaPath, media: ClipMedia, start_seconds: float | None) ->
     assert options is not None
     try:
         with open_container(path) as container:
-            if not container.streams.audio:
-                raise CorruptMedia(f"{path} has no audio stream", path=path.label)
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                raise CorruptMedia(f"{path} has sound of a codec that is not known", path=path.label)
+            stream = pick_audio_stream(container, path)
             channels = 0 if options.mono else stream.codec_context.channels
             if options.max_seconds is not None:
                 return round(options.max_seconds * options.sampling_rate), channels
@@ -120,10 +113,7 @@ def _seconds_of(container: Any, stream: Any, start_seconds: float | None) -> flo
         first = (stream.start_time or 0) * tick
         stop = first + stream.duration * tick
     else:
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = av.stream.Discard.all
-        first, stop = _span_of(container.demux(stream), tick)
+        first, stop = _span_of(packets_of(container, stream), tick)
     return float(stop - (first if start_seconds is None else min(start_seconds, stop)))
 
 
@@ -139,14 +129,5 @@ def _span_of(packets: Iterator[Any], tick: float) -> tuple[float, float]:
     return first, max(stop, first + total)
 
 
-def _image_size(source: str) -> Size:
-    """(height, width) as delivered, from the header."""
-    data = read_media(source, kind="image")
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            is_turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-            return (image.width, image.height) if is_turned else (image.height, image.width)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        name = MediaPath.of(source)
-        raise CorruptMedia(f"{name} does not open as an image: {error}", path=name.label) from error
+def _image_size_of(source: str) -> Size:
+    return size_of_image(read_media(source, kind="image"), MediaPath.of(source))

@@ -66,10 +66,6 @@ class ManifestTable:
         """Columns of Python values."""
         return tuple(column.name for column in self.columns if not column.is_array)
 
-    def column(self, name: str) -> Column | None:
-        """A column by its name."""
-        return next((column for column in self.columns if column.name == name), None)
-
     def take(self, name: str, samples: NDArray[np.int64]) -> NDArray[Any]:
         """The numbers of some rows, (L, ...), in the column's dtype; the caller's own."""
         position = [column.name for column in self.numbers].index(name)

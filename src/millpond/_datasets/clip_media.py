@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from millpond._datasets.base import VALIDITY_FIELD
 from millpond._datasets.manifest_columns import Column
-from millpond._media.media_path import path_of_file_url, scheme_of
+from millpond._media.media_path import path_of_file_url, redacted, scheme_of
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._values import Field
 from millpond.errors import CorruptMedia, ObjectMissing
@@ -16,8 +17,6 @@ from millpond.errors import CorruptMedia, ObjectMissing
 VIDEO, SECONDS, VIDEO_LENGTH = "video", "video_seconds", "video_length"
 AUDIO, AUDIO_LENGTH = "audio", "audio_length"
 IMAGE = "image"
-
-ADDED_BY_LOADER = "is_valid"
 
 Size = tuple[int, int]
 
@@ -221,13 +220,18 @@ def passed_columns(media: ClipMedia, columns: tuple[Column, ...], fields: tuple[
         ValueError: One has the name of something else in a batch.
     """
     passed = tuple(column for column in columns if column.name not in media.columns.values())
-    taken = {field.name for field in fields} | {ADDED_BY_LOADER}
+    taken = {field.name for field in fields} | {VALIDITY_FIELD}
     for column in passed:
         if column.name in taken:
             raise ValueError(
                 f"the manifest has a column {column.name!r}, which is the name of something else in a batch; rename it"
             )
     return passed
+
+
+def presentable(value: Any) -> Any:
+    """A path as it stands in the manifest; of a URL nothing that may be secret; what is no text as it is."""
+    return redacted(value) if isinstance(value, str) and not is_local(value) else value
 
 
 def is_local(source: str) -> bool:

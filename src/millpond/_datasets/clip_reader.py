@@ -21,7 +21,15 @@ from millpond._datasets.clip_media import ClipMedia, ClipShapes, media_fields
 from millpond._datasets.clip_rows import OwnRow, SinkRows
 from millpond._datasets.clip_sidecars import ClipSidecars
 from millpond._values import Field
-from millpond.errors import DataError, DeadlineExceeded, MillpondError, UnsupportedFormat, WorkerDied
+from millpond.errors import (
+    DataError,
+    DeadlineExceeded,
+    ErrorT,
+    MillpondError,
+    UnsupportedFormat,
+    WorkerDied,
+    retold,
+)
 
 PART = "clip"
 """The one part: everything of a row is read together."""
@@ -70,7 +78,7 @@ class ClipSource:
     @property
     def fields(self) -> tuple[Field, ...]:
         """Every array of a sample."""
-        numbers = [Field(name, self._shape(name), self._dtype(name)) for name in self.numbers]
+        numbers = [Field(c.name, c.shape, str(c.dtype)) for c in self.table.numbers if c.name in self.passed]
         return (*media_fields(self.media, self.shapes), *numbers)
 
     @property
@@ -96,12 +104,6 @@ class ClipSource:
         if name in self.table.others:
             return self.table.values(sample)[name]
         return self.table.take(name, np.asarray([sample]))[0]
-
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return next(column.shape for column in self.table.numbers if column.name == name)
-
-    def _dtype(self, name: str) -> str:
-        return next(str(column.dtype) for column in self.table.numbers if column.name == name)
 
 
 class ClipReader:
@@ -136,7 +138,7 @@ class ClipReader:
             try:
                 self._decode(sample, rows.row(position), progress)
             except ROW_ERRORS as error:
-                report.failures.append((np.asarray([position]), _told(error, sample)))
+                report.failures.append((np.asarray([position]), told_of_row(error, sample)))
             progress()
         failed = [int(position[0]) for position, _ in report.failures]
         rows.finish(np.asarray(failed, np.int64), self._numbers(samples))
@@ -153,7 +155,7 @@ class ClipReader:
         try:
             self._decode(sample, own, progress)
         except ROW_ERRORS as error:
-            raise _told(error, sample) from error.__cause__
+            raise told_of_row(error, sample) from error.__cause__
         numbers = {name: values[0, ...] for name, values in self._numbers(np.asarray([sample])).items()}
         return {**own.arrays, **numbers, **self.attributes(sample)}
 
@@ -168,9 +170,6 @@ class ClipReader:
         return {name: self._source.table.take(name, samples) for name in self._source.numbers}
 
 
-def _told(error: MillpondError, sample: int) -> MillpondError:
+def told_of_row(error: ErrorT, sample: int) -> ErrorT:
     """The same error told of its row."""
-    told = type(error)(f"row {sample}: {error.message}", **{**error.facts, "row": sample})
-    for note in getattr(error, "__notes__", ()):
-        told.add_note(note)
-    return told
+    return retold(error, f"row {sample}", row=sample)

@@ -31,8 +31,6 @@ from millpond.errors import CorruptMedia
 
 _logger = logging.getLogger("millpond")
 
-_SUFFIX = ".npz"
-
 
 @dataclass(frozen=True)
 class ClipSidecars:
@@ -122,13 +120,13 @@ class ClipSidecars:
         if store is None:
             return
         try:
-            own = store.path_of(path, kind, _SUFFIX)
+            own = store.path_of(path, kind, ".npz")
         except OSError:
             return  # it is gone, or may not be looked at: who reads it says so
         with contextlib.suppress(OSError):  # never read before, or replaced since
             os.utime(own)
             return
-        for other in own.parent.glob(f"{own.name.split('.')[0]}.{kind}.*{_SUFFIX}"):
+        for other in store.versions(path, kind):
             with contextlib.suppress(OSError):
                 if other.stat().st_mtime_ns >= self.opened_ns:
                     raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)

@@ -1,8 +1,9 @@
 """What only the clips themselves can tell, found out when a dataset is opened: the longest, and the size of pictures.
 
 Slots of the arena have fixed shapes. Where the options do not say how long or how large the arrays are, every clip is
-looked at once: the header of an MP4, all packets of what has no index; nothing is decoded. That happens in processes of
-the guard, under a time limit, since a clip may hang or crash whoever opens it, and is remembered in one sidecar.
+looked at once: the header of an MP4, all packets of what has no index; nothing is decoded (see `clip_headers`). That
+happens in processes of the guard, under a time limit, since a clip may hang or crash whoever opens it, and is
+remembered in one sidecar.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from numpy.typing import NDArray
 
 from millpond._datasets.clip_facts import KeptFacts, key_of_row
 from millpond._datasets.clip_headers import RowFacts, look_at_row
-from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipShapes
-from millpond._datasets.clip_reader import ROW_ERRORS, ClipSource, unreadable_is_bad
+from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipShapes, presentable
+from millpond._datasets.clip_reader import ROW_ERRORS, ClipSource, told_of_row, unreadable_is_bad
+from millpond._guard.guard import Guard
+from millpond._media.media_path import shortened
 from millpond._media.sidecars import SidecarStore
-from millpond.errors import DecodeTimeout, MillpondError, WorkerDied
+from millpond.errors import DecodeTimeout, MillpondError, WorkerDied, retold
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 """For one clip; reading a header takes milliseconds, so whatever takes longer hangs."""
@@ -70,23 +73,31 @@ def survey_rows(
         if isinstance(found, RowFacts):
             rows[sample] = found.to_row()
         else:
-            problems[sample] = found
+            problems[sample] = _named(source, sample, found)
         done += 1
         if progress is not None:
             progress(done, total)
     good = np.asarray([sample for sample in range(total) if sample not in problems], np.int64)
     if not len(good):
-        raise next(iter(problems.values()))
+        raise told_of_row(*next((error, sample) for sample, error in problems.items()))
     kept.keep([(keys[sample], rows[sample]) for sample in good.tolist()], is_new=bool(set(unknown) - set(problems)))
     given_up: dict[int, MillpondError] = {
         sample: error for sample, error in problems.items() if isinstance(error, DecodeTimeout | WorkerDied)
     }
-    return Survey(_shapes_of(source, rows, good), given_up, problems)
+    told = {sample: told_of_row(error, sample) for sample, error in problems.items()}
+    return Survey(_shapes_of(source, rows, good), given_up, told)
+
+
+def _named(source: ClipSource, sample: int, error: MillpondError) -> MillpondError:
+    """Why a row cannot be looked at, with the names of its files and what to do."""
+    values = source.table.values(sample)
+    named = ", ".join(repr(shortened(str(presentable(values[column])))) for column in source.media.columns.values())
+    if isinstance(error, DecodeTimeout):
+        error.add_note("a clip that is merely slow needs a larger timeout= when the dataset is opened")
+    return retold(error, named)
 
 
 def _look_at_all(source: ClipSource, samples: list[int], timeout: float | None) -> Iterator[RowFacts | MillpondError]:
-    from millpond._guard.guard import Guard
-
     if not samples:
         return
     with Guard(timeout=timeout or DEFAULT_TIMEOUT_SECONDS, preload=("millpond._datasets.clip_survey",)) as guard:
@@ -136,7 +147,7 @@ def _require_alike(source: ClipSource, medium: str, values: NDArray[np.int64], s
     told = []
     for at in (0, int(other[0])):
         sample = int(samples[at])
-        path = source.table.values(sample)[source.media.columns[medium]]
+        path = presentable(source.table.values(sample)[source.media.columns[medium]])
         told.append(f"row {sample}, {path!r}, has {_spelled(values[at].tolist())}")
     remedy = "mono=True to mix them down" if medium == AUDIO else "image_size= to make all pictures one size"
     raise ValueError(f"{medium}: {told[0]}, but {told[1]}; give {remedy}")

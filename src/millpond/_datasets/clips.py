@@ -26,6 +26,7 @@ from millpond._datasets.clip_media import (
     known_shapes,
     media_fields,
     passed_columns,
+    presentable,
     resolve_columns,
 )
 from millpond._datasets.clip_reader import PART, ClipReader, ClipSource
@@ -75,7 +76,8 @@ class ClipDataset:
     each time). Clips that fail this are bad samples.
 
     *Changes.* What was read of a file is remembered by its checksums: from the second read on, bytes that were altered
-    are a bad sample, as is a file that was replaced since the dataset was opened.
+    are a bad sample, as is a file that was replaced after this dataset had read it (unless another dataset has read
+    the new version meanwhile, and its checksums took the place of the old ones).
 
     Args:
         manifest: A JSONL, CSV or Parquet file; its suffix says which.
@@ -240,12 +242,12 @@ class ClipDataset:
         return ()
 
     def describe(self, sample: int) -> dict[str, Any]:
-        """The row, and what it names: paths as they stand in the manifest."""
+        """The row, and what it names: paths as they stand in the manifest, URLs without what may be secret."""
         if not 0 <= sample < len(self):
             raise IndexError(f"sample {sample} of {len(self)}")
         values = self._source.table.values(sample)
         media = self._source.media.columns.items()
-        return {"row": int(sample), **{medium: values[column] for medium, column in media}}
+        return {"row": int(sample), **{medium: presentable(values[column]) for medium, column in media}}
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         """Cut what varies in length, and add the columns that are no arrays: lists of n Python values."""

@@ -188,7 +188,7 @@ def _read_image(source: _Given, options: ImageOptions) -> NDArray[np.uint8]:
 def _read_video(source: _Given, options: VideoOptions) -> NDArray[np.uint8]:
     """uint8, (T, H, W, 3)."""
     from millpond._media.clip_source import open_clip
-    from millpond._media.frames import decode_frames
+    from millpond._media.frames import decode_chosen
 
     with open_clip(source) as clip:
         assert not isinstance(options.times, str)
@@ -203,17 +203,13 @@ def _read_video(source: _Given, options: VideoOptions) -> NDArray[np.uint8]:
         if options.num_frames is None and options.times is None and options.max_frames is None:
             _require_room(shape, str(clip.path))
         pictures = np.empty(shape, np.uint8)
-        frames, starts = np.unique(chosen, return_index=True)
-        stops = np.append(starts[1:], len(chosen))
-
-        def write(j: int, picture: NDArray[np.uint8]) -> None:
-            pictures[starts[j] : stops[j]] = picture
-
-        report = decode_frames(
-            clip.file, frames, write, image_size=options.image_size, interpolation=options.interpolation
+        decode_chosen(
+            clip.file,
+            chosen,
+            pictures.__setitem__,
+            image_size=options.image_size,
+            interpolation=options.interpolation,
         )
-        if report.failures:
-            raise report.failures[0][1]
     return pictures
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,13 +69,6 @@ class Places:
                 own = episodes == episode
                 found[own] = self.scattered[episode][positions[own]]
         return found
-
-
-def retold(error: DataError, prefix: str, **facts: Any) -> DataError:
-    """The same error told of one episode: its class, its message behind a prefix, more facts."""
-    told = type(error)(f"{prefix}: {error.message}", **{**error.facts, **facts})
-    told.__cause__ = error.__cause__
-    return told
 
 
 @dataclass(frozen=True, slots=True)

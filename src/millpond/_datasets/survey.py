@@ -15,12 +15,12 @@ from millpond._datasets.columns import ColumnStore
 from millpond._datasets.cut_short import frames_beyond_end, load_table
 from millpond._datasets.frame_match import Claims, match_frames
 from millpond._datasets.layout import Feature, Layout
-from millpond._datasets.places import NOWHERE, Places, Runs, retold
+from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey, VideoWork
 from millpond._media.sidecars import SidecarStore, file_identity
 from millpond._values import FileIdentity
-from millpond.errors import CorruptMedia, DataError, ObjectMissing
+from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
 
 SURVEY_THREADS = 8
 """Most of the time is file system calls and FFmpeg, both without the GIL."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.frame_match import Claims, gops_of, unclaimed_frames
-from millpond._datasets.places import NOWHERE, Places, Runs, retold
+from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity
-from millpond.errors import CorruptMedia, DataError
+from millpond.errors import CorruptMedia, DataError, retold
 
 
 @dataclass(frozen=True, slots=True)

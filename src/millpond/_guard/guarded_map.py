@@ -24,8 +24,8 @@ def results_of(calls: CallsAhead, on_error: OnError) -> Generator[Any, None, Non
             try:
                 result = calls.result_of(call)
             except Exception as error:
-                error.add_note(f"item {number} of Guard.map, counted from 0")
                 if on_error == "raise" or (isinstance(call, GuardedCall) and call.concerns_all):
+                    error.add_note(f"item {number} of Guard.map, counted from 0")
                     raise
                 if on_error == "skip":
                     skipped += 1

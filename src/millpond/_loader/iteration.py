@@ -12,14 +12,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._datasets.base import Dataset
+from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.driver import Driver
 from millpond._loader.quarantine import Quarantine
 from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
-from millpond.errors import ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied
+from millpond.errors import ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied, retold
 
 logger = logging.getLogger("millpond")
 
@@ -41,10 +41,6 @@ class Progress:
     samples: int = 0
     wait_seconds: float = 0.0
     position: tuple[int, int] = (0, 0)
-
-
-VALIDITY_FIELD = "is_valid"
-"""bool (B,) of every batch under "placeholder": False for rows of zeros that stand for a bad sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +220,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         if not (isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts):
             return error
         which = ", ".join(f"{name} {value!r}" for name, value in self._dataset.describe(sample).items())
-        named = type(error)(f"sample {sample} ({which}): {error.message}", **error.facts)
-        for note in getattr(error, "__notes__", ()):
-            named.add_note(note)
-        return named
+        return retold(error, f"sample {sample} ({which})")
 
     def _told(self, error: Exception, sample: int) -> Exception:
         """The error as it is raised in the training loop, which a StopIteration would end without a word."""

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from millpond._datasets.base import Dataset
+from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
-from millpond._loader.iteration import VALIDITY_FIELD, EpochIterator, Policy, Progress
+from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.probe import Transformed, probe_transform
 from millpond._loader.quarantine import Quarantine
 from millpond._loader.running import Running, Wishes, open_running

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.clip_source import Source, local_media
-from millpond._media.containers import open_container, packets_of, reason_of
+from millpond._media.containers import open_container, packets_of, pick_audio_stream, reason_of
 from millpond._media.media_path import MediaPath
 from millpond._media.resample import Resampled, require_room
-from millpond._media.wholeness import frames_of_mp3, require_whole_file
+from millpond._media.wholeness import frames_of_mp3, require_checksums, require_whole_file
 from millpond.errors import CorruptMedia
 
 Progress = Callable[[], None]
@@ -84,7 +84,9 @@ def decode_audio(
         try:
             require_whole_file(path)
             with open_container(path) as container:
-                return job.run(container)
+                audio = job.run(container)
+            require_checksums(path, job.stop_bytes, progress)
+            return audio
         except (av.error.FFmpegError, ValueError) as error:
             reason = reason_of(error) if isinstance(error, av.error.FFmpegError) else error
             raise CorruptMedia(f"{path} does not decode as audio: {reason}", path=path.label) from error
@@ -113,7 +115,11 @@ def aligned_to(audio: Audio, start_seconds: float, max_seconds: float | None = N
 
 
 class _Job:
-    """One call of `decode_audio`."""
+    """One call of `decode_audio`.
+
+    Attributes:
+        stop_bytes: Where the last packet begins that was decoded; None when all were.
+    """
 
     def __init__(
         self,
@@ -130,17 +136,12 @@ class _Job:
         self._progress = progress
         self._sound = Resampled(path, sampling_rate, mono)
         self._num_packets = self._num_source_samples = 0
+        self._last_bytes = 0
+        self.stop_bytes: int | None = None
         self._first_seconds: float | None = None
 
     def run(self, container: av.container.InputContainer) -> Audio:
-        if not container.streams.audio:
-            raise CorruptMedia(f"{self._path} has no audio stream", path=self._path.label)
-        stream = container.streams.audio[0]
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = av.stream.Discard.all
-        if stream.codec_context is None:
-            raise CorruptMedia(f"{self._path} has sound of a codec that is not known", path=self._path.label)
+        stream = pick_audio_stream(container, self._path)
         stream.codec_context.thread_count = 1
         if stream.codec_context.name == "flac":
             stream.codec_context.options = {"err_detect": "crccheck+explode"}  # its frames have checksums
@@ -148,6 +149,8 @@ class _Job:
         if is_whole:
             self._require_every_packet(stream)
             self._require_every_sample(stream)
+        else:
+            self.stop_bytes = self._last_bytes
         if self._sound.is_empty:
             raise CorruptMedia(f"{self._path}: no audio frame decodes", path=self._path.label)
         audio = Audio(self._sound.samples(), self._sound.rate, self._first_seconds or 0.0)
@@ -177,6 +180,7 @@ class _Job:
         may_lack_length = container.format.name == "wav"
         for packet in packets_of(container, stream):
             self._num_packets += packet.size > 0
+            self._last_bytes = max(self._last_bytes, packet.pos or 0)
             frames = packet.decode()
             if not may_lack_length and (packet.is_corrupt or any(frame.is_corrupt for frame in frames)):
                 raise CorruptMedia(f"{self._path}: some of its sound is marked as corrupt", path=self._path.label)

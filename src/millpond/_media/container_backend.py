@@ -85,7 +85,7 @@ def build_container_table(
     with open_container(path) as container:
         stream = pick_video_stream(container, path)
         _limit(stream)
-        places = lost_places(path.path) if container.format.name == "mpegts" else ()
+        places = lost_places(path.path, progress) if container.format.name == "mpegts" else ()
         damage = Damage(places, is_late=stream.codec_context.codec.name == "libdav1d")
         for frame in _frames(container, stream, damage):
             progress()

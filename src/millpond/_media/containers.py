@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import av
+import av.audio
 import av.container
 import av.error
 import av.stream
 
 from millpond._media.media_path import MediaPath
 from millpond._media.sparse_file import SparseFile
+from millpond.errors import CorruptMedia
 
 StreamT = TypeVar("StreamT", bound=av.stream.Stream)
 
@@ -54,6 +56,28 @@ def open_sparse(file: SparseFile) -> av.container.InputContainer:
         file, mode="r", format="mov", options=dict(DECODER_LIMITS), **_LENIENT
     )
     return container
+
+
+def keep_only(container: av.container.InputContainer, chosen: av.stream.Stream) -> None:
+    """Have every other stream give no packets."""
+    for other in container.streams:
+        if other.index != chosen.index:
+            other.discard = av.stream.Discard.all
+
+
+def pick_audio_stream(container: av.container.InputContainer, path: MediaPath) -> av.audio.AudioStream:
+    """The first audio stream; every other stream is told to give no packets.
+
+    Raises:
+        CorruptMedia: There is none, or none that can be decoded.
+    """
+    if not container.streams.audio:
+        raise CorruptMedia(f"{path} has no audio stream", path=path.label)
+    stream = container.streams.audio[0]
+    if stream.codec_context is None:
+        raise CorruptMedia(f"{path} has sound of a codec that is not known", path=path.label)
+    keep_only(container, stream)
+    return stream
 
 
 def packets_of(container: av.container.InputContainer, stream: StreamT) -> Iterator[av.Packet[StreamT]]:

@@ -12,7 +12,7 @@ import av.error
 import av.video
 import numpy as np
 
-from millpond._media.containers import MAX_FRAME_PIXELS, packets_of
+from millpond._media.containers import MAX_FRAME_PIXELS, keep_only, packets_of
 from millpond._media.holes import may_touch_hole
 from millpond._media.media_path import MediaPath
 from millpond._media.wholeness import require_within_file
@@ -94,9 +94,7 @@ def pick_video_stream(container: av.container.InputContainer, path: MediaPath) -
             break
     if chosen is None or chosen.codec_context is None:
         raise CorruptMedia(f"{path} has no video stream that can be decoded", path=path.label)
-    for other in container.streams:
-        if other.index != chosen.index:
-            other.discard = av.stream.Discard.all
+    keep_only(container, chosen)
     require_picture_size(chosen, path)
     return chosen
 

@@ -85,6 +85,41 @@ def decode_frames(
     return job.report()
 
 
+def decode_chosen(
+    file: VideoFile,
+    chosen: NDArray[np.int64],
+    write: Write,
+    *,
+    image_size: tuple[int, int] | None = None,
+    interpolation: str = "bilinear",
+    progress: Progress = _no_progress,
+) -> DecodeReport:
+    """Decode frames that were chosen by time, some of them perhaps more than once: each is decoded once.
+
+    Args:
+        file: The video and its table.
+        chosen: int64, (T,), ascending presentation indices.
+        write: `write(t, picture)` takes chosen[t], as for `decode_frames`.
+        image_size, interpolation, progress: As for `decode_frames`.
+
+    Raises:
+        DataError: One of them does not decode.
+    """
+    frames, starts = np.unique(chosen, return_index=True)
+    bounds = [*starts.tolist(), len(chosen)]
+
+    def write_each(frame: int, picture: NDArray[np.uint8]) -> None:
+        for step in range(bounds[frame], bounds[frame + 1]):
+            write(step, picture)
+
+    report = decode_frames(
+        file, frames, write_each, image_size=image_size, interpolation=interpolation, progress=progress
+    )
+    if report.failures:
+        raise report.failures[0][1]
+    return report
+
+
 def _checked(frames: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
     frames = np.asarray(frames, np.int64)
     if frames.ndim != 1 or (len(frames) > 1 and np.any(np.diff(frames) <= 0)):

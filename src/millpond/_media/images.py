@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from millpond._media.media_path import name_of_bytes
+from millpond._media.media_path import MediaPath, name_of_bytes
 from millpond._media.pictures import interpolation_flag, picture_view, thread_reformatter
 from millpond.errors import CorruptMedia
 
@@ -22,6 +24,11 @@ _PROGRAMS = ("EPS",)
 """Pillow would start Ghostscript and have it run what a stranger wrote."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_EXIF_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Text may hold it as well, as older programs write it."""
+
+_ORIENTATION = 0x0112  # of EXIF
+_TURNED = (5, 6, 7, 8)
 
 
 def resize_image(
@@ -61,20 +68,40 @@ def decode_image(data: bytes, name: object = None) -> NDArray[np.uint8]:
         CorruptMedia: It does not decode, is cut short, or is too large to be an image. (Unless the process has set
             `PIL.ImageFile.LOAD_TRUNCATED_IMAGES`: then Pillow fills what is missing with grey.)
     """
-    name = name_of_bytes(len(data), "image") if name is None else name
-    try:
+    with _opened(data, name) as image:
         if data.startswith(_PNG):
-            _require_png_checksums(data, name)
+            _require_png_checksums(data, _name(data, name))
+        return np.array(_rgb(ImageOps.exif_transpose(image)))
+
+
+def size_of_image(data: bytes, name: object = None) -> tuple[int, int]:
+    """(height, width) of the picture that `decode_image` makes, from its header; raises as that does."""
+    with _opened(data, name) as image:
+        is_turned = _may_have_exif(data) and image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return (image.width, image.height) if is_turned else (image.height, image.width)
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, name: object) -> Iterator[Image.Image]:
+    """The image, its header read; what Pillow raises in the block is CorruptMedia."""
+    called = _name(data, name)
+    facts = {"size_bytes": len(data)} | ({"path": name.label} if isinstance(name, MediaPath) else {})
+    try:
         with Image.open(io.BytesIO(data)) as image:
-            _refuse(image, name)
-            return np.array(_rgb(ImageOps.exif_transpose(image)))
-    except CorruptMedia:
+            _refuse(image, called)
+            yield image
+    except CorruptMedia as error:
+        error.facts |= facts
         raise
     except UnidentifiedImageError as error:  # its own words name an object that the caller never made
         what = "is no image of a kind that Pillow reads" if len(data) else "is empty"
-        raise CorruptMedia(f"{name} does not decode: it {what}", size_bytes=len(data)) from error
+        raise CorruptMedia(f"{called} does not decode: it {what}", **facts) from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds over bad bytes
-        raise CorruptMedia(f"{name} does not decode: {error}", size_bytes=len(data)) from error
+        raise CorruptMedia(f"{called} does not decode: {error}", **facts) from error
+
+
+def _name(data: bytes, name: object) -> object:
+    return name_of_bytes(len(data), "image") if name is None else name
 
 
 def _refuse(image: Image.Image, name: object) -> None:
@@ -103,11 +130,21 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _require_png_checksums(data: bytes, name: object) -> None:
     """Pillow looks at some of them; those of the chunks that make the picture must all be right."""
-    position, kind = len(_PNG), b""
-    while kind != b"IEND" and position + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        stop = position + 8 + length
+    for position, kind, stop in _png_chunks(data):
         is_needed = kind[:1].isupper()
         if is_needed and data[stop : stop + 4] != zlib.crc32(data[position + 4 : stop]).to_bytes(4, "big"):
             raise CorruptMedia(f"{name} does not decode: the checksum of chunk {kind!r} at byte {position} is wrong")
-        position = stop + 4
+
+
+def _may_have_exif(data: bytes) -> bool:
+    """False where it is sure that there is none: Pillow decodes a PNG as a whole to look behind its pixels, too."""
+    return not data.startswith(_PNG) or any(kind in _PNG_EXIF_CHUNKS for _, kind, _ in _png_chunks(data))
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Where each chunk begins, its kind, and where its data end."""
+    position, kind = len(_PNG), b""
+    while kind != b"IEND" and position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        yield position, kind, position + 8 + length
+        position += 12 + length

@@ -28,7 +28,7 @@ from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov,
 from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
 from millpond._media.sparse_file import SparseFile
-from millpond._media.wholeness import require_whole_file
+from millpond._media.wholeness import require_checksums, require_whole_file
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity, StreamParameters
 from millpond.errors import CorruptMedia, DataError
@@ -98,6 +98,7 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
     descriptor = os.open(path.path, os.O_RDONLY)
     try:
         require_whole_file(path)
+        require_checksums(path, None, progress)
         try:
             return _by_packets(path, descriptor, identity, progress)
         except PacketRulesDoNotFit as reason:

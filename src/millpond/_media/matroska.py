@@ -1,10 +1,10 @@
-"""Whether a Matroska or WebM file is whole: its demuxer skips over damage and over a missing end without an error."""
+"""Whether a Matroska or WebM file is whole and undamaged: its demuxer skips over both without an error."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from millpond._media.media_path import MediaPath
 from millpond.errors import CorruptMedia
@@ -55,19 +55,35 @@ def _walk(descriptor: int, start: int, stop: int, path: MediaPath) -> None:
                 _require(child in _CLUSTER_CHILDREN and inner < child_end <= end, inner, path)
                 inner = child_end
             _require(inner == end, inner, path)
-        _require_checksum(descriptor, payload, end, path)
         position = end
     _require(position == stop, position, path)
 
 
-def _require_checksum(descriptor: int, start: int, stop: int, path: MediaPath) -> None:
-    """Hold an element against the CRC-32 that many writers put in front of its children; FFmpeg does not look at it."""
+def require_checksums(
+    descriptor: int, size_bytes: int, stop: int, path: MediaPath, progress: Callable[[], None]
+) -> None:
+    """Hold elements against the CRC-32 that many writers put in front of their children, up to the one at `stop`.
+
+    Raises:
+        CorruptMedia: One does not keep it.
+    """
+    for kind, payload, end in _elements(descriptor, 0, size_bytes):
+        if kind == _SEGMENT:
+            for _, inner, inner_end in _elements(descriptor, payload, size_bytes if end == _UNKNOWN_SIZE else end):
+                if inner_end != _UNKNOWN_SIZE:
+                    _require_checksum(descriptor, inner, inner_end, path, progress)
+                if inner > stop:
+                    return
+
+
+def _require_checksum(descriptor: int, start: int, stop: int, path: MediaPath, progress: Callable[[], None]) -> None:
     head = os.pread(descriptor, 6, start)
     if head[:2] != _CRC_32_OF_4_BYTES or start + 6 > stop:
         return
     crc = 0
     for position in range(start + 6, stop, _CHUNK_BYTES):
         crc = zlib.crc32(os.pread(descriptor, min(_CHUNK_BYTES, stop - position), position), crc)
+        progress()
     if crc.to_bytes(4, "little") != head[2:]:
         raise CorruptMedia(
             f"{path} is damaged between bytes {start} and {stop}: they do not keep their checksum; fetch or write the "

@@ -50,6 +50,21 @@ def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
     return FileIdentity(status.st_size, status.st_mtime_ns)
 
 
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Give a temporary file to fill: the block's end puts it in the place of `target`, an error drops it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=_WRITING, suffix=target.suffix, dir=target.parent)
+    os.close(descriptor)
+    try:
+        yield Path(name)
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
 class SidecarStore:
     """A folder of sidecars. May be used by many processes at once: the last writer wins, readers see whole files.
 
@@ -78,17 +93,13 @@ class SidecarStore:
     def write(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Iterator[Path]:
         """Give a temporary file to fill: the block's end puts it in the sidecar's place, an error drops it."""
         target = self.path_of(path, kind, suffix)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=_WRITING, suffix=suffix, dir=self.folder)
-        os.close(descriptor)
-        try:
-            yield Path(name)
-            os.replace(name, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        with replacing(target) as temporary:
+            yield temporary
         self._drop_older(path, kind, suffix, target)
+
+    def versions(self, path: str | os.PathLike[str], kind: str) -> list[Path]:
+        """What `save` has made for any version of `path`."""
+        return list(self.folder.glob(f"{self._stem(path, kind)}.*.npz"))
 
     def load(self, path: str | os.PathLike[str], kind: str) -> Sidecar | None:
         """Read what was kept for the present version of `path`; None if nothing was, or it does not read."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
 
-from millpond._media.matroska import require_whole
+from millpond._media import matroska
 from millpond._media.media_path import MediaPath
 from millpond._media.mp4_claims import require_plausible
 from millpond._media.sparse_file import SparseFile
@@ -15,6 +18,7 @@ from millpond.errors import CorruptMedia
 _CHUNKED = {b"RIFF": "<4sI", b"FORM": ">4sI"}
 """WAV and AVI, AIFF: how the kind and the length of a chunk are written."""
 
+_EBML = b"\x1a\x45\xdf\xa3"
 _BULK_CHUNKS = (b"data", b"LIST", b"idx1", b"SSND")
 
 _UNKNOWN_BYTES = 0x7FFF_F000
@@ -32,16 +36,14 @@ def require_whole_file(path: MediaPath) -> None:
         CorruptMedia: It ends early, or claims what it cannot hold.
         OSError: It cannot be read.
     """
-    descriptor = os.open(path.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    try:
-        size_bytes = os.fstat(descriptor).st_size
+    with _opened(path) as (descriptor, size_bytes):
         head = os.pread(descriptor, 12, 0)
-        if head[:4] == b"\x1a\x45\xdf\xa3":
-            require_whole(descriptor, size_bytes, path)
+        if head[:4] == _EBML:
+            matroska.require_whole(descriptor, size_bytes, path)
         elif head[:4] in _CHUNKED:
             _require_whole_chunks(descriptor, size_bytes, path)
         elif head[:4] == b"OggS":
-            _require_whole_ogg(descriptor, size_bytes, path)
+            deque(_ogg_pages(descriptor, size_bytes, path), maxlen=0)
         elif head[:3] == b"ID3" or head[:1] == b"\xff":
             _require_whole_mp3(descriptor, size_bytes, path)
         else:
@@ -49,6 +51,40 @@ def require_whole_file(path: MediaPath) -> None:
             if file.looks_like_mp4:
                 require_within_file([box.stop for box in file.boxes], size_bytes, path)
             require_plausible(descriptor, file.boxes, size_bytes, path)
+
+
+def require_checksums(path: MediaPath, stop: int | None, progress: Callable[[], None]) -> None:
+    """Hold the parts of a Matroska, WebM or Ogg file against the checksums in it, at which FFmpeg does not look.
+
+    Args:
+        path: The file.
+        stop: The part that holds this byte is the last but one that is looked at; None: all are.
+        progress: Called for every page, or megabyte.
+
+    Raises:
+        CorruptMedia: One does not keep its checksum.
+        OSError: It cannot be read.
+    """
+    with _opened(path) as (descriptor, size_bytes):
+        stop = size_bytes if stop is None else stop
+        head = os.pread(descriptor, 4, 0)
+        if head == _EBML:
+            matroska.require_checksums(descriptor, size_bytes, stop, path, progress)
+        elif head == b"OggS":
+            for position, page in _ogg_pages(descriptor, size_bytes, path, whole=True):
+                if _ogg_checksum(page[:22] + bytes(4) + page[26:]) != page[22:26]:
+                    raise _damaged(path, position, "an Ogg page does not keep its checksum")
+                progress()
+                if position > stop:
+                    return
+
+
+@contextlib.contextmanager
+def _opened(path: MediaPath) -> Iterator[tuple[int, int]]:
+    """A descriptor of a file, and its size."""
+    descriptor = os.open(path.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    try:
+        yield descriptor, os.fstat(descriptor).st_size
     finally:
         os.close(descriptor)
 
@@ -113,8 +149,10 @@ def _require_whole_chunks(descriptor: int, size_bytes: int, path: MediaPath) -> 
     require_within_file(stops, size_bytes, path)
 
 
-def _require_whole_ogg(descriptor: int, size_bytes: int, path: MediaPath) -> None:
-    """Walk the pages: each must be there and keep its checksum; FFmpeg leaves out those that do not."""
+def _ogg_pages(
+    descriptor: int, size_bytes: int, path: MediaPath, *, whole: bool = False
+) -> Iterator[tuple[int, bytes]]:
+    """Walk the pages, each of which must be there: position, and bytes where the `whole` page is wanted."""
     position = 0
     while position < size_bytes:
         head = os.pread(descriptor, _OGG_HEAD_BYTES, position)
@@ -123,9 +161,7 @@ def _require_whole_ogg(descriptor: int, size_bytes: int, path: MediaPath) -> Non
         num_segments = head[26] if len(head) > 26 else 255
         stop = position + 27 + num_segments + sum(head[27 : 27 + num_segments])
         require_within_file([stop], size_bytes, path)
-        page = os.pread(descriptor, stop - position, position)
-        if _ogg_checksum(page[:22] + bytes(4) + page[26:]) != page[22:26]:
-            raise _damaged(path, position, "an Ogg page does not keep its checksum")
+        yield position, os.pread(descriptor, stop - position, position) if whole else b""
         position = stop
 
 

@@ -45,7 +45,6 @@ class Recipe:
         fps: Frames per second.
         video_start_seconds: Time of the first frame.
         audio_start_seconds: Time of the first sample. The tone is counted from time 0, so its phase tells the time.
-        audio_stop_seconds: Where the sound ends; None: with the last frame.
         channels: Of the sound, 1 or 2.
     """
 
@@ -58,14 +57,11 @@ class Recipe:
     fps: int = 24
     video_start_seconds: float = 0.0
     audio_start_seconds: float = 0.0
-    audio_stop_seconds: float | None = None
     channels: int = 1
 
     @property
     def stop_seconds(self) -> float:
-        """Where the sound ends."""
-        if self.audio_stop_seconds is not None:
-            return self.audio_stop_seconds
+        """Where the sound ends: with the last frame."""
         return self.video_start_seconds + self.frames / self.fps
 
 
