@@ -12,8 +12,9 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "millpond"
 # Bottom first; modules of one line are siblings.
 LAYERS = [
     {"errors", "settings", "_values"},
+    {"_urls"},
     {"_plan"},
-    {"_media", "_arena"},
+    {"_media", "_sources", "_arena"},
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},

@@ -21,8 +21,9 @@ from millpond._media import clip_source
 from millpond._media.clip_source import Source, local_media, open_clip, read_media
 from millpond._media.fetch import FetchLimits, fetch
 from millpond._media.frames import decode_frames
-from millpond._media.media_path import MediaPath, redacted, shortened
+from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import SidecarStore
+from millpond._urls import redacted, shortened
 from millpond.errors import CorruptMedia, DataError, FetchTimeout, ObjectMissing, UnsupportedFormat
 
 NAME = "h264_b_frames"

@@ -22,10 +22,17 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class FileIdentity:
-    """What must stay the same for bytes and tables read from a file to stay true."""
+    """What must stay the same for bytes and tables read from a file to stay true.
+
+    Attributes:
+        size_bytes: Its size.
+        mtime_ns: When it was last written to; 0 where an entity tag is known, or neither is.
+        etag: Of an object in a store, as the store gives it; "" where it gives none, and of local files.
+    """
 
     size_bytes: int
     mtime_ns: int
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@
         CorruptMedia         bytes that do not decode, or not to what the tables promise
         ObjectMissing        no such file or object            (also FileNotFoundError)
         FrameTimestampError  no frame within the tolerance of the time asked for
+        FetchError           an object that cannot be had: refused, or gone for good
       UnsupportedFormat      a layout or version we do not read (also ValueError)
       DeadlineExceeded       skip it, or raise the limit       (also TimeoutError)
-        FetchTimeout
+        FetchTimeout         (also DataError)
         DecodeTimeout
       TooManyErrors          mend the data, or allow for more
       WorkerDied             the restart budget decides
@@ -81,6 +82,10 @@ class FrameTimestampError(DataError):
     """No frame lies within the tolerance of the time asked for."""
 
 
+class FetchError(DataError):
+    """An object that is not to be had: refused, or failing after every try. Facts: path, tries, status where known."""
+
+
 class UnsupportedFormat(MillpondError, ValueError):
     """A layout or version that millpond does not read."""
 
@@ -89,8 +94,8 @@ class DeadlineExceeded(MillpondError, TimeoutError):
     """A limit passed. Facts: limit_seconds, elapsed_seconds."""
 
 
-class FetchTimeout(DeadlineExceeded):
-    """Bytes did not come in time."""
+class FetchTimeout(DeadlineExceeded, DataError):
+    """Bytes did not come in time. Facts: path, tries, limit_seconds, elapsed_seconds."""
 
 
 class DecodeTimeout(DeadlineExceeded):

@@ -9,8 +9,8 @@ from typing import Any
 
 from millpond._datasets.base import VALIDITY_FIELD
 from millpond._datasets.manifest_columns import Column
-from millpond._media.media_path import path_of_file_url, redacted, scheme_of
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
+from millpond._urls import path_of_file_url, redacted, scheme_of
 from millpond._values import Field
 from millpond.errors import CorruptMedia, ObjectMissing
 

@@ -19,8 +19,8 @@ from millpond._datasets.clip_headers import RowFacts, look_at_row
 from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipShapes, presentable
 from millpond._datasets.clip_reader import ROW_ERRORS, ClipSource, told_of_row, unreadable_is_bad
 from millpond._guard.guard import Guard
-from millpond._media.media_path import shortened
 from millpond._media.sidecars import SidecarStore
+from millpond._urls import shortened
 from millpond.errors import DecodeTimeout, MillpondError, WorkerDied, retold
 
 DEFAULT_TIMEOUT_SECONDS = 30.0

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._guard.timeouts import call_with_timeout
-from millpond._media.media_path import MediaPath, name_of_bytes, redacted, scheme_of
+from millpond._media.media_path import MediaPath, name_of_bytes
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._plan.frame_choice import choose_frames
+from millpond._urls import redacted, scheme_of
 from millpond.errors import DataError
 
 MediaSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from millpond._media.index import build_sample_table, load_sample_table
-from millpond._media.media_path import MediaPath, name_of_bytes, path_of_file_url, redacted, scheme_of
+from millpond._media.media_path import MediaPath, name_of_bytes
 from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
+from millpond._urls import path_of_file_url, redacted, scheme_of
 from millpond.errors import CorruptMedia, DataError, ObjectMissing
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | MediaPath

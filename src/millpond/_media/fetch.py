@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from millpond._media.media_path import redacted, scheme_of, shortened
+from millpond._urls import redacted, scheme_of, shortened
 from millpond.errors import DataError, FetchTimeout, ObjectMissing, UnsupportedFormat
 
 Progress = Callable[[], None]

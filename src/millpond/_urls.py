@@ -1,0 +1,45 @@
+"""What is in a URL, and what of it may be told."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, urlsplit
+
+from millpond.errors import UnsupportedFormat
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
+_USER = re.compile(r"://[^/]*@")
+_LONGEST_LABEL = 300
+"""Of a longer path or URL, messages show both ends."""
+
+
+def scheme_of(source: str) -> str | None:
+    """The scheme of a URL in lower case; None for a path."""
+    match = _SCHEME.match(source)
+    return match[1].lower() if match else None
+
+
+def path_of_file_url(url: str) -> str:
+    """The path that a file:// URL names.
+
+    Raises:
+        UnsupportedFormat: It names a file of another machine.
+    """
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise UnsupportedFormat(
+            f"{redacted(url)!r} names a file of another machine: write file:///path for a local one"
+        )
+    return unquote(parts.path)
+
+
+def redacted(url: str) -> str:
+    """A URL without what may be secret: user, password, query and fragment."""
+    address, mark, _ = url.partition("#")[0].partition("?")
+    return _USER.sub("://", address) + ("?..." if mark else "")
+
+
+def shortened(text: str) -> str:
+    """The text, or both ends of a long one."""
+    half = (_LONGEST_LABEL - 5) // 2
+    return text if len(text) <= _LONGEST_LABEL else f"{text[:half]} ... {text[-half:]}"
