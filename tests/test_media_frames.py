@@ -189,10 +189,8 @@ def test_a_closed_file_opens_again_and_leaves_no_descriptor() -> None:
     file = VideoFile(zoo.clip_path("h264_b_frames"), zoo.clip_table("h264_b_frames"))
     for _ in range(2):
         assert not decode_frames(file, np.array([1]), lambda _j, _p: None).failures
-        assert file.is_open
         file.close()
         file.close()
-        assert not file.is_open
 
 
 @pytest.mark.parametrize("name", EIGHT_BIT_PROGRESSIVE)

@@ -12,7 +12,7 @@ import pytest
 
 import media_zoo as zoo
 from millpond._media.index import build_sample_table, learn_crcs, load_sample_table
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import SidecarStore, version_of
 from millpond._media.sparse_file import SparseFile, top_level_boxes
 from millpond._plan.sample_table import SampleTable
 from millpond.errors import CorruptMedia, ObjectMissing
@@ -201,15 +201,15 @@ def test_a_table_of_another_ffmpeg_is_not_used(tmp_path: Path, monkeypatch: pyte
     store, path = SidecarStore(tmp_path), zoo.clip_path("h264_b_frames")
     load_sample_table(path, store)
     monkeypatch.setattr("millpond._media.index._libraries", lambda: "other")
-    learn_crcs(path, store, np.array([0]), np.array([1], np.uint32))
+    learn_crcs(version_of(path), store, np.array([0]), np.array([1], np.uint32))
     assert not load_sample_table(path, store).crc_known.any()
 
 
 def test_learned_crcs_are_kept(tmp_path: Path) -> None:
     store, path = SidecarStore(tmp_path), zoo.clip_path("h264_b_frames")
-    learn_crcs(path, store, np.array([3]), np.array([7], np.uint32))
+    learn_crcs(version_of(path), store, np.array([3]), np.array([7], np.uint32))
     assert not load_sample_table(path, store).crc_known.any()
-    learn_crcs(path, store, np.array([3]), np.array([7], np.uint32))
+    learn_crcs(version_of(path), store, np.array([3]), np.array([7], np.uint32))
     table = load_sample_table(path, store)
     assert table.crc[table.crc_known].tolist() == [7]
 

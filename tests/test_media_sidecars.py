@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from millpond._media.sidecars import SidecarStore, file_identity
+from millpond._media.sidecars import SidecarStore, file_identity, version_of
 from millpond.errors import ObjectMissing
 from millpond.settings import Settings
 
@@ -26,47 +26,49 @@ def store(tmp_path: Path) -> SidecarStore:
 
 
 def test_what_is_saved_is_loaded(video: Path, store: SidecarStore) -> None:
-    store.save(video, "table", {"a": np.arange(3), "b": np.zeros((2, 2), np.bool_)}, {"fps": 30, "name": "é"})
-    kept = store.load(video, "table")
+    store.save(
+        version_of(video), "table", {"a": np.arange(3), "b": np.zeros((2, 2), np.bool_)}, {"fps": 30, "name": "é"}
+    )
+    kept = store.load(version_of(video), "table")
     assert kept is not None
     assert kept.facts == {"fps": 30, "name": "é"}
     assert kept.arrays["a"].tolist() == [0, 1, 2]
-    assert store.load(video, "other") is None
+    assert store.load(version_of(video), "other") is None
 
 
 def test_a_changed_file_has_no_sidecar_and_the_next_save_drops_the_old_one(video: Path, store: SidecarStore) -> None:
-    store.save(video, "table", {}, {})
+    store.save(version_of(video), "table", {}, {})
     video.write_bytes(b"longer")
-    assert store.load(video, "table") is None
-    store.save(video, "table", {}, {})
+    assert store.load(version_of(video), "table") is None
+    store.save(version_of(video), "table", {}, {})
     assert len(list(store.folder.iterdir())) == 1
 
 
 def test_a_file_touched_but_of_the_same_size_has_no_sidecar(video: Path, store: SidecarStore) -> None:
-    store.save(video, "table", {}, {})
+    store.save(version_of(video), "table", {}, {})
     os.utime(video, ns=(5, 5))
-    assert store.load(video, "table") is None
+    assert store.load(version_of(video), "table") is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"\x93NUMPY"])
 def test_a_torn_sidecar_is_as_good_as_none(video: Path, store: SidecarStore, content: bytes) -> None:
-    store.save(video, "table", {"a": np.arange(3)}, {})
-    store.path_of(video, "table", ".npz").write_bytes(content)
-    assert store.load(video, "table") is None
+    store.save(version_of(video), "table", {"a": np.arange(3)}, {})
+    store.path_of(version_of(video), "table", ".npz").write_bytes(content)
+    assert store.load(version_of(video), "table") is None
 
 
 def test_pickled_objects_are_never_loaded(video: Path, store: SidecarStore) -> None:
-    with store.write(video, "table", ".npz") as temporary, open(temporary, "wb") as file:
+    with store.write(version_of(video), "table", ".npz") as temporary, open(temporary, "wb") as file:
         np.savez(file, allow_pickle=True, a=np.array([{}], dtype=object))
-    assert store.load(video, "table") is None
+    assert store.load(version_of(video), "table") is None
 
 
 def test_a_write_that_fails_leaves_the_old_sidecar_and_nothing_else(video: Path, store: SidecarStore) -> None:
-    with store.write(video, "columns", ".npy") as temporary:
+    with store.write(version_of(video), "columns", ".npy") as temporary:
         temporary.write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), store.write(video, "columns", ".npy") as temporary:
+    with pytest.raises(ZeroDivisionError), store.write(version_of(video), "columns", ".npy") as temporary:
         temporary.write_bytes(b"n" * (1 // 0))
-    found = store.find(video, "columns", ".npy")
+    found = store.find(version_of(video), "columns", ".npy")
     assert found is not None
     assert found.read_bytes() == b"old"
     assert len(list(store.folder.iterdir())) == 1
@@ -74,12 +76,12 @@ def test_a_write_that_fails_leaves_the_old_sidecar_and_nothing_else(video: Path,
 
 def test_a_sidecar_can_be_mapped_and_outlives_its_replacement(video: Path, store: SidecarStore) -> None:
     for value in (1, 2):
-        with store.write(video, "columns", ".npy") as temporary, open(temporary, "wb") as file:
+        with store.write(version_of(video), "columns", ".npy") as temporary, open(temporary, "wb") as file:
             np.save(file, np.full(1000, value))
         if value == 1:
-            mapped = np.load(store.path_of(video, "columns", ".npy"), mmap_mode="r")
+            mapped = np.load(store.path_of(version_of(video), "columns", ".npy"), mmap_mode="r")
     assert mapped[0] == 1
-    assert np.load(store.path_of(video, "columns", ".npy"))[0] == 2
+    assert np.load(store.path_of(version_of(video), "columns", ".npy"))[0] == 2
 
 
 def test_a_missing_file_has_no_identity(tmp_path: Path) -> None:
@@ -96,9 +98,12 @@ def test_the_default_folder_is_the_one_of_the_settings(tmp_path: Path, monkeypat
 
 
 def test_what_a_killed_writer_left_is_dropped_by_a_later_one(video: Path, store: SidecarStore) -> None:
-    with store.write(video, "table", ".npz") as abandoned, store.write(video, "other", ".npz") as in_progress:
+    with (
+        store.write(version_of(video), "table", ".npz") as abandoned,
+        store.write(version_of(video), "other", ".npz") as in_progress,
+    ):
         old = abandoned.with_name(f"{abandoned.name}.left")
         old.touch()
         os.utime(old, (0, 0))
-        store.save(video, "third", {}, {})
+        store.save(version_of(video), "third", {}, {})
         assert (old.exists(), abandoned.exists(), in_progress.exists()) == (False, True, True)

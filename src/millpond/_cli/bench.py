@@ -107,7 +107,7 @@ def _ceiling(
     opened: LeRobotDataset, workers: int, image_size: tuple[int, int] | None
 ) -> AbstractContextManager[Ceiling | None]:
     """Over the cameras that have videos; None, after a line that says so, where no camera has."""
-    found = {camera: sorted((opened.root / "videos" / camera).rglob("*.mp4")) for camera in opened.cameras}
+    found = {camera: sorted((Path(opened.root) / "videos" / camera).rglob("*.mp4")) for camera in opened.cameras}
     files = {camera: paths for camera, paths in found.items() if paths}
     without = ", ".join(camera for camera in found if camera not in files) or "a dataset without cameras"
     if not files:

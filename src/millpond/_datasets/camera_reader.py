@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import FrameWriter, Progress, ReadReport, Sink
-from millpond._datasets.cut_short import load_table
-from millpond._datasets.image_files import ImageFile, open_image_file
+from millpond._datasets.fetched import Fetched, FetchedRange
+from millpond._datasets.image_files import ImageFile
 from millpond._datasets.open_files import OpenFiles
 from millpond._datasets.places import NOWHERE
 from millpond._datasets.sources import Call, CameraSource, Positions, explain
 from millpond._datasets.windows import window_positions
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._media.video_file import VideoFile
-from millpond.errors import CorruptMedia, DataError, retold
+from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
 
 Learned = list[tuple[str, int, NDArray[np.int64], NDArray[np.uint32]]]
 """(camera, file, rows, CRC-32s) of packets that were read for the first time."""
@@ -38,11 +38,16 @@ class CameraReader:
         self._store = store
         self._videos: OpenFiles[int, VideoFile] = OpenFiles(max_open_files)
         self._images: OpenFiles[int, ImageFile] = OpenFiles(max_open_files)
+        self._fetched = Fetched()
 
     def close(self) -> None:
         """Close all files. Idempotent; they are opened again as needed."""
         self._videos.close()
         self._images.close()
+
+    def provide(self, ranges: Sequence[FetchedRange]) -> None:
+        """What was fetched of its files, in place of what was provided before."""
+        self._fetched.provide(ranges)
 
     def read(self, call: Call, sink: Sink, progress: Progress, report: ReadReport) -> Learned:
         """Decode each frame once, whatever the number of samples that show it."""
@@ -53,6 +58,7 @@ class CameraReader:
         bad = (frames == NOWHERE).any(axis=1)
         jobs, window = _unique_frames(frames, files, bad)
         write = sink.frame_writer(camera.name, window)
+        self._fetched.progress = progress
         learned: Learned = []
         for file, first, wanted in jobs:
             place = write if first == 0 else _shifted(write, first)
@@ -61,6 +67,8 @@ class CameraReader:
                 hit = np.isin(window, frames_failed + first).any(axis=1) & ~bad
                 self._blame(call, hit, error, report)
         explain(camera.places, call, bad, camera.name, report)
+        report.counters.update(self._fetched.counters)
+        self._fetched.counters.clear()
         return learned
 
     def _read_file(
@@ -108,11 +116,20 @@ class CameraReader:
         return list(done.failures)
 
     def _open_video(self, file: int) -> VideoFile:
-        path = self._source.paths[file]
-        table, _ = load_table(path, self._store)
-        if table.identity != self._source.identities[file]:
-            raise CorruptMedia(f"'{path}' changed since the dataset was opened; open the dataset again", path=path)
-        return VideoFile(path, table)
+        version = self._version(file)
+        table, _ = self._source.files.load_table(version.name, self._store, version.identity)
+        return self._source.files.open_video(version.name, table, self._fetched, file)
+
+    def _open_images(self, file: int) -> ImageFile:
+        version = self._version(file)
+        opened = self._source.files.open(version, self._store, self._fetched, file)
+        return ImageFile(opened, version.name, self._source.name)
+
+    def _version(self, file: int) -> FileVersion:
+        path, identity = self._source.paths[file], self._source.identities[file]
+        if identity is None:
+            raise ObjectMissing(f"no file at '{path}'", path=path)
+        return FileVersion(path, identity)
 
     def _read_images(
         self,
@@ -122,8 +139,8 @@ class CameraReader:
         progress: Progress,
         report: ReadReport,
     ) -> list[tuple[Positions, DataError]]:
-        path, identity = self._source.paths[file], self._source.identities[file]
-        images = self._images.get(file, lambda: open_image_file(path, self._source.name, identity))
+        path = self._source.paths[file]
+        images = self._images.get(file, lambda: self._open_images(file))
         failures: list[tuple[Positions, DataError]] = []
         for j, row in enumerate(wanted.tolist()):
             try:

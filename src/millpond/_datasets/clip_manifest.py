@@ -24,7 +24,7 @@ from millpond._datasets.manifest_columns import Column, find_columns
 from millpond._datasets.manifest_formats import ManifestFormat, Row, open_manifest
 from millpond._datasets.manifest_values import decode_values, encode_values
 from millpond._datasets.writable_store import WritableStore, crc_of_file
-from millpond._media.sidecars import SidecarStore, file_identity
+from millpond._media.sidecars import SidecarStore, version_of
 from millpond.errors import CorruptMedia
 
 _VERSION = 1
@@ -159,8 +159,9 @@ def _kind(as_values: Collection[str]) -> str:
 
 
 def _find(path: Path, store: SidecarStore, kind: str) -> tuple[ManifestTable, str] | None:
-    kept = store.load(path, kind)
-    rows, values = store.find(path, kind, _ROWS_SUFFIX), store.find(path, kind, _VALUES_SUFFIX)
+    version = version_of(path)
+    kept = store.load(version, kind)
+    rows, values = store.find(version, kind, _ROWS_SUFFIX), store.find(version, kind, _VALUES_SUFFIX)
     if kept is None or rows is None or values is None:
         return None
     if [crc_of_file(rows), crc_of_file(values)] != kept.arrays["crcs"].tolist():
@@ -173,16 +174,16 @@ def _make(
     manifest: ManifestFormat, path: Path, store: SidecarStore, kind: str, facts: _Facts
 ) -> tuple[ManifestTable, str]:
     """Convert it. An OSError that is no DataError is the store's."""
-    before = file_identity(path)
+    before = version_of(path)
     with contextlib.ExitStack() as stack:
-        targets = [stack.enter_context(store.write(path, kind, s)) for s in (_ROWS_SUFFIX, _VALUES_SUFFIX)]
+        targets = [stack.enter_context(store.write(before, kind, s)) for s in (_ROWS_SUFFIX, _VALUES_SUFFIX)]
         rows_file, values_file = (stack.enter_context(open(target, "wb")) for target in targets)
         written = _write(manifest.rows(), facts, rows_file, values_file)
-        if written != facts.num_rows or file_identity(path) != before:
+        if written != facts.num_rows or version_of(path) != before:
             raise CorruptMedia(f"the manifest '{path}' changed while it was read; read it again", path=str(path))
-    made = [store.path_of(path, kind, suffix) for suffix in (_ROWS_SUFFIX, _VALUES_SUFFIX)]
+    made = [store.path_of(before, kind, suffix) for suffix in (_ROWS_SUFFIX, _VALUES_SUFFIX)]
     crcs = np.asarray([crc_of_file(file) for file in made], np.uint32)
-    store.save(path, kind, {"crcs": crcs}, facts.to_json())
+    store.save(before, kind, {"crcs": crcs}, facts.to_json())
     return ManifestTable(str(made[0]), str(made[1]), facts.num_rows, facts.columns), facts.digest
 
 

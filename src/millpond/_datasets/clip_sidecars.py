@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from millpond._media.index import SIDECAR_KIND as TABLE_KIND
 from millpond._media.index import learn_crcs
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import SidecarStore, version_of
 from millpond.errors import CorruptMedia
 
 _logger = logging.getLogger("millpond")
@@ -78,7 +78,7 @@ class ClipSidecars:
         """Keep the CRC-32s of packets of a clip that were read for the first time."""
         store = self.store_of(path)
         if store is not None and len(rows):
-            learn_crcs(path, store, rows, crcs)
+            learn_crcs(version_of(path), store, rows, crcs)
 
     def check(self, path: str, kind: str, crc: Callable[[], int]) -> Callable[[], None]:
         """Compare a file with what was read of it before.
@@ -98,7 +98,7 @@ class ClipSidecars:
         if store is None:
             return _nothing
         self._require_same(path, kind)
-        kept = store.load(path, kind)
+        kept = store.load(version_of(path), kind)
         if kept is None:
             return lambda: self._keep(store, path, kind, crc())
         found = crc()
@@ -113,20 +113,20 @@ class ClipSidecars:
 
     def _keep(self, store: SidecarStore, path: str, kind: str, crc: int) -> None:
         with contextlib.suppress(OSError):  # a full disk, or the file went away
-            store.save(path, kind, {}, {"crc": crc})
+            store.save(version_of(path), kind, {}, {"crc": crc})
 
     def _require_same(self, path: str, kind: str) -> None:
         store = self.store_of(path)
         if store is None:
             return
         try:
-            own = store.path_of(path, kind, ".npz")
+            own = store.path_of(version_of(path), kind, ".npz")
         except OSError:
             return  # it is gone, or may not be looked at: who reads it says so
         with contextlib.suppress(OSError):  # never read before, or replaced since
             os.utime(own)
             return
-        for other in store.versions(path, kind):
+        for other in store.versions(os.path.abspath(path), kind):
             with contextlib.suppress(OSError):
                 if other.stat().st_mtime_ns >= self.opened_ns:
                     raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)

@@ -7,15 +7,16 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.layout import Feature
-from millpond._datasets.parquet_files import opened_parquet, readable_parquet
+from millpond._datasets.parquet_files import ParquetReader, readable_parquet
 from millpond._datasets.writable_store import WritableStore, crc_of_file
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond.errors import CorruptMedia
 
 _VERSION = 2
@@ -51,12 +52,14 @@ class ColumnStore:
     """Makes and finds column files.
 
     Args:
-        store: Where they are kept. Where that cannot be written they go to a temporary folder, for as long as this
-            object lives.
+        files: Where the parquet files are.
+        store: Where column files are kept. Where that cannot be written they go to a temporary folder, for as long as
+            this object lives.
         features: All features; pictures are left out.
     """
 
-    def __init__(self, store: SidecarStore, features: Sequence[Feature]) -> None:
+    def __init__(self, files: DatasetFiles, store: SidecarStore, features: Sequence[Feature]) -> None:
+        self._files = files
         self._store = store
         self._features = tuple(f for f in features if not f.is_camera)
         self._row_dtype = np.dtype([_row_field(f) for f in self._features])
@@ -64,47 +67,53 @@ class ColumnStore:
         self._kind = f"rows{zlib.crc32(description.encode()):08x}"
         self._writable = WritableStore(store, "table columns")
 
-    def load(self, path: Path, progress: Callable[[], None]) -> ColumnFile:
+    def load(self, version: FileVersion, progress: Callable[[], None]) -> ColumnFile:
         """Find the rows of a parquet file, or make them.
 
         Args:
-            path: The parquet file.
+            version: Of the parquet file.
             progress: Called per row group.
 
         Raises:
             ObjectMissing: No such file.
             CorruptMedia: It does not parse, or lacks a column, or has other shapes than info.json says.
         """
-        texts = self._store.load(path, self._kind)
-        found = self._store.find(path, self._kind, ".npy")
+        texts = self._store.load(version, self._kind)
+        found = self._store.find(version, self._kind, ".npy")
         if found is not None and texts is not None and crc_of_file(found) == int(texts.arrays["crc"][0]):
             return ColumnFile(found, dict(texts.facts))
-        return self._writable.write(lambda store: self._make(store, path, progress))
+        return self._writable.write(lambda store: self._make(store, version, progress))
 
-    def _make(self, store: SidecarStore, path: Path, progress: Callable[[], None]) -> ColumnFile:
+    def _make(self, store: SidecarStore, version: FileVersion, progress: Callable[[], None]) -> ColumnFile:
         """Convert a file. An OSError that is no DataError is the store's."""
-        with store.write(path, self._kind, ".npy") as temporary:
-            texts = self._convert(path, temporary, progress)
-        made = store.path_of(path, self._kind, ".npy")
-        store.save(path, self._kind, {"crc": np.asarray([crc_of_file(made)], np.uint32)}, texts)
+        with store.write(version, self._kind, ".npy") as temporary:
+            texts = self._convert(store, version, temporary, progress)
+        made = store.path_of(version, self._kind, ".npy")
+        store.save(version, self._kind, {"crc": np.asarray([crc_of_file(made)], np.uint32)}, texts)
         return ColumnFile(made, texts)
 
-    def _convert(self, path: Path, target: Path, progress: Callable[[], None]) -> dict[str, list[str]]:
+    def _convert(
+        self, store: SidecarStore, version: FileVersion, target: Path, progress: Callable[[], None]
+    ) -> dict[str, list[str]]:
+        path = version.name
         codes: dict[str, dict[str, int]] = {f.name: {} for f in self._features if f.is_text}
-        with opened_parquet(path) as parquet, open(target, "wb") as file:
-            _require_columns(parquet.schema_arrow.names, self._features, path)
+        with ParquetReader(self._opened(version, store), path) as parquet, open(target, "wb") as file:
+            _require_columns(parquet.names, self._features, path)
             # Written, not mapped: on a full disk a store to a map is a SIGBUS, a write is an error.
-            header = {"descr": self._row_dtype.descr, "fortran_order": False, "shape": (parquet.metadata.num_rows,)}
+            header = {"descr": self._row_dtype.descr, "fortran_order": False, "shape": (parquet.num_rows,)}
             np.lib.format.write_array_header_1_0(file, header)
-            for group in range(parquet.num_row_groups):
-                file.write(self._rows_of(parquet, group, codes, path).tobytes())
+            for table in parquet.row_groups([f.name for f in self._features]):
+                file.write(self._rows_of(table, codes, path).tobytes())
                 progress()
         return {name: list(of) for name, of in codes.items()}
 
-    def _rows_of(self, parquet: Any, group: int, codes: dict[str, dict[str, int]], path: Path) -> NDArray[Any]:
+    def _opened(self, version: FileVersion, store: SidecarStore) -> BinaryIO:
+        with readable_parquet(version.name):
+            return self._files.open(version, store)
+
+    def _rows_of(self, table: Any, codes: dict[str, dict[str, int]], path: str) -> NDArray[Any]:
         """One row group, structured."""
         with readable_parquet(path):
-            table = parquet.read_row_group(group, columns=[f.name for f in self._features], use_threads=False)
             rows = np.empty(table.num_rows, self._row_dtype)
             for feature in self._features:
                 rows[feature.name] = _values(table.column(feature.name), feature, codes, path)
@@ -115,17 +124,17 @@ def _row_field(feature: Feature) -> tuple[str, Any, tuple[int, ...]]:
     return feature.name, np.dtype(np.int32 if feature.is_text else feature.dtype), feature.shape
 
 
-def _require_columns(names: Sequence[str], features: Sequence[Feature], path: Path) -> None:
+def _require_columns(names: Sequence[str], features: Sequence[Feature], path: str) -> None:
     missing = [feature.name for feature in features if feature.name not in names]
     if missing:
         raise CorruptMedia(
             f"'{path}' has no column {', '.join(map(repr, missing))}, which meta/info.json lists",
-            path=str(path),
+            path=path,
             columns=missing,
         )
 
 
-def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], path: Path) -> NDArray[Any]:
+def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], path: str) -> NDArray[Any]:
     """One column of a row group, (n, *shape), in the dtype that info.json says."""
     count = len(column)
     flat = column.combine_chunks()
@@ -135,7 +144,7 @@ def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], pat
     if flat.null_count:
         raise CorruptMedia(
             f"'{path}' has {flat.null_count} empty values in column {feature.name!r}",
-            path=str(path),
+            path=path,
             column=feature.name,
         )
     if feature.is_text:
@@ -148,7 +157,7 @@ def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], pat
         raise CorruptMedia(
             f"'{path}' has {len(values)} numbers in column {feature.name!r}, where {count} rows of shape "
             f"{feature.shape} make {wanted}",
-            path=str(path),
+            path=path,
             column=feature.name,
         )
     return values.reshape(count, *feature.shape).astype(feature.dtype, copy=False)

@@ -1,30 +1,31 @@
-"""MP4 files that were cut short: what is still there is served, where the header is.
+"""Sample tables of MP4s of which the media is not there: it lies on a server, or the file was cut short.
 
-The demuxer ends early at the end of such a file, and without an error. So the header is copied into a sparse file of
-the full length, the table is made from that, and the frames whose bytes are beyond the end of the real file are known.
+The demuxer ends early at the end of a file that was cut short, and without an error. So the header is copied into a
+sparse file of the full length, the table is made from that, and the frames whose bytes are beyond the end of the real
+file are known.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._media.index import build_sample_table, load_sample_table
+from millpond._media.demux import PacketRulesDoNotFit
+from millpond._media.header_copy import Read, copy_header
+from millpond._media.index import build_header_table, load_sample_table
+from millpond._media.media_path import MediaPath
+from millpond._media.memory_file import memory_file
 from millpond._media.sidecars import SidecarStore, file_identity
-from millpond._media.sparse_file import top_level_boxes
 from millpond._plan.sample_table import SampleTable
+from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError
 
-_COPY_BYTES = 1 << 20
 
-
-def load_table(path: str | Path, store: SidecarStore) -> tuple[SampleTable, DataError | None]:
-    """Get a sample table, of a file that was cut short too.
+def load_table(path: str, store: SidecarStore) -> tuple[SampleTable, DataError | None]:
+    """Get the sample table of a local file, of one that was cut short too.
 
     Returns:
         The table, and the error that says that the file was cut short. Such a table is not kept.
@@ -36,34 +37,64 @@ def load_table(path: str | Path, store: SidecarStore) -> tuple[SampleTable, Data
     try:
         return load_sample_table(path, store), None
     except CorruptMedia as error:
-        wanted_bytes = error.facts.get("wanted_bytes")
-        if wanted_bytes is None:
+        if error.facts.get("wanted_bytes") is None:
             raise
-        table = _table_of_header(path, int(wanted_bytes))
-        if table is None:
-            raise
-        return table, error
-
-
-def _table_of_header(path: str | Path, wanted_bytes: int) -> SampleTable | None:
-    identity = file_identity(path)
-    with tempfile.NamedTemporaryFile(prefix="millpond-header-", suffix=".mp4") as whole:
         with open(path, "rb", buffering=0) as real:
-            boxes = [b for b in top_level_boxes(real.fileno(), identity.size_bytes) if b.kind != b"mdat"]
-            if not any(box.kind == b"moov" and box.stop <= identity.size_bytes for box in boxes):
-                return None
-            os.ftruncate(whole.fileno(), wanted_bytes)
-            heads = [(b.start, min(b.stop, identity.size_bytes)) for b in boxes]
-            media = [(b.start, b.payload) for b in top_level_boxes(real.fileno(), identity.size_bytes)]
-            for start, stop in [*heads, *media]:
-                for position in range(start, stop, _COPY_BYTES):
-                    part = os.pread(real.fileno(), min(_COPY_BYTES, stop - position), position)
-                    os.pwrite(whole.fileno(), part, position)
-        try:
-            table = build_sample_table(whole.name)
-        except DataError:
-            return None
-    return replace(table, identity=identity) if table.backend == "packets" else None
+            descriptor = real.fileno()
+            return _of_what_is_left(
+                lambda start, stop: os.pread(descriptor, stop - start, start), file_identity(path), path, error
+            )
+
+
+def table_by_header(
+    read: Read, identity: FileIdentity, label: str, begin: bytes
+) -> tuple[SampleTable, DataError | None]:
+    """Make the sample table of an MP4 from its header alone.
+
+    Args:
+        read: Gives bytes of it.
+        identity: Of it.
+        label: What errors call it.
+        begin: Its first bytes, as far as they are known.
+
+    Returns:
+        See `load_table`.
+
+    Raises:
+        PacketRulesDoNotFit: It is no MP4, or its media must be looked at.
+        CorruptMedia: See `load_table`.
+    """
+    try:
+        table, _ = _table_of_header(read, identity, label, begin=begin)
+        return table, None
+    except CorruptMedia as error:
+        if error.facts.get("wanted_bytes") is None:
+            raise
+        return _of_what_is_left(read, identity, label, error)
+
+
+def _of_what_is_left(
+    read: Read, identity: FileIdentity, label: str, error: CorruptMedia
+) -> tuple[SampleTable, DataError]:
+    try:
+        table, is_whole = _table_of_header(read, identity, label, length_bytes=int(error.facts["wanted_bytes"]))
+    except (DataError, PacketRulesDoNotFit):
+        raise error from None
+    if not is_whole:
+        raise error
+    return table, error
+
+
+def _table_of_header(
+    read: Read, identity: FileIdentity, label: str, *, begin: bytes = b"", length_bytes: int = 0
+) -> tuple[SampleTable, bool]:
+    """The table, and whether all of the `moov` was there."""
+    with memory_file() as copy:
+        is_whole = copy_header(read, identity.size_bytes, copy.descriptor, begin=begin, length_bytes=length_bytes)
+        if is_whole is None:
+            raise PacketRulesDoNotFit("only an MP4 or MOV has its index in a header")
+        table = build_header_table(MediaPath(copy.path, label, is_copy=True))
+    return replace(table, identity=identity), is_whole
 
 
 def frames_beyond_end(table: SampleTable) -> NDArray[np.bool_]:

@@ -70,7 +70,7 @@ class Claims:
         return found
 
     def _error(self, episode: int, text: str) -> DataError:
-        number, path = int(self.layout.episode_index[episode]), str(self.path_of(episode))
+        number, path = int(self.layout.episode_index[episode]), self.path_of(episode)
         return CorruptMedia(
             f"episode {number} of camera {self.camera!r}: {text} ('{path}')",
             path=path,
@@ -80,7 +80,7 @@ class Claims:
 
     def path_of(self, episode: int) -> str:
         """The file of an episode."""
-        return str(self.placement.paths[int(self.placement.file_of[episode])])
+        return self.placement.paths[int(self.placement.file_of[episode])]
 
 
 def match_frames(
@@ -175,7 +175,7 @@ def unclaimed_frames(claims: Claims, file: int, table: SampleTable) -> DataError
     claimed = int(claims.layout.lengths[claims.placement.file_of == file].sum())
     if claimed >= table.num_frames:
         return None
-    path = str(claims.placement.paths[file])
+    path = claims.placement.paths[file]
     return CorruptMedia(
         f"camera {claims.camera!r}: '{path}' shows {table.num_frames} frames, its episodes take up {claimed}; the "
         "others are never delivered",

@@ -6,12 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._datasets.dataset_files import DatasetFiles
+from millpond._datasets.parquet_files import ParquetReader, readable_parquet
+from millpond._media.sidecars import SidecarStore
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
 
 SUPPORTED_VERSION = "v3.0"
@@ -50,13 +52,13 @@ class Placement:
     """Where the episodes lie in the files of one kind (the data parquets, or the MP4s of one camera).
 
     Attributes:
-        paths: Every file that an episode names.
+        paths: The places of the files that an episode names.
         file_of: int64, (E,), position in `paths`.
         from_seconds: float64, (E,), where the episode starts in its MP4, NaN where it is not told; zeros for parquet.
         to_seconds: float64, (E,), where it ends.
     """
 
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     file_of: NDArray[np.int64]
     from_seconds: NDArray[np.float64]
     to_seconds: NDArray[np.float64]
@@ -67,7 +69,7 @@ class Layout:
     """The metadata of a dataset; E episodes, ascending by `episode_index`.
 
     Attributes:
-        root: The dataset's folder.
+        root: The place of the dataset.
         fps: Frames per second.
         features: In the order of info.json.
         episode_index: int64, (E,).
@@ -80,7 +82,7 @@ class Layout:
         totals: `total_episodes` and `total_frames` of info.json, where it has them.
     """
 
-    root: Path
+    root: str
     fps: float
     features: tuple[Feature, ...]
     episode_index: NDArray[np.int64]
@@ -98,23 +100,27 @@ class Layout:
         return tuple(feature for feature in self.features if feature.is_camera)
 
 
-def read_layout(root: str | Path) -> Layout:
+def read_layout(files: DatasetFiles, store: SidecarStore) -> Layout:
     """Read the metadata.
 
+    Args:
+        files: Of the dataset.
+        store: Where footers of remote files are kept.
+
     Raises:
-        ObjectMissing: No dataset at `root`, or no episodes in it.
+        ObjectMissing: No dataset there, or no episodes in it.
         UnsupportedFormat: Another version, or features of a kind that is not read.
         CorruptMedia: A file under meta/ does not parse, or lacks what it must have.
     """
-    root = Path(root)
-    info = _read_info(root)
+    root = files.root
+    info = _read_info(files)
     features = tuple(_feature(name, of, root) for name, of in info["features"].items())
-    columns = _read_episodes(root, features)
+    columns = _read_episodes(files, store, features)
     order = np.argsort(columns["episode_index"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     _refuse_duplicates(columns["episode_index"], root)
     videos = {
-        feature.name: _placement(root, info["video_path"], columns, feature.name)
+        feature.name: _placement(files, info["video_path"], columns, feature.name)
         for feature in features
         if feature.dtype == "video"
     }
@@ -126,24 +132,26 @@ def read_layout(root: str | Path) -> Layout:
         lengths=columns["length"],
         from_index=columns["dataset_from_index"],
         to_index=columns["dataset_to_index"],
-        data=_placement(root, info["data_path"], columns, None),
+        data=_placement(files, info["data_path"], columns, None),
         videos=videos,
-        tasks=_read_tasks(root),
+        tasks=_read_tasks(files, store),
         totals={name: int(info[name]) for name in ("total_episodes", "total_frames") if name in info},
     )
 
 
-def _read_info(root: Path) -> dict[str, Any]:
-    path = root / "meta/info.json"
+def _read_info(files: DatasetFiles) -> dict[str, Any]:
+    root, path = files.root, files.place_of("meta/info.json")
     try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+        info = json.loads(files.read(path).decode("utf-8"))
+    except ObjectMissing:
         raise ObjectMissing(
             f"no LeRobot dataset at '{root}': there is no meta/info.json; give the folder that holds meta/ and data/",
-            path=str(path),
+            path=path,
         ) from None
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        raise CorruptMedia(f"'{path}' does not read as JSON: {error}", path=str(path)) from error
+        raise CorruptMedia(f"'{path}' does not read as JSON: {error}", path=path) from error
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version != SUPPORTED_VERSION:
         remedy = (
@@ -153,19 +161,19 @@ def _read_info(root: Path) -> dict[str, Any]:
         )
         raise UnsupportedFormat(
             f"'{root}' is a LeRobot dataset of version {version!r}; millpond reads {SUPPORTED_VERSION}: {remedy}",
-            path=str(path),
+            path=path,
             version=version,
             supported=SUPPORTED_VERSION,
         )
     missing = [name for name in ("fps", "features", "data_path") if not info.get(name)]
     if missing or not isinstance(info["features"], dict):
-        raise CorruptMedia(f"'{path}' lacks {', '.join(missing) or 'a usable features table'}", path=str(path))
+        raise CorruptMedia(f"'{path}' lacks {', '.join(missing) or 'a usable features table'}", path=path)
     if any(of.get("dtype") == "video" for of in info["features"].values()) and not info.get("video_path"):
-        raise CorruptMedia(f"'{path}' has features of video, but no video_path", path=str(path))
+        raise CorruptMedia(f"'{path}' has features of video, but no video_path", path=path)
     return {"video_path": None, **info}
 
 
-def _feature(name: str, of: Mapping[str, Any], root: Path) -> Feature:
+def _feature(name: str, of: Mapping[str, Any], root: str) -> Feature:
     dtype, shape = str(of.get("dtype")), tuple(int(size) for size in of.get("shape", ()))
     if dtype in _CAMERA_DTYPES:
         names = of.get("names") or []
@@ -176,7 +184,7 @@ def _feature(name: str, of: Mapping[str, Any], root: Path) -> Feature:
         raise UnsupportedFormat(
             f"feature {name!r} of '{root}' has dtype {dtype!r}; millpond reads video, image, string and numpy's "
             "booleans, integers and floats: remove the feature from the dataset",
-            path=str(root),
+            path=root,
             feature=name,
             dtype=dtype,
         )
@@ -191,11 +199,8 @@ def _number_dtype(dtype: str) -> np.dtype[Any] | None:
     return found if found.kind in _NUMBER_KINDS else None
 
 
-def _read_episodes(root: Path, features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
+def _read_episodes(files: DatasetFiles, store: SidecarStore, features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
     """The columns of meta/episodes that place an episode, over all its files."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = {"episode_index": "i8", "length": "i8", "dataset_from_index": "i8", "dataset_to_index": "i8"}
     names |= {"data/chunk_index": "i8", "data/file_index": "i8"}
     for feature in features:
@@ -203,82 +208,81 @@ def _read_episodes(root: Path, features: Sequence[Feature]) -> dict[str, NDArray
             prefix = f"videos/{feature.name}"
             names |= {f"{prefix}/chunk_index": "i8", f"{prefix}/file_index": "i8"}
             names |= {f"{prefix}/from_timestamp": "f8", f"{prefix}/to_timestamp": "f8"}
-    paths = sorted((root / "meta/episodes").glob("*/*.parquet"))
+    paths = files.below("meta/episodes", ".parquet")
     if not paths:
-        raise ObjectMissing(f"no parquet file under '{root}/meta/episodes'", path=str(root / "meta/episodes"))
+        folder = files.place_of("meta/episodes")
+        raise ObjectMissing(f"no parquet file under '{folder}'", path=folder)
     parts: list[dict[str, NDArray[Any]]] = []
     for path in paths:
-        try:
-            table = pq.read_table(path, columns=list(names), partitioning=None)
+        with ParquetReader(files.open(files.version(path), store), path) as parquet, readable_parquet(path):
+            table = parquet.read(list(names))
             parts.append({name: _episode_column(table, name, dtype, path) for name, dtype in names.items()})
-        except DataError:
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=str(path)) from error
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
-def _episode_column(table: Any, name: str, dtype: str, path: Path) -> NDArray[Any]:
+def _episode_column(table: Any, name: str, dtype: str, path: str) -> NDArray[Any]:
     if name not in table.column_names:
-        raise CorruptMedia(f"'{path}' has no column {name!r}", path=str(path), column=name)
+        raise CorruptMedia(f"'{path}' has no column {name!r}", path=path, column=name)
     column = table.column(name)
     if column.null_count and dtype == "i8":
-        raise CorruptMedia(
-            f"'{path}' has {column.null_count} empty values in column {name!r}", path=str(path), column=name
-        )
+        raise CorruptMedia(f"'{path}' has {column.null_count} empty values in column {name!r}", path=path, column=name)
     values = np.asarray(column.to_numpy()).astype(dtype)
     is_bad = values < (1 if name == "length" else 0)
     if dtype == "i8" and is_bad.any():
         raise CorruptMedia(
             f"'{path}' has {values[is_bad][0]} in column {name!r}, row {int(np.argmax(is_bad))}",
-            path=str(path),
+            path=path,
             column=name,
         )
     return values
 
 
-def _refuse_duplicates(episode_index: NDArray[np.int64], root: Path) -> None:
+def _refuse_duplicates(episode_index: NDArray[np.int64], root: str) -> None:
     twice = episode_index[1:][episode_index[1:] == episode_index[:-1]]
     if len(twice):
         raise CorruptMedia(
             f"'{root}/meta/episodes' lists episode {twice[0]} more than once",
-            path=str(root / "meta/episodes"),
+            path=f"{root}/meta/episodes",
             episode=int(twice[0]),
         )
 
 
-def _placement(root: Path, pattern: str, columns: Mapping[str, NDArray[Any]], camera: str | None) -> Placement:
+def _placement(files: DatasetFiles, pattern: str, columns: Mapping[str, NDArray[Any]], camera: str | None) -> Placement:
     prefix = "data" if camera is None else f"videos/{camera}"
     places = np.stack([columns[f"{prefix}/chunk_index"], columns[f"{prefix}/file_index"]], axis=1)
     unique, file_of = np.unique(places, axis=0, return_inverse=True)
     names = {} if camera is None else {"video_key": camera}
     try:
-        paths = tuple(root / pattern.format(chunk_index=int(c), file_index=int(f), **names) for c, f in unique)
+        named = [pattern.format(chunk_index=int(c), file_index=int(f), **names) for c, f in unique]
     except (KeyError, IndexError, ValueError) as error:
         raise CorruptMedia(
-            f"'{root}/meta/info.json' has an unusable path {pattern!r}: {error}", path=str(root)
+            f"'{files.root}/meta/info.json' has an unusable path {pattern!r}: {error}", path=files.root
         ) from error
     zeros = np.zeros(len(file_of))
     return Placement(
-        paths,
+        tuple(map(files.place_of, named)),
         file_of.reshape(-1).astype(np.int64),
         zeros if camera is None else columns[f"{prefix}/from_timestamp"],
         zeros if camera is None else columns[f"{prefix}/to_timestamp"],
     )
 
 
-def _read_tasks(root: Path) -> dict[int, str]:
+def _read_tasks(files: DatasetFiles, store: SidecarStore) -> dict[int, str]:
     """Sentences by index; they are pandas' index, so their column has one of several names."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    path = root / "meta/tasks.parquet"
-    if not path.exists():
+    path = files.place_of("meta/tasks.parquet")
+    try:
+        version = files.version(path)
+    except ObjectMissing:
         return {}
     try:
-        table = pq.read_table(path, partitioning=None)
+        with ParquetReader(files.open(version, store), path) as parquet:
+            table = parquet.read()
         indices = table.column("task_index").to_pylist()
         texts = next(c for c, f in zip(table.columns, table.schema, strict=True) if f.name != "task_index").to_pylist()
         return {int(index): str(text) for index, text in zip(indices, texts, strict=True)}
+    except DataError:
+        raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:
-        raise CorruptMedia(f"'{path}' does not read as a table of tasks: {error}", path=str(path)) from error
+        raise CorruptMedia(f"'{path}' does not read as a table of tasks: {error}", path=path) from error

@@ -1,10 +1,9 @@
-"""LeRobot v3.0 datasets on a local disk."""
+"""LeRobot v3.0 datasets, on a local disk or in an object store."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.layout import Feature, Layout, read_layout
 from millpond._datasets.lerobot_reader import LeRobotReader
+from millpond._datasets.opening import open_files
 from millpond._datasets.selection import checked_size, selected_cameras, selected_positions
 from millpond._datasets.sources import CameraSource, TableSource
 from millpond._datasets.survey import (
@@ -28,9 +28,9 @@ from millpond._datasets.survey import (
 )
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey
 from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
-from millpond._datasets.writable_store import store_in
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
+from millpond._media.sidecars import FileVersion
 from millpond._values import Field
 from millpond.errors import DataError
 
@@ -52,7 +52,8 @@ class LeRobotDataset:
     with single episodes is in `problems`, and fails just the samples concerned when they are read.
 
     Args:
-        root: The folder that holds meta/, data/ and videos/.
+        root: The folder that holds meta/, data/ and videos/: a path, or a URL: s3://, gs://, az://, https://, hf://, or
+            any scheme that fsspec knows. Of a dataset behind a URL bytes are fetched by ranges, as they are needed.
         episodes: Episode numbers to take; samples are numbered 0 to N - 1 through them in ascending order.
         cameras: Camera features to take; None takes all.
         delta_timestamps: Feature to times in seconds relative to the sample. The feature then has a first axis of so
@@ -61,13 +62,21 @@ class LeRobotDataset:
         image_size: (height, width) that pictures are resized to; None keeps theirs, and then all must be alike.
         interpolation: "bilinear", "area" or "bicubic".
         cache_dir: Where sidecars go; "beside" takes the folder .millpond in the dataset; None takes MILLPOND_CACHE_DIR.
+            Where it is given and the dataset is behind a URL, ranges of videos that were fetched are kept there, too,
+            so that the next epoch, or another process, need not fetch them.
+        cache_bytes: Most bytes of such ranges, a number or "10GiB"; those not used for longest go first.
+        storage_options: How the store is reached: by fsspec's names (`key`, `secret`, `endpoint_url`, `anon`, ...) or
+            obstore's. None: as the environment says. They are kept in memory alone.
+        token: A bearer token for https://, Hugging Face's for hf://.
+        fetch_timeout: Seconds that one range may take, all tries included.
         progress: Called with (files done, files) while it opens.
 
     Raises:
         ObjectMissing: No dataset there.
         UnsupportedFormat: Not v3.0, or features that millpond does not read.
         CorruptMedia: The metadata does not parse.
-        ValueError: Unknown episodes, cameras or features, or times between frames.
+        FetchError, FetchTimeout: The store refuses, or does not answer.
+        ValueError: Unknown episodes, cameras or features, or times between frames; unknown storage options.
     """
 
     def __init__(
@@ -81,21 +90,31 @@ class LeRobotDataset:
         image_size: tuple[int, int] | None = None,
         interpolation: str = "bilinear",
         cache_dir: str | Path | None = None,
+        cache_bytes: int | str = "10GiB",
+        storage_options: Mapping[str, Any] | None = None,
+        token: str | None = None,
+        fetch_timeout: float = 60.0,
         progress: FileProgress | None = None,
     ) -> None:
-        self.root = Path(os.path.abspath(root))  # also after a chdir, here or in a worker
+        self._files, self._store = open_files(
+            root,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
+            storage_options=storage_options,
+            token=token,
+            fetch_timeout=fetch_timeout,
+        )
         interpolation_flag(interpolation)
         self._interpolation = interpolation
         self._image_size = checked_size(image_size)
         self._chosen = episodes is not None
-        whole = read_layout(self.root)
+        whole = read_layout(self._files, self._store)
         selected = selected_positions(whole, episodes)
         self._layout = select_episodes(whole, selected)
         self._cameras = selected_cameras(whole, cameras)
         self._numbers = tuple(f for f in whole.features if f.is_number)
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
-        self._store = store_in(cache_dir, self.root)
         self._survey(whole, selected, tolerance_s, progress)
         self._learned: dict[tuple[str, int], list[tuple[NDArray[np.int64], NDArray[np.uint32]]]] = {}
         self._learned_rows = 0
@@ -103,12 +122,12 @@ class LeRobotDataset:
     def _survey(
         self, whole: Layout, selected: NDArray[np.int64], tolerance_s: float, progress: FileProgress | None
     ) -> None:
-        require_files(self._layout)
+        require_files(self._files, self._layout)
         videos = [camera.name for camera in self._cameras if camera.dtype == "video"]
         placements = [self._layout.data, *(self._layout.videos[name] for name in videos)]
         total = sum(len(np.unique(placement.file_of)) for placement in placements)
-        surveyor = Surveyor(whole, selected, tolerance_s, self._store, _Counter(total, progress))
-        self._columns = ColumnStore(self._store, whole.features)  # kept: it may own a temporary folder
+        surveyor = Surveyor(self._files, whole, selected, tolerance_s, self._store, _Counter(total, progress))
+        self._columns = ColumnStore(self._files, self._store, whole.features)  # kept: it may own a temporary folder
         self._table = surveyor.survey_table(self._columns, whole.features)
         self._seen: dict[str, VideoSurvey] = {
             camera.name: surveyor.survey_videos(camera.name, required_size=self._image_size)
@@ -123,9 +142,14 @@ class LeRobotDataset:
 
     def __repr__(self) -> str:
         return (
-            f"LeRobotDataset({str(self.root)!r}: {len(self)} samples in {self.num_episodes} episodes, "
+            f"LeRobotDataset({self.root!r}: {len(self)} samples in {self.num_episodes} episodes, "
             f"{len(self._cameras)} cameras, {self.fps:g} fps)"
         )
+
+    @property
+    def root(self) -> str:
+        """The absolute path of the folder, or its URL without secrets."""
+        return self._files.root
 
     @property
     def fps(self) -> float:
@@ -291,7 +315,8 @@ class LeRobotDataset:
             name=camera.name,
             in_parquet=in_parquet,
             offsets=self._offset_array(camera.name),
-            paths=tuple(str(path) for path in placement.paths),
+            files=self._files,
+            paths=placement.paths,
             identities=tuple(seen.identities),
             places=seen.places,
             picture_size=self._picture_size(camera),
@@ -337,8 +362,9 @@ class LeRobotDataset:
             self.keep_learned()
 
     def close(self) -> None:
-        """Write what was learned. Idempotent; the dataset can be used again."""
+        """Write what was learned, and end connections. Idempotent; the dataset can be used again."""
         self.keep_learned()
+        self._files.close()
 
     def keep_learned(self) -> bool:
         """Write the CRC-32s that were learned to the sidecars; whether there were any."""
@@ -346,9 +372,9 @@ class LeRobotDataset:
         for (camera, file), parts in learned.items():
             rows, first = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
             crcs = np.concatenate([crcs for _, crcs in parts])[first]
-            path = self._layout.videos[camera].paths[file]
-            if path.exists() and self._seen[camera].identities[file] is not None:
-                learn_crcs(path, self._store, rows, crcs)
+            identity = self._seen[camera].identities[file]
+            if identity is not None:
+                learn_crcs(FileVersion(self._layout.videos[camera].paths[file], identity), self._store, rows, crcs)
         return bool(learned)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from millpond._datasets.parquet_files import opened_parquet, readable_parquet
+from millpond._datasets.parquet_files import ParquetReader, readable_parquet
 from millpond.errors import CorruptMedia, DataError, UnsupportedFormat
 
 Row = Mapping[str, Any]
@@ -186,24 +186,23 @@ class Parquet:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.dtypes: dict[str, str] = {}
-        with opened_parquet(path) as parquet:
-            names = parquet.schema_arrow.names
+        with ParquetReader(open(path, "rb"), str(path)) as parquet:
+            names = parquet.names
             if len(set(names)) < len(names):
                 raise ValueError(f"'{path}' has the column {_first_double(names)!r} twice; rename one")
-            for field in parquet.schema_arrow:
+            for field in parquet.schema:
                 dtype = _numpy_dtype(field.type)
                 if dtype is not None:
                     self.dtypes[field.name] = dtype
 
     def rows(self) -> Iterator[Row]:
         """See `ManifestFormat`."""
-        with opened_parquet(self._path) as parquet:
-            yield from self._rows_of(parquet)
+        with ParquetReader(open(self._path, "rb"), str(self._path)) as parquet:
+            yield from self._rows_of(parquet.batches(_PARQUET_ROWS))
 
-    def _rows_of(self, parquet: Any) -> Iterator[Row]:
-        batches = parquet.iter_batches(_PARQUET_ROWS, use_threads=False)
+    def _rows_of(self, batches: Iterator[Any]) -> Iterator[Row]:
         while True:
-            with readable_parquet(self._path):
+            with readable_parquet(str(self._path)):
                 batch = next(batches, None)
                 rows = [] if batch is None else batch.to_pylist()
             if batch is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,18 @@ KEYS = ("episode_index", "frame_index", "index", "timestamp")
 class RowKeys:
     """The columns `KEYS` of one file, (R,), contiguous."""
 
-    path: Path
+    path: str
     episode_index: NDArray[np.int64]
     frame_index: NDArray[np.int64]
     index: NDArray[np.int64]
     timestamp: NDArray[np.float64]
 
     @classmethod
-    def of(cls, path: Path, rows: NDArray[Any]) -> RowKeys:
+    def of(cls, path: str, rows: NDArray[Any]) -> RowKeys:
         """Copy them out of the rows of a file."""
         absent = [name for name in KEYS if name not in (rows.dtype.names or ())]
         if absent:
-            raise CorruptMedia(f"'{path}' has no column {', '.join(absent)}", path=str(path), columns=absent)
+            raise CorruptMedia(f"'{path}' has no column {', '.join(absent)}", path=path, columns=absent)
         episode, frame, index = (rows[name].astype(np.int64) for name in KEYS[:3])
         return cls(path, episode, frame, index, rows["timestamp"].astype(np.float64))
 
@@ -79,7 +78,7 @@ def orphan_rows(keys: RowKeys, layout: Layout, file: int) -> dict[int, DataError
         episode: CorruptMedia(
             f"'{keys.path}' has {count} orphan rows of episode {episode}, which meta/episodes does not place there; "
             "they are never delivered",
-            path=str(keys.path),
+            path=keys.path,
             episode=episode,
             rows=count,
         )
@@ -114,7 +113,7 @@ def _is_on_time(
 def _place_one(keys: RowKeys, file: int, episode: int, layout: Layout, tolerance_s: float, places: Places) -> None:
     """An episode that is not as it should be: find out in which way."""
     number, length = int(layout.episode_index[episode]), int(layout.lengths[episode])
-    facts = {"path": str(keys.path), "episode": number}
+    facts = {"path": keys.path, "episode": number}
     rows = np.flatnonzero(keys.episode_index == number)
     frames = keys.frame_index[rows]
     text = _contradiction(keys, rows, layout, episode)

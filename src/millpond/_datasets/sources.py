@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import ReadReport
+from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.places import Places
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia
@@ -23,7 +24,8 @@ class CameraSource:
         name: The feature.
         in_parquet: PNGs in the data parquets rather than MP4s.
         offsets: int64, (T,), the window.
-        paths: Its files.
+        files: Of the dataset.
+        paths: The places of its files.
         identities: The version of each file that the plan was made from; None where it does not open.
         places: Frames in the MP4s, or rows in the parquets.
         picture_size: (height, width) as delivered.
@@ -34,6 +36,7 @@ class CameraSource:
     name: str
     in_parquet: bool
     offsets: Positions
+    files: DatasetFiles
     paths: tuple[str, ...]
     identities: tuple[FileIdentity | None, ...]
     places: Places

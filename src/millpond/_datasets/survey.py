@@ -12,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.columns import ColumnStore
-from millpond._datasets.cut_short import frames_beyond_end, load_table
+from millpond._datasets.cut_short import frames_beyond_end
+from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.frame_match import Claims, match_frames
 from millpond._datasets.layout import Feature, Layout
 from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey, VideoWork
-from millpond._media.sidecars import SidecarStore, file_identity
+from millpond._media.sidecars import SidecarStore
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
-
-SURVEY_THREADS = 8
-"""Most of the time is file system calls and FFmpeg, both without the GIL."""
 
 
 @dataclass
@@ -53,6 +51,7 @@ class Surveyor:
     """Opens each file once, several at a time.
 
     Args:
+        files: Of the dataset.
         layout: All episodes.
         selected: int64, (E,), positions in `layout`, ascending.
         tolerance_s: For times.
@@ -62,12 +61,14 @@ class Surveyor:
 
     def __init__(
         self,
+        files: DatasetFiles,
         layout: Layout,
         selected: NDArray[np.int64],
         tolerance_s: float,
         store: SidecarStore,
         on_file: Callable[[], None],
     ) -> None:
+        self._files = files
         self._all = layout
         self._selected = selected
         self._layout = select_episodes(layout, selected)
@@ -98,9 +99,9 @@ class Surveyor:
         episodes = np.flatnonzero(work.claims.placement.file_of == file)
         path = work.claims.placement.paths[file]
         try:
-            table, cut_short = load_table(path, self._store)
+            table, cut_short = self._files.load_table(path, self._store)
         except PermissionError as error:
-            work.fail_file(episodes, CorruptMedia(f"'{path}' may not be read: {error}", path=str(path)))
+            work.fail_file(episodes, CorruptMedia(f"'{path}' may not be read: {error}", path=path))
             return
         except DataError as error:
             work.fail_file(episodes, error)
@@ -132,8 +133,9 @@ class Surveyor:
         path = self._layout.data.paths[file]
         episodes = np.flatnonzero(self._layout.data.file_of == file)
         try:
-            survey.identities[file] = file_identity(path)
-            found = columns.load(path, _nothing)
+            version = self._files.version(path)
+            survey.identities[file] = version.identity
+            found = columns.load(version, _nothing)
             rows = found.rows()
             keys = RowKeys.of(path, rows)
         except DataError as error:
@@ -167,7 +169,7 @@ class Surveyor:
         episodes, first = np.unique(self._samples.episode[samples[unknown]], return_index=True)
         for episode, task in zip(episodes.tolist(), survey.task_of[samples[unknown][first]].tolist(), strict=True):
             number = int(self._layout.episode_index[episode])
-            path = str(self._layout.root / "meta/tasks.parquet")
+            path = f"{self._layout.root}/meta/tasks.parquet"
             text = f"episode {number} has task {task}, which '{path}' does not list"
             survey.places.fail(episode, CorruptMedia(text, path=path, episode=number))
 
@@ -177,7 +179,7 @@ class Surveyor:
             with self._lock:
                 self._on_file()
 
-        with ThreadPoolExecutor(min(SURVEY_THREADS, max(len(files), 1)), "millpond-survey") as pool:
+        with ThreadPoolExecutor(min(self._files.threads, max(len(files), 1)), "millpond-survey") as pool:
             for done in [pool.submit(run, file) for file in files.tolist()]:
                 done.result()
 
@@ -207,7 +209,7 @@ def survey_images(table: TableSurvey, num_samples: int) -> VideoSurvey:
 
 def missing_totals(layout: Layout) -> list[DataError]:
     """Where info.json counts other than meta/episodes."""
-    path = str(layout.root / "meta/info.json")
+    path = f"{layout.root}/meta/info.json"
     counted = {"total_episodes": len(layout.lengths), "total_frames": int(layout.lengths.sum())}
     return [
         CorruptMedia(f"'{path}' says {name} is {value}, meta/episodes makes it {counted[name]}", path=path)
@@ -216,10 +218,10 @@ def missing_totals(layout: Layout) -> list[DataError]:
     ]
 
 
-def require_files(layout: Layout) -> None:
+def require_files(files: DatasetFiles, layout: Layout) -> None:
     """Raise where not a single data parquet is there: then it is the wrong folder, or only its metadata was fetched."""
-    if not any(path.exists() for path in layout.data.paths):
-        path = str(layout.data.paths[0])
+    if not any(files.exists(path) for path in layout.data.paths):
+        path = layout.data.paths[0]
         raise ObjectMissing(f"none of the data files of '{layout.root}' is there, the first is '{path}'", path=path)
 
 

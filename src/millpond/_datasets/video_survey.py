@@ -147,7 +147,7 @@ class VideoWork:
         return VideoSurvey(self.places, self._identities, self._gop, self._preroll, facts, self._remarks)
 
     def _fail_size(self, file: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
-        path = str(self.claims.placement.paths[file])
+        path = self.claims.placement.paths[file]
         text = (
             f"'{path}' has pictures of {size[0]} x {size[1]}, other files of {expected[0]} x {expected[1]}; give "
             "image_size= to make all pictures one size"

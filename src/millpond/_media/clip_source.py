@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from millpond._media.index import build_sample_table, load_sample_table
 from millpond._media.media_path import MediaPath, name_of_bytes
+from millpond._media.memory_file import memory_file, write_all
 from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
@@ -160,22 +160,6 @@ def _read_stream(path: MediaPath, descriptor: int, take: Callable[[bytes], objec
 @contextlib.contextmanager
 def _memory_file(fill: Callable[[Callable[[bytes | memoryview], None]], object]) -> Iterator[str]:
     """A path to memory that `fill` writes to; gone when the block ends."""
-    if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
-        descriptor = os.memfd_create("millpond-media", os.MFD_CLOEXEC)
-        path, is_named = f"/proc/self/fd/{descriptor}", False
-    else:
-        descriptor, path = tempfile.mkstemp(prefix="millpond-media-")
-        is_named = True
-    try:
-        fill(lambda part: _write(descriptor, part))
-        yield path
-    finally:
-        os.close(descriptor)
-        if is_named:
-            os.unlink(path)
-
-
-def _write(descriptor: int, data: bytes | memoryview) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    with memory_file() as file:
+        fill(lambda part: write_all(file.descriptor, part))
+        yield file.path

@@ -26,7 +26,7 @@ from millpond._media.demux import (
 )
 from millpond._media.display import Matrix, matrix_from_frame, matrix_from_moov, turn_of
 from millpond._media.media_path import MediaPath
-from millpond._media.sidecars import Sidecar, SidecarStore, file_identity
+from millpond._media.sidecars import FileVersion, Sidecar, SidecarStore, file_identity, version_of
 from millpond._media.sparse_file import SparseFile
 from millpond._media.wholeness import require_checksums, require_whole_file
 from millpond._plan.sample_table import SampleTable
@@ -68,11 +68,11 @@ def load_sample_table(
     """
     try:
         path = MediaPath.of(path)
-        kept = store.load(path.path, SIDECAR_KIND)
-        table = None if kept is None else _table_from(kept)
+        version = version_of(path.path)
+        table = kept_table(version, store)
         if table is None:
             table = build_sample_table(path, progress)
-            _keep(path.path, store, table)
+            keep_table(FileVersion(version.name, table.identity), store, table)
         return table
     except DataError as error:
         if camera:
@@ -81,14 +81,17 @@ def load_sample_table(
         raise
 
 
-def learn_crcs(
-    path: str | os.PathLike[str], store: SidecarStore, rows: NDArray[np.int64], crcs: NDArray[np.uint32]
-) -> None:
+def kept_table(version: FileVersion, store: SidecarStore) -> SampleTable | None:
+    """The sample table that was kept for a version of a file; None if there is none that this FFmpeg understands."""
+    kept = store.load(version, SIDECAR_KIND)
+    return None if kept is None else _table_from(kept)
+
+
+def learn_crcs(version: FileVersion, store: SidecarStore, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
     """Keep CRC-32s that were seen on a first read; nothing happens if the table is no longer kept."""
-    kept = store.load(path, SIDECAR_KIND)
-    table = None if kept is None else _table_from(kept)
+    table = kept_table(version, store)
     if table is not None:
-        _keep(path, store, table.with_crcs(rows, crcs))
+        keep_table(version, store, table.with_crcs(rows, crcs))
 
 
 def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progress = _no_progress) -> SampleTable:
@@ -112,12 +115,36 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
         os.close(descriptor)
 
 
+def build_header_table(path: MediaPath) -> SampleTable:
+    """Read the table of an MP4 of which only the header need be there.
+
+    Raises:
+        PacketRulesDoNotFit: It is no MP4, or its media must be looked at; the text says why.
+        CorruptMedia: No video in it, or it is cut short.
+    """
+    identity = file_identity(path.path)
+    descriptor = os.open(path.path, os.O_RDONLY)
+    try:
+        require_whole_file(path)
+        file = SparseFile(descriptor, identity.size_bytes)
+        if not file.looks_like_mp4:
+            raise PacketRulesDoNotFit("only an MP4 or MOV has its index in a header")
+        return _cuttable(_from_header(path, file, identity))
+    except av.error.FFmpegError as error:
+        raise CorruptMedia(f"{path} does not open as video: {reason_of(error)}", path=path.label) from error
+    finally:
+        os.close(descriptor)
+
+
 def _by_packets(path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
     file = SparseFile(descriptor, identity.size_bytes)
     if file.looks_like_mp4:
-        table = _from_header(path, file, identity)
-    else:
-        table = _from_scan(path, descriptor, identity, progress)
+        return _cuttable(_from_header(path, file, identity))
+    return _cuttable(_from_scan(path, descriptor, identity, progress))
+
+
+def _cuttable(table: SampleTable) -> SampleTable:
+    """The same, if its GOPs can be cut out."""
     reason = table.uncuttable_reason()
     if reason is not None:
         raise PacketRulesDoNotFit(reason)
@@ -155,7 +182,8 @@ def _first_matrix(path: MediaPath) -> Matrix:
         return matrix_from_frame(None if frame is None else display_matrix(frame))
 
 
-def _keep(path: str | os.PathLike[str], store: SidecarStore, table: SampleTable) -> None:
+def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable) -> None:
+    """Keep the sample table of a version; a folder that cannot be written is warned of."""
     facts = {
         "stream": {**dataclasses.asdict(table.stream), "extradata": table.stream.extradata.hex()},
         "identity": dataclasses.asdict(table.identity),
@@ -164,12 +192,12 @@ def _keep(path: str | os.PathLike[str], store: SidecarStore, table: SampleTable)
         "libraries": _libraries(),
     }
     try:
-        store.save(path, SIDECAR_KIND, {name: getattr(table, name) for name in _COLUMNS}, facts)
+        store.save(version, SIDECAR_KIND, {name: getattr(table, name) for name in _COLUMNS}, facts)
     except OSError as error:
         _logger.warning(
             "cannot keep the sample table of %r in %s (%s): it is read again each time; "
             "set MILLPOND_CACHE_DIR to a folder that can be written",
-            os.fspath(path),
+            version.name,
             store.folder,
             error,
         )

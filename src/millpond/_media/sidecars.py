@@ -1,7 +1,8 @@
 """Files that spare the next run some work: numpy and JSON, no pickle, replaced in one step, worthless once lost.
 
-A sidecar belongs to one version of one file: its name carries a digest of the absolute path, the kind, and the file's
-size and modification time. So a file that changed is simply not found, and looking one up costs a stat and an open.
+A sidecar belongs to one version of one file: its name carries a digest of the file's own name (an absolute path, or a
+URL without secrets), the kind, and what tells the version: size, and modification time or entity tag. So a file that
+changed is simply not found, and looking one up costs an open, and a stat where the file is local.
 """
 
 from __future__ import annotations
@@ -35,6 +36,28 @@ class Sidecar:
 
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One version of one file.
+
+    Attributes:
+        name: An absolute path, or a URL without secrets.
+        identity: Of this version.
+    """
+
+    name: str
+    identity: FileIdentity
+
+
+def version_of(path: str | os.PathLike[str]) -> FileVersion:
+    """The present version of a local file.
+
+    Raises:
+        ObjectMissing: No file at `path`.
+    """
+    return FileVersion(os.path.abspath(path), file_identity(path))
 
 
 def file_identity(path: str | os.PathLike[str]) -> FileIdentity:
@@ -79,31 +102,32 @@ class SidecarStore:
             folder = Settings().cache_dir / "sidecars"
         self.folder = Path(folder)
 
-    def path_of(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Path:
-        """Name the sidecar file of the present version of `path`, whether it exists or not."""
-        identity = file_identity(path)
-        return self.folder / f"{self._stem(path, kind)}.{identity.size_bytes:x}-{identity.mtime_ns:x}{suffix}"
+    def path_of(self, version: FileVersion, kind: str, suffix: str) -> Path:
+        """Name the sidecar file of a version, whether it exists or not."""
+        identity = version.identity
+        told = f"{identity.mtime_ns:x}" if not identity.etag else f"etag-{_digest(identity.etag)}"
+        return self.folder / f"{_stem(version.name, kind)}.{identity.size_bytes:x}-{told}{suffix}"
 
-    def find(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Path | None:
-        """The sidecar file of the present version of `path`; None if there is none."""
-        found = self.path_of(path, kind, suffix)
+    def find(self, version: FileVersion, kind: str, suffix: str) -> Path | None:
+        """The sidecar file of a version; None if there is none."""
+        found = self.path_of(version, kind, suffix)
         return found if found.is_file() else None
 
     @contextlib.contextmanager
-    def write(self, path: str | os.PathLike[str], kind: str, suffix: str) -> Iterator[Path]:
+    def write(self, version: FileVersion, kind: str, suffix: str) -> Iterator[Path]:
         """Give a temporary file to fill: the block's end puts it in the sidecar's place, an error drops it."""
-        target = self.path_of(path, kind, suffix)
+        target = self.path_of(version, kind, suffix)
         with replacing(target) as temporary:
             yield temporary
-        self._drop_older(path, kind, suffix, target)
+        self._drop_older(version, kind, suffix, target)
 
-    def versions(self, path: str | os.PathLike[str], kind: str) -> list[Path]:
-        """What `save` has made for any version of `path`."""
-        return list(self.folder.glob(f"{self._stem(path, kind)}.*.npz"))
+    def versions(self, name: str, kind: str) -> list[Path]:
+        """What `save` has made for any version of a file; `name` as in `FileVersion`."""
+        return list(self.folder.glob(f"{_stem(name, kind)}.*.npz"))
 
-    def load(self, path: str | os.PathLike[str], kind: str) -> Sidecar | None:
-        """Read what was kept for the present version of `path`; None if nothing was, or it does not read."""
-        found = self.path_of(path, kind, ".npz")
+    def load(self, version: FileVersion, kind: str) -> Sidecar | None:
+        """Read what was kept for a version; None if nothing was, or it does not read."""
+        found = self.path_of(version, kind, ".npz")
         try:
             with open(found, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
@@ -113,23 +137,27 @@ class SidecarStore:
         return Sidecar(arrays, facts)
 
     def save(
-        self, path: str | os.PathLike[str], kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
+        self, version: FileVersion, kind: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
     ) -> None:
-        """Keep arrays and JSON facts for the present version of `path`."""
+        """Keep arrays and JSON facts for a version."""
         text = np.frombuffer(json.dumps(dict(facts)).encode(), np.uint8)
-        with self.write(path, kind, ".npz") as temporary, open(temporary, "wb") as file:
+        with self.write(version, kind, ".npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **{_FACTS: text}, **dict(arrays))
 
-    def _stem(self, path: str | os.PathLike[str], kind: str) -> str:
-        digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()
-        return f"{digest[:24]}.{kind}"
-
-    def _drop_older(self, path: str | os.PathLike[str], kind: str, suffix: str, keep: Path) -> None:
+    def _drop_older(self, version: FileVersion, kind: str, suffix: str, keep: Path) -> None:
         """Drop what was kept of former versions, and what a process left that was killed while it wrote."""
-        stem, oldest = f"{self._stem(path, kind)}.", time.time() - _WRITING_SECONDS
+        stem, oldest = f"{_stem(version.name, kind)}.", time.time() - _WRITING_SECONDS
         with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:
                 is_former = entry.name.startswith(stem) and entry.name.endswith(suffix) and entry.name != keep.name
                 with contextlib.suppress(OSError):  # another process was first
                     if is_former or (entry.name.startswith(_WRITING) and entry.stat().st_mtime < oldest):
                         os.unlink(entry)
+
+
+def _stem(name: str, kind: str) -> str:
+    return f"{_digest(name)}.{kind}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-_MEDIA_BOX = b"mdat"
-_FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-_MAX_BOXES = 1_000_000  # a fragment has two; a file with more boxes than this is no MP4 but bytes that look like one
+MEDIA_BOX = b"mdat"
+FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+MAX_BOXES = 1_000_000  # a fragment has two; a file with more boxes than this is no MP4 but bytes that look like one
 
 
 _Buffer = TypeVar("_Buffer", bytes, memoryview)
@@ -31,7 +31,7 @@ def top_level_boxes(descriptor: int, size_bytes: int) -> list[Box]:
     """List the boxes of a file, as far as they make sense; the last may end beyond the file."""
     boxes: list[Box] = []
     position = 0
-    while position + 8 <= size_bytes and len(boxes) < _MAX_BOXES:
+    while position + 8 <= size_bytes and len(boxes) < MAX_BOXES:
         head = os.pread(descriptor, 16, position)
         length, kind = struct.unpack(">I4s", head[:8])
         payload = position + 8
@@ -74,13 +74,13 @@ class SparseFile:
         self._size = size_bytes
         self._position = 0
         self.boxes = top_level_boxes(descriptor, size_bytes)
-        self._media = [(b.payload, min(b.stop, size_bytes)) for b in self.boxes if b.kind == _MEDIA_BOX]
+        self._media = [(b.payload, min(b.stop, size_bytes)) for b in self.boxes if b.kind == MEDIA_BOX]
         self.real_bytes_read = 0
 
     @property
     def looks_like_mp4(self) -> bool:
         """The file begins with a box that MP4 and MOV files begin with."""
-        return bool(self.boxes) and self.boxes[0].kind in _FIRST_BOXES
+        return bool(self.boxes) and self.boxes[0].kind in FIRST_BOXES
 
     def payload_of(self, kind: bytes) -> bytes:
         """The payload of the first top-level box of a kind; empty if there is none."""

@@ -1,9 +1,10 @@
-"""The bytes of one video file, by ranges."""
+"""The bytes of one video file, by ranges, from wherever they are."""
 
 from __future__ import annotations
 
 import os
 from types import TracebackType
+from typing import Protocol
 
 from millpond._media.container_backend import ContainerFrames
 from millpond._media.media_path import MediaPath
@@ -12,35 +13,110 @@ from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, ObjectMissing
 
 
+class FileBytes(Protocol):
+    """Where the bytes of one version of a file come from. One thread at a time."""
+
+    def read(self, wanted: ByteRange) -> bytes:
+        """Those of the range that are there: fewer where the file ends before the range does."""
+        ...
+
+    def check_identity(self) -> None:
+        """Raise CorruptMedia if the file is known to be another by now."""
+        ...
+
+    def whole(self) -> MediaPath:
+        """Where all of the file can be opened, until `close`."""
+        ...
+
+    def close(self) -> None:
+        """Give every descriptor back. Idempotent; a later call opens them again."""
+        ...
+
+
+class LocalBytes:
+    """Bytes of a local file. The descriptor is opened at the first read.
+
+    Args:
+        path: The file.
+        identity: What it must still be.
+    """
+
+    def __init__(self, path: MediaPath, identity: FileIdentity) -> None:
+        self._path = path
+        self._identity = identity
+        self._descriptor: int | None = None
+
+    def read(self, wanted: ByteRange) -> bytes:
+        """See `FileBytes`."""
+        descriptor = self._open()
+        parts, position = [], wanted.start
+        while position < wanted.stop:
+            part = os.pread(descriptor, wanted.stop - position, position)
+            if not part:
+                break
+            parts.append(part)
+            position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def check_identity(self) -> None:
+        """See `FileBytes`."""
+        status = os.fstat(self._open())
+        found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self._identity
+        if found != expected:
+            raise CorruptMedia(
+                f"{self._path} changed after its sample table was made ({expected.size_bytes} bytes then, "
+                f"{found.size_bytes} now); open the dataset again",
+                path=self._path.label,
+                expected=expected,
+                found=found,
+            )
+
+    def whole(self) -> MediaPath:
+        """See `FileBytes`."""
+        return self._path
+
+    def close(self) -> None:
+        """See `FileBytes`."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(self._path.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except FileNotFoundError:
+                raise ObjectMissing(f"no file at {self._path}", path=self._path.label) from None
+        return self._descriptor
+
+
 class VideoFile:
-    """One video file and its table. The descriptor is opened at the first read; `close` gives it back.
+    """One video file and its table. `close` gives back what reading has opened.
 
     One thread at a time. After `close` a read opens it again: a cache may close files that others still hold.
 
     Args:
-        path: The file.
+        path: The file, or what errors call it where `contents` are given.
         table: Made from exactly this version of the file.
+        contents: Its bytes; None: those of the local file at `path`.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | MediaPath, table: SampleTable) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | MediaPath, table: SampleTable, contents: FileBytes | None = None
+    ) -> None:
         self.path = MediaPath.of(path)
         self.table = table
         self.preroll_gops = 0
         """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
-        self._descriptor: int | None = None
+        self._contents = LocalBytes(self.path, table.identity) if contents is None else contents
         self._container_frames: ContainerFrames | None = None
 
     @property
     def container_frames(self) -> ContainerFrames:
         """Frames through a container, for tables whose backend that is; open until `close`."""
         if self._container_frames is None:
-            self._container_frames = ContainerFrames(self.path, self.table)
+            self._container_frames = ContainerFrames(self._contents.whole(), self.table)
         return self._container_frames
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a descriptor is held."""
-        return self._descriptor is not None
 
     def read(self, wanted: ByteRange) -> bytes:
         """Read a range; the file must still be the one that the table was made from.
@@ -48,33 +124,28 @@ class VideoFile:
         Raises:
             ObjectMissing: The file is gone.
             CorruptMedia: The file changed, or ends before the range does.
+            FetchError, FetchTimeout: It lies in a store that does not give it.
         """
-        descriptor = self._open()
         # never ask for more than the file can have: a range from a bad table must not allocate
-        readable_stop = min(wanted.stop, self.table.identity.size_bytes)
-        parts, position = [], wanted.start
-        while position < wanted.stop:
-            part = os.pread(descriptor, max(readable_stop - position, 0), position)
-            if not part:
-                raise CorruptMedia(
-                    f"{self.path} ends at byte {position}, but its table has a packet up to {wanted.stop}",
-                    path=self.path.label,
-                )
-            parts.append(part)
-            position += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        readable = ByteRange(wanted.start, min(wanted.stop, self.table.identity.size_bytes))
+        data = self._contents.read(readable) if readable.stop > readable.start else b""
+        if len(data) < len(wanted):
+            raise CorruptMedia(
+                f"{self.path} ends at byte {wanted.start + len(data)}, but its table has a packet up to {wanted.stop}",
+                path=self.path.label,
+            )
+        return data
 
     def check_identity(self) -> None:
-        """Raise CorruptMedia if the file is no longer the one that the table was made from."""
-        self._require_same(os.fstat(self._open()))
+        """Raise CorruptMedia if the file is known to be no longer the one that the table was made from."""
+        self._contents.check_identity()
 
     def close(self) -> None:
         """Give every descriptor back. Idempotent."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
         if self._container_frames is not None:
             self._container_frames.close()
+            self._container_frames = None
+        self._contents.close()
 
     def __enter__(self) -> VideoFile:
         return self
@@ -83,22 +154,3 @@ class VideoFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _open(self) -> int:
-        if self._descriptor is None:
-            try:
-                self._descriptor = os.open(self.path.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            except FileNotFoundError:
-                raise ObjectMissing(f"no file at {self.path}", path=self.path.label) from None
-        return self._descriptor
-
-    def _require_same(self, status: os.stat_result) -> None:
-        found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self.table.identity
-        if found != expected:
-            raise CorruptMedia(
-                f"{self.path} changed after its sample table was made ({expected.size_bytes} bytes then, "
-                f"{found.size_bytes} now); open the dataset again",
-                path=self.path.label,
-                expected=expected,
-                found=found,
-            )

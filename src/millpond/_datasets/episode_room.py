@@ -1,0 +1,274 @@
+"""Who gets room for the bytes of episodes, and who must go: the arithmetic of the episode cache, without a thread.
+
+A *key* is (episode, camera). Bytes are reserved before they are fetched, so that what is on its way counts; what must go
+is decided in three steps: what was used and is no longer held, longest unused first; for a call that waits, also what
+was fetched ahead and is not in use; and at last what a later call waits for. What is leased never goes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Key = tuple[int, str]
+"""(episode, camera)."""
+
+
+@dataclass(eq=False, slots=True)
+class Load:
+    """Bytes that are to be fetched, or are being fetched.
+
+    Attributes:
+        key: Whose.
+        told_bytes: How many, as far as is known before.
+        is_exact: It will be so many; else the index may be wrong about it.
+        reserved_bytes: Kept free for it while it is being fetched.
+    """
+
+    key: Key
+    told_bytes: int
+    is_exact: bool
+    reserved_bytes: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """Somebody waits until all of these are there at once; who came first is served first."""
+
+    keys: tuple[Key, ...]
+
+
+class Room:
+    """The bytes of a cache, and the loads that wait for theirs. Under one lock of whoever uses it.
+
+    Args:
+        max_bytes: Never exceeded by what is there and what is on its way, together.
+        max_running: Loads at once.
+
+    Attributes:
+        entries: Key to (payload, bytes), longest unused first.
+        bytes_used: Of the entries and of what is reserved.
+        peak_bytes: The most that were ever used.
+        evictions: Entries that had to go.
+        releases: Goes up whenever room was given back.
+        loads: Everything that waits for room or is being fetched.
+        num_running: Loads that are being fetched.
+        calls: Those who wait, in the order in which they came.
+        dropped: What had to go, until whoever holds the lock has let go of it: destructors are not run under a lock.
+    """
+
+    def __init__(self, max_bytes: int, max_running: int) -> None:
+        self.max_bytes = max_bytes
+        self._max_running = max_running
+        self.entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
+        self.bytes_used = 0
+        self.peak_bytes = 0
+        self.evictions = 0
+        self.releases = 0
+        self.loads: dict[Key, Load] = {}
+        self.num_running = 0
+        self.calls: list[Call] = []
+        self.dropped: list[Any] = []
+        self._queued: OrderedDict[Key, Load] = OrderedDict()
+        self._leases: dict[Key, int] = {}
+        self._untaken: dict[int, set[str]] = {}
+        self._begun: set[int] = set()
+        self._largest_seen: int | None = None
+
+    def enqueue(self, key: Key, told_bytes: int, is_exact: bool) -> None:
+        """Have it fetched when there is room, behind all that were enqueued before."""
+        load = Load(key, told_bytes, is_exact)
+        self.loads[key] = self._queued[key] = load
+
+    def expect(self, key: Key) -> None:
+        """Keep it, once it is there, until it was taken: it is about to be used."""
+        self._untaken.setdefault(key[0], set()).add(key[1])
+
+    def take(self, key: Key) -> Any:
+        """The payload of an entry, which was used just now."""
+        episode, camera = key
+        cameras = self._untaken.get(episode, set())
+        cameras.discard(camera)
+        self._begun.add(episode)
+        if not cameras:
+            self._forget(episode)
+        # Whoever takes from the next episode is done with the others: what was not taken of them is not awaited.
+        for other in [e for e in self._begun if e != episode and not self._is_episode_leased(e)]:
+            self._forget(other)
+        self.touch(key)
+        return self.entries[key][0]
+
+    def touch(self, key: Key) -> None:
+        """It is the last to go."""
+        self.entries.move_to_end(key)
+
+    def lease(self, key: Key) -> None:
+        """Keep an entry until as many leases ended as began."""
+        self._leases[key] = self._leases.get(key, 0) + 1
+
+    def end_lease(self, key: Key) -> None:
+        """One lease less."""
+        count = self._leases.pop(key, 0) - 1
+        if count > 0:
+            self._leases[key] = count
+        else:
+            self.releases += 1
+
+    def admit(self) -> list[Load]:
+        """Reserve room for all loads that may be fetched from now on; the first that finds none holds up the others."""
+        begun: list[Load] = []
+        while self._queued and self.num_running < self._max_running:
+            load, rank = self._head()
+            reserved = self._reserve(load, rank)
+            if reserved is None:
+                break
+            load.reserved_bytes = reserved
+            self._use(reserved)
+            self.num_running += 1
+            del self._queued[load.key]
+            begun.append(load)
+        return begun
+
+    def settle(self, load: Load, payload: Any, num_bytes: int) -> bool:
+        """Put fetched bytes in the place of what was reserved for them.
+
+        Returns:
+            False if there are more of them than was told, and no room for these: they must be fetched again when there
+            is. Whoever asks drops them.
+        """
+        self._stop(load)
+        self._largest_seen = max(num_bytes, self._largest_seen or 0)
+        if num_bytes > self.max_bytes or not self._make_room(num_bytes, self._rank_of(load.key)):
+            load.told_bytes, load.is_exact = num_bytes, True
+            self._queued[load.key] = load
+            self._queued.move_to_end(load.key, last=False)
+            return False
+        del self.loads[load.key]
+        self.entries[load.key] = payload, num_bytes
+        self._use(num_bytes)
+        return True
+
+    def fail(self, load: Load) -> None:
+        """Nothing comes of it."""
+        self._stop(load)
+        self.cancel(load.key)
+
+    def cancel(self, key: Key) -> None:
+        """Do not fetch what is not being fetched yet."""
+        del self.loads[key]
+        self._queued.pop(key, None)
+        self._untaken.get(key[0], set()).discard(key[1])
+
+    def size_of(self, keys: Sequence[Key]) -> int:
+        """Bytes of all of these together, as far as they are known for sure."""
+        total = 0
+        for key in keys:
+            if key in self.entries:
+                total += self.entries[key][1]
+            elif key in self.loads and self.loads[key].is_exact:
+                total += self.loads[key].told_bytes
+        return total
+
+    @property
+    def is_stuck(self) -> bool:
+        """After `admit`: loads wait for room, and nothing that is being fetched will make any."""
+        return bool(self._queued) and not self.num_running
+
+    def holders(self) -> dict[Key, int]:
+        """Bytes of every entry that is leased."""
+        return {key: self.entries[key][1] for key in self._leases if key in self.entries}
+
+    def clear(self) -> None:
+        """Let go of all but what is being fetched."""
+        self.dropped.extend(self.entries.values())
+        self.bytes_used -= sum(num_bytes for _, num_bytes in self.entries.values())
+        self.entries.clear()
+        for key in self._queued:
+            del self.loads[key]
+        self._queued.clear()
+        self._leases.clear()
+        self._untaken.clear()
+        self._begun.clear()
+
+    def _head(self) -> tuple[Load, int | None]:
+        """The load that is next, and the rank of the call that waits for it; None if none does."""
+        for rank, call in enumerate(self.calls):
+            for key in call.keys:
+                if key in self._queued:
+                    return self._queued[key], rank
+        return next(iter(self._queued.values())), None
+
+    def _rank_of(self, key: Key) -> int | None:
+        return next((rank for rank, call in enumerate(self.calls) if key in call.keys), None)
+
+    def _reserve(self, load: Load, rank: int | None) -> int | None:
+        """How many bytes are kept for a load; None if there is no room."""
+        wanted = load.told_bytes
+        if not load.is_exact:
+            # What an index tells may have little to do with what an overridden fetch brings.
+            wanted = min(wanted, self.max_bytes if self._largest_seen is None else self._largest_seen, self.max_bytes)
+        if self._make_room(wanted, rank):
+            return wanted
+        if load.is_exact or rank is None or self.num_running:
+            return None
+        # Waiting for what was told could be waiting for ever: it is tried with what room there is.
+        for key in list(self._evictable(rank)):
+            self._drop(key)
+        return self.max_bytes - self.bytes_used
+
+    def _make_room(self, num_bytes: int, rank: int | None) -> bool:
+        lacking = self.bytes_used + num_bytes - self.max_bytes
+        if lacking <= 0:
+            return True
+        victims: list[Key] = []
+        for key in self._evictable(rank):
+            victims.append(key)
+            lacking -= self.entries[key][1]
+            if lacking <= 0:
+                break
+        if lacking > 0:
+            return False
+        for key in victims:
+            self._drop(key)
+        return True
+
+    def _evictable(self, rank: int | None) -> Iterator[Key]:
+        """Entries that may go for a load, in the order in which they go."""
+        waited = {key for call in self.calls for key in call.keys}
+        unleased = [key for key in self.entries if key not in self._leases]
+        yield from (key for key in unleased if key not in waited and not self._is_awaited(key))
+        if rank is None:
+            return
+        yield from (key for key in unleased if key not in waited and self._is_awaited(key))
+        earlier = {key for call in self.calls[: rank + 1] for key in call.keys}
+        yield from (key for key in unleased if key in waited and key not in earlier)
+
+    def _is_awaited(self, key: Key) -> bool:
+        return key[1] in self._untaken.get(key[0], ())
+
+    def _is_episode_leased(self, episode: int) -> bool:
+        return any(key[0] == episode for key in self._leases)
+
+    def _forget(self, episode: int) -> None:
+        if self._untaken.pop(episode, None):
+            self.releases += 1
+        self._begun.discard(episode)
+
+    def _drop(self, key: Key) -> None:
+        payload, num_bytes = self.entries.pop(key)
+        self.bytes_used -= num_bytes
+        self.evictions += 1
+        self._untaken.get(key[0], set()).discard(key[1])
+        self.dropped.append((key, payload))
+
+    def _use(self, num_bytes: int) -> None:
+        self.bytes_used += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self.bytes_used)
+
+    def _stop(self, load: Load) -> None:
+        self.num_running -= 1
+        self.bytes_used -= load.reserved_bytes
+        load.reserved_bytes = 0
+        self.releases += 1

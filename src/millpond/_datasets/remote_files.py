@@ -1,0 +1,274 @@
+"""The files of a dataset in an object store: nothing is fetched whole that can be read by ranges."""
+
+from __future__ import annotations
+
+import io
+import logging
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from millpond._datasets.cut_short import table_by_header
+from millpond._datasets.dataset_files import changed
+from millpond._datasets.fetched import Fetched
+from millpond._media.demux import PacketRulesDoNotFit
+from millpond._media.header_copy import BEGIN_BYTES
+from millpond._media.index import build_sample_table, keep_table, kept_table
+from millpond._media.media_path import MediaPath
+from millpond._media.memory_file import memory_file, write_all
+from millpond._media.sidecars import FileVersion, SidecarStore
+from millpond._media.video_file import VideoFile
+from millpond._plan.sample_table import SampleTable
+from millpond._sources.object_store import ObjectStore
+from millpond._values import ByteRange, FileIdentity
+from millpond.errors import DataError, ObjectMissing
+
+_logger = logging.getLogger("millpond")
+
+_FOOTER_KIND = "footer1"
+_FOOTER_BYTES = 64 << 10
+"""The end of a parquet file that pyarrow reads first; footers of LeRobot's take a few kB."""
+
+
+class RemoteFiles:
+    """See `DatasetFiles`.
+
+    Args:
+        objects: Below the root.
+        threads: How many files are opened at once: most of the time is waiting.
+    """
+
+    is_remote = True
+
+    def __init__(self, objects: ObjectStore, threads: int = 32) -> None:
+        self.objects = objects
+        self.threads = threads
+        self.root = objects.url
+
+    def key_of(self, place: str) -> str:
+        """What the store calls it."""
+        return place.removeprefix(self.root).lstrip("/")
+
+    def place_of(self, name: str) -> str:
+        """See `DatasetFiles`."""
+        return self.objects.name_of(name)
+
+    def exists(self, place: str) -> bool:
+        """See `DatasetFiles`."""
+        try:
+            self.version(place)
+        except ObjectMissing:
+            return False
+        return True
+
+    def version(self, place: str) -> FileVersion:
+        """See `DatasetFiles`."""
+        return FileVersion(place, self.objects.identity(self.key_of(place)))
+
+    def read(self, place: str) -> bytes:
+        """See `DatasetFiles`."""
+        parts: list[bytes] = []
+        self.objects.read_whole(self.key_of(place), lambda part: parts.append(bytes(part)))
+        return b"".join(parts)
+
+    def open(
+        self, version: FileVersion, store: SidecarStore, fetched: Fetched | None = None, file: int = 0
+    ) -> BinaryIO:
+        """See `DatasetFiles`."""
+        contents = RemoteBytes(self, version, fetched or Fetched(), file)
+        size = version.identity.size_bytes
+        start = max(size - _FOOTER_BYTES, 0)
+        kept = store.load(version, _FOOTER_KIND)
+        footer = contents.read(ByteRange(start, size)) if kept is None else kept.arrays["footer"].tobytes()
+        if kept is None:
+            try:
+                store.save(version, _FOOTER_KIND, {"footer": np.frombuffer(footer, np.uint8)}, {})
+            except OSError as error:
+                _logger.warning("cannot keep the footer of %r in %s (%s)", version.name, store.folder, error)
+        return cast(BinaryIO, RangedFile(contents, size, footer))
+
+    def below(self, name: str, suffix: str) -> list[str]:
+        """See `DatasetFiles`; where a store cannot list, LeRobot's names are asked for, until none is there."""
+        if self.objects.can_list:
+            keys = self.objects.list(name)
+            return [self.place_of(key) for key in sorted(keys) if key.endswith(suffix) and _depth(key, name) == 2]
+        found: list[str] = []
+        chunk = file = 0
+        while True:
+            place = self.place_of(f"{name}/chunk-{chunk:03d}/file-{file:03d}{suffix}")
+            if self.exists(place):
+                found.append(place)
+                file += 1
+            elif file:
+                chunk, file = chunk + 1, 0
+            else:
+                return found
+
+    def load_table(
+        self, place: str, store: SidecarStore, expected: FileIdentity | None = None
+    ) -> tuple[SampleTable, DataError | None]:
+        """See `DatasetFiles`."""
+        if expected is not None and (table := kept_table(FileVersion(place, expected), store)) is not None:
+            return table, None
+        key = self.key_of(place)
+        begin, identity = self.objects.begin(key, BEGIN_BYTES)
+        if expected is not None and identity != expected:
+            raise changed(place, expected, identity)
+        version = FileVersion(place, identity)
+        table = kept_table(version, store)
+        if table is not None:
+            return table, None
+        try:
+            table, cut_short = table_by_header(
+                lambda start, stop: self.objects.read(key, ByteRange(start, stop), identity=identity),
+                identity,
+                place,
+                begin,
+            )
+        except PacketRulesDoNotFit as reason:
+            _logger.warning("all %d bytes of %r are fetched to index it: %s", identity.size_bytes, place, str(reason))
+            table, cut_short = self._table_of_whole(version), None
+        if cut_short is None:
+            keep_table(version, store, table)
+        return table, cut_short
+
+    def _table_of_whole(self, version: FileVersion) -> SampleTable:
+        with ExitStack() as stack:
+            table = build_sample_table(fetched_whole(self, version, stack))
+        return replace(table, identity=version.identity)
+
+    def open_video(self, place: str, table: SampleTable, fetched: Fetched, file: int) -> VideoFile:
+        """See `DatasetFiles`."""
+        return VideoFile(
+            MediaPath(place, place), table, RemoteBytes(self, FileVersion(place, table.identity), fetched, file)
+        )
+
+    def close(self) -> None:
+        """See `DatasetFiles`."""
+        self.objects.close()
+
+
+def fetched_whole(files: RemoteFiles, version: FileVersion, stack: ExitStack) -> MediaPath:
+    """All of a file, in a temporary file that goes with the stack."""
+    file = stack.enter_context(memory_file(on_disk=True))
+    identity = files.objects.read_whole(files.key_of(version.name), lambda part: write_all(file.descriptor, part))
+    if identity is not None and identity != version.identity:
+        raise changed(version.name, version.identity, identity)
+    return MediaPath(file.path, version.name, is_copy=True)
+
+
+class RemoteBytes:
+    """Bytes of one file in a store: those that were fetched for the task, and others by a request of their own.
+
+    Args:
+        files: Where it lies.
+        version: Which.
+        fetched: What is there already, and where requests are counted.
+        file: The number by which `fetched` knows it.
+    """
+
+    def __init__(self, files: RemoteFiles, version: FileVersion, fetched: Fetched, file: int) -> None:
+        self._files = files
+        self._version = version
+        self._fetched = fetched
+        self._file = file
+        self._opened = ExitStack()
+        self._whole: MediaPath | None = None
+
+    def read(self, wanted: ByteRange) -> bytes:
+        """See `FileBytes`."""
+        found = self._fetched.find(self._file, wanted)
+        if found is not None:
+            return found
+        self._fetched.counters["late_requests"] += 1
+        self._fetched.counters["late_bytes"] += len(wanted)
+        return self._files.objects.read(
+            self._files.key_of(self._version.name),
+            wanted,
+            identity=self._version.identity,
+            progress=self._fetched.progress,
+        )
+
+    def read_many(self, wanted: Sequence[ByteRange]) -> list[bytes]:
+        """Several ranges at once, by requests of their own."""
+        key = self._files.key_of(self._version.name)
+        return self._files.objects.read_ranges(key, wanted, identity=self._version.identity)
+
+    def check_identity(self) -> None:
+        """Nothing: every answer of the store is held against the identity."""
+
+    def whole(self) -> MediaPath:
+        """See `FileBytes`."""
+        if self._whole is None:
+            self._whole = fetched_whole(self._files, self._version, self._opened)
+        return self._whole
+
+    def close(self) -> None:
+        """See `FileBytes`."""
+        self._whole = None
+        self._opened.close()
+
+
+class RangedFile(io.RawIOBase):
+    """A file object over a file in a store, for pyarrow: what is held costs nothing, anything else a request.
+
+    Args:
+        contents: Of the file.
+        size_bytes: Of the file.
+        footer: Its last bytes.
+    """
+
+    def __init__(self, contents: RemoteBytes, size_bytes: int, footer: bytes) -> None:
+        self._contents = contents
+        self._size = size_bytes
+        self._footer_start = size_bytes - len(footer)
+        self._footer = footer
+        self._held: list[tuple[int, bytes]] = []
+        self._position = 0
+
+    def hold(self, ranges: Sequence[ByteRange]) -> None:
+        """See `Holding`."""
+        self._held = []
+        wanted = sorted(set(ranges))
+        self._held = list(zip((one.start for one in wanted), self._contents.read_many(wanted), strict=True))
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position of the next read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position of the next read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """All that was asked for, up to the end of the file."""
+        stop = self._size if size < 0 else min(self._position + size, self._size)
+        wanted = ByteRange(self._position, max(stop, self._position))
+        self._position = wanted.stop
+        if not len(wanted):
+            return b""
+        if wanted.start >= self._footer_start:
+            return self._footer[wanted.start - self._footer_start : wanted.stop - self._footer_start]
+        at = bisect_right(self._held, wanted.start, key=lambda one: one[0]) - 1
+        if at >= 0 and wanted.stop <= self._held[at][0] + len(self._held[at][1]):
+            start, data = self._held[at]
+            return data[wanted.start - start : wanted.stop - start]
+        return self._contents.read(wanted)
+
+
+def _depth(key: str, folder: str) -> int:
+    return key.removeprefix(folder).strip("/").count("/") + 1
