@@ -112,6 +112,7 @@ class FakeDataset:
     reader_modules: tuple[str, ...] = ()
     learned: list[object] = field(default_factory=list)
     lost: tuple[DataError, ...] = ()
+    byte_source: None = None
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -8,8 +8,9 @@ consecutive samples, and the reader gives what it read to a `Sink`, which knows 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,54 @@ class ReadReport:
     learned: object | None = None
 
 
+class WantedRange(NamedTuple):
+    """Bytes that a task will read.
+
+    Attributes:
+        part: Of the dataset.
+        file: Number of the file among those of the part.
+        start: First byte of the file.
+        stop: One past the last.
+    """
+
+    part: str
+    file: int
+    start: int
+    stop: int
+
+
+class FetchedRange(NamedTuple):
+    """What came of a wanted range.
+
+    Attributes:
+        wanted: It.
+        outcome: The bytes, which stay where they are while the task runs; or why there are none.
+    """
+
+    wanted: WantedRange
+    outcome: memoryview | DataError
+
+
+class ByteSource(Protocol):
+    """What a loader asks of a dataset whose media lie behind a network: which bytes a task will read, and the bytes."""
+
+    def wanted(self, parts: Sequence[str], samples: NDArray[np.int64]) -> list[WantedRange]:
+        """What readers will read for some parts of consecutive samples, none overlapping; one thread at a time."""
+        ...
+
+    def submit(self, wanted: WantedRange) -> Future[Any]:
+        """Begin to fetch a range, or a part of one: a buffer, or a DataError. Callbacks must be quick. Any thread."""
+        ...
+
+    def segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64, (n,): about how many bytes the samples start to stop of each pair take, over all parts."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """What was fetched so far: requests, retries, hedges, bytes_fetched, bytes_from_cache."""
+        ...
+
+
 @runtime_checkable
 class Reader(Protocol):
     """Reads samples in a worker; picklable and small. Used by one thread at a time."""
@@ -87,6 +136,14 @@ class Reader(Protocol):
 
     def close(self) -> None:
         """Close every open descriptor and map. Idempotent; a later `read` opens them again."""
+        ...
+
+
+class StreamedReader(Reader, Protocol):
+    """A reader of a dataset with a byte source."""
+
+    def provide(self, ranges: Sequence[FetchedRange]) -> None:
+        """Bytes that were fetched for the next calls of `read`, in place of those provided before."""
         ...
 
 
@@ -122,6 +179,11 @@ class Dataset(Protocol):
     @property
     def reader_modules(self) -> tuple[str, ...]:
         """Modules that a worker had better import before it is forked: those of the reader."""
+        ...
+
+    @property
+    def byte_source(self) -> ByteSource | None:
+        """Fetches bytes ahead of the tasks that read them; None where they are at hand. Its reader has `provide`."""
         ...
 
     @property

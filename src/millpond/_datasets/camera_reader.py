@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._datasets.base import FrameWriter, Progress, ReadReport, Sink
-from millpond._datasets.fetched import Fetched, FetchedRange
+from millpond._datasets.base import FetchedRange, FrameWriter, Progress, ReadReport, Sink
+from millpond._datasets.fetched import Fetched
 from millpond._datasets.image_files import ImageFile
 from millpond._datasets.open_files import OpenFiles
-from millpond._datasets.places import NOWHERE
-from millpond._datasets.sources import Call, CameraSource, Positions, explain
-from millpond._datasets.windows import window_positions
+from millpond._datasets.sources import Call, CameraSource, Positions, explain, frames_wanted
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
 from millpond._media.sidecars import FileVersion, SidecarStore
@@ -52,15 +50,12 @@ class CameraReader:
     def read(self, call: Call, sink: Sink, progress: Progress, report: ReadReport) -> Learned:
         """Decode each frame once, whatever the number of samples that show it."""
         camera = self._source
-        positions = window_positions(call.positions, call.lengths, camera.offsets)
-        frames = camera.places.at(call.episodes, positions)
-        files = camera.places.file_of[call.episodes]
-        bad = (frames == NOWHERE).any(axis=1)
-        jobs, window = _unique_frames(frames, files, bad)
+        wanted_frames = frames_wanted(camera, call)
+        window, bad = wanted_frames.window, wanted_frames.bad
         write = sink.frame_writer(camera.name, window)
         self._fetched.progress = progress
         learned: Learned = []
-        for file, first, wanted in jobs:
+        for file, first, wanted in wanted_frames.jobs:
             place = write if first == 0 else _shifted(write, first)
             failed = self._read_file(file, wanted, place, progress, report, learned)
             for frames_failed, error in failed:
@@ -162,22 +157,6 @@ class CameraReader:
                 error, f"episode {number} of camera {self._source.name!r}", episode=number, camera=self._source.name
             )
             report.failures.append((own, told))
-
-
-def _unique_frames(
-    frames: Positions, files: Positions, bad: NDArray[np.bool_]
-) -> tuple[list[tuple[int, int, Positions]], NDArray[np.int32]]:
-    """Each frame once: (file, number of its first unique frame, frames ascending), and the window over the numbers."""
-    window = np.full(frames.shape, NOWHERE, np.int32)
-    jobs: list[tuple[int, int, Positions]] = []
-    first = 0
-    for file in dict.fromkeys(files[~bad].tolist()):
-        own = ~bad & (files == file)
-        wanted, inverse = np.unique(frames[own], return_inverse=True)
-        window[own] = inverse.reshape(-1, frames.shape[1]) + first
-        jobs.append((file, first, wanted))
-        first += len(wanted)
-    return jobs, window
 
 
 def _shifted(write: FrameWriter, first: int) -> Callable[[int, NDArray[np.uint8]], None]:

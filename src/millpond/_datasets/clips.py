@@ -237,6 +237,10 @@ class ClipDataset:
         return ClipReader(self._source)
 
     @property
+    def byte_source(self) -> None:
+        """None: a clip by URL is fetched whole, by the worker that reads it."""
+
+    @property
     def lost(self) -> Sequence[DataError]:
         """Nothing: every row is a sample."""
         return ()

@@ -4,38 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from millpond._datasets.base import Progress
+from millpond._datasets.base import FetchedRange, Progress
 from millpond._values import ByteRange
 from millpond.errors import DataError
-
-
-class WantedRange(NamedTuple):
-    """Bytes that a task will read.
-
-    Attributes:
-        part: Of the dataset.
-        file: Number of the file among those of the part.
-        start, stop: Bytes of the file.
-    """
-
-    part: str
-    file: int
-    start: int
-    stop: int
-
-
-class FetchedRange(NamedTuple):
-    """What came of a wanted range.
-
-    Attributes:
-        wanted: It.
-        outcome: The bytes, which stay where they are while the task runs; or why there are none.
-    """
-
-    wanted: WantedRange
-    outcome: memoryview | DataError
 
 
 class Fetched:

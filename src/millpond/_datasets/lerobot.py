@@ -7,11 +7,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._datasets.base import ByteSource
 from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.layout import Feature, Layout, read_layout
@@ -33,6 +34,9 @@ from millpond._media.pictures import interpolation_flag
 from millpond._media.sidecars import FileVersion
 from millpond._values import Field
 from millpond.errors import DataError
+
+if TYPE_CHECKING:
+    from millpond._datasets.remote_files import RemoteFiles
 
 TABLE_PART = "table"
 """The one part of a dataset without cameras."""
@@ -323,6 +327,25 @@ class LeRobotDataset:
             is_resized=self._image_size is not None,
             interpolation=self._interpolation,
         )
+
+    @cached_property
+    def byte_source(self) -> ByteSource | None:
+        """Fetches ahead what tasks will read; None for a local folder."""
+        if not self._files.is_remote:
+            return None
+        from millpond._datasets.lerobot_bytes import LeRobotBytes  # and with it what talks to stores
+
+        files = cast("RemoteFiles", self._files)
+        cameras = {camera.name: self._camera_source(camera) for camera in self._cameras}
+        return LeRobotBytes(files, self._store, self._bounds, self._layout.episode_index, cameras, self._segment_bytes)
+
+    def _segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `ByteSource.segment_bytes`: frames to decode, at the mean size of the camera's."""
+        total = np.zeros(len(starts), np.float64)
+        for name, costs in self._costs.items():
+            facts = self._seen[name].facts
+            total += costs.decoded(starts, stops) * (facts.size_bytes / max(facts.num_frames, 1))
+        return total.astype(np.int64)
 
     def describe(self, sample: int) -> dict[str, Any]:
         """What a sample is, for errors and for the quarantine file."""

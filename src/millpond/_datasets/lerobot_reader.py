@@ -7,12 +7,13 @@ decoding is done with arrays, for all samples of the task at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._datasets.base import Progress, ReadReport, Sink
+from millpond._datasets.base import FetchedRange, Progress, ReadReport, Sink
 from millpond._datasets.camera_reader import CameraReader
 from millpond._datasets.sources import Call, CameraSource, Positions, TableSource
 from millpond._datasets.table_reader import TableReader
@@ -57,6 +58,11 @@ class LeRobotReader:
         """Nothing: every column of a sample is an array, or is added to the batch."""
         return {}
 
+    def provide(self, ranges: Sequence[FetchedRange]) -> None:
+        """See `StreamedReader.provide`."""
+        for part, camera in self._cameras.items():
+            camera.provide([one for one in ranges if one.wanted.part == part])
+
     def close(self) -> None:
         """Close every file. Idempotent; a later `read` opens them again."""
         self._table.close()
@@ -65,9 +71,7 @@ class LeRobotReader:
 
     def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
         """See `Reader.read`."""
-        episodes = np.searchsorted(self._bounds, samples, side="right") - 1
-        starts = self._bounds[episodes]
-        call = Call(episodes, self._episode_index[episodes], samples - starts, self._bounds[episodes + 1] - starts)
+        call = Call.of(samples, self._bounds, self._episode_index)
         report = ReadReport(counters={"samples": len(samples)})
         if part == self._table_part:
             self._table.read(call, sink, report)

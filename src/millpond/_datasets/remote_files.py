@@ -29,6 +29,9 @@ from millpond.errors import DataError, ObjectMissing
 
 _logger = logging.getLogger("millpond")
 
+_SMALL_BYTES = 1 << 20
+"""A smaller file takes one request."""
+
 _FOOTER_KIND = "footer1"
 _FOOTER_BYTES = 64 << 10
 """The end of a parquet file that pyarrow reads first; footers of LeRobot's take a few kB."""
@@ -71,9 +74,10 @@ class RemoteFiles:
 
     def read(self, place: str) -> bytes:
         """See `DatasetFiles`."""
-        parts: list[bytes] = []
-        self.objects.read_whole(self.key_of(place), lambda part: parts.append(bytes(part)))
-        return b"".join(parts)
+        key = self.key_of(place)
+        begin, identity = self.objects.begin(key, _SMALL_BYTES)
+        rest = ByteRange(len(begin), identity.size_bytes)
+        return begin + self.objects.read(key, rest, identity=identity) if len(rest) else begin
 
     def open(
         self, version: FileVersion, store: SidecarStore, fetched: Fetched | None = None, file: int = 0

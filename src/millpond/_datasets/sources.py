@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from millpond._datasets.base import ReadReport
 from millpond._datasets.dataset_files import DatasetFiles
-from millpond._datasets.places import Places
+from millpond._datasets.places import NOWHERE, Places
+from millpond._datasets.windows import window_positions
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia
 
@@ -77,6 +78,46 @@ class Call:
     numbers: Positions
     positions: Positions
     lengths: Positions
+
+    @classmethod
+    def of(cls, samples: Positions, bounds: Positions, episode_index: Positions) -> Call:
+        """Find the episodes of samples; `bounds` is where each begins, int64 (E + 1,)."""
+        episodes = np.searchsorted(bounds, samples, side="right") - 1
+        starts = bounds[episodes]
+        return cls(episodes, episode_index[episodes], samples - starts, bounds[episodes + 1] - starts)
+
+
+@dataclass(frozen=True)
+class FramesWanted:
+    """The frames, or pictures, of one camera that the samples of a call show.
+
+    Attributes:
+        jobs: (file, number of its first unique frame, frames ascending), each frame once.
+        window: int32, (L, T), which unique frame each sample shows at each step; NOWHERE for bad samples.
+        bad: bool, (L,), samples without a place.
+    """
+
+    jobs: list[tuple[int, int, Positions]]
+    window: NDArray[np.int32]
+    bad: NDArray[np.bool_]
+
+
+def frames_wanted(camera: CameraSource, call: Call) -> FramesWanted:
+    """What of a camera's files the samples of a call show."""
+    positions = window_positions(call.positions, call.lengths, camera.offsets)
+    frames = camera.places.at(call.episodes, positions)
+    files = camera.places.file_of[call.episodes]
+    bad = (frames == NOWHERE).any(axis=1)
+    window = np.full(frames.shape, NOWHERE, np.int32)
+    jobs: list[tuple[int, int, Positions]] = []
+    first = 0
+    for file in dict.fromkeys(files[~bad].tolist()):
+        own = ~bad & (files == file)
+        wanted, inverse = np.unique(frames[own], return_inverse=True)
+        window[own] = inverse.reshape(-1, frames.shape[1]) + first
+        jobs.append((file, first, wanted))
+        first += len(wanted)
+    return FramesWanted(jobs, window, bad)
 
 
 def explain(places: Places, call: Call, bad: NDArray[np.bool_], camera: str | None, report: ReadReport) -> None:

@@ -27,6 +27,7 @@ def check_arguments(
     max_restarts: Any,
     max_tasks_per_worker: Any,
     max_worker_anon: Any,
+    video_fetch_workers: Any,
     output: Any,
 ) -> None:
     """TypeError or ValueError for what cannot work; see `Loader` for what each argument means."""
@@ -46,6 +47,7 @@ def check_arguments(
     if on_error not in ("raise", "skip", "placeholder"):
         raise ValueError(f'on_error must be "raise", "skip" or "placeholder", not {on_error!r}')
     _check_max_errors(max_errors, on_error)
+    _check_integer("video_fetch_workers", video_fetch_workers, least=1)
     if output not in ("auto", "torch", "numpy"):
         raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
     if output == "torch" and importlib.util.find_spec("torch") is None:

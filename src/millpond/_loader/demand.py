@@ -27,8 +27,10 @@ def demand_of(
     seed: int,
     held_batches: int,
     num_workers: int,
+    fetch_workers: int,
 ) -> Demand:
     """Everything that the memory plan must know."""
+    source = dataset.byte_source
     cameras = [field for field in dataset.fields if field.frames]
     copies = sum(steps_of(field) for field in cameras) / len(cameras) if cameras else 1.0
     return Demand(
@@ -50,6 +52,8 @@ def demand_of(
         held_batches=held_batches,
         num_workers=num_workers,
         num_samples=len(dataset),
+        fetched_bytes=None if source is None else source.segment_bytes,
+        fetch_workers=fetch_workers,
     )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._loader.jobs import Job, Piece
-from millpond._loader.work import CopyTask, Outcome, ReadTask
+from millpond._loader.prefetch import Prefetcher
+from millpond._loader.work import CopyTask, Outcome, Place, ReadTask
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 
@@ -54,6 +55,7 @@ class Setup:
         layout: Where segments go.
         cuts: int64 (S + 1,), samples at which a task that ends its workers is taken apart.
         learn: Takes what readers learned.
+        prefetch: Makes what fetches ahead, given what to call when a task's bytes are there; None: nothing need be.
         keep_learned: Makes it known to readers that open their files anew; tells whether there was anything.
     """
 
@@ -63,12 +65,14 @@ class Setup:
     cuts: NDArray[np.int64]
     learn: Callable[[object], None]
     keep_learned: Callable[[], bool]
+    prefetch: Callable[[Callable[[], None]], Prefetcher] | None = None
 
 
 class Driver(Protocol):
     """Moves epochs forward, one at a time."""
 
-    counters: Counter[str]
+    def counters(self) -> dict[str, int]:
+        """What workers and fetches counted."""
 
     def start(self, plan: EpochPlan) -> None:
         """Begin an epoch; the one before must have been cancelled or be over."""
@@ -92,12 +96,19 @@ class Driver(Protocol):
 class Driving:
     """What both drivers share: the pond, slots on their way back, and telling what came of a task."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.counters: Counter[str] = Counter()
+    def __init__(self, setup: Setup, on_ready: Callable[[], None]) -> None:
+        self._counters: Counter[str] = Counter()
         self._setup = setup
+        self._prefetch = None if setup.prefetch is None else setup.prefetch(on_ready)
+        self._held: list[SegmentTask] = []  # their bytes are under way
         self._generation = 0
         self._returned: deque[int] = deque()
         self._pond: Pond | None = None
+
+    def counters(self) -> dict[str, int]:
+        """What workers and fetches counted."""
+        fetched = {} if self._prefetch is None else self._prefetch.statistics()
+        return {**self._counters, **fetched}
 
     def open_slots(self) -> int:
         """Slots of the pond in use."""
@@ -108,7 +119,15 @@ class Driving:
         self._take_back()
         if self._setup.keep_learned():
             self._generation += 1  # readers open their files anew, and then know what all of them learned
+        self._held = []
+        if self._prefetch is not None:
+            self._prefetch.begin(plan)
         self._pond = self._setup.slots.pond_for(plan, len(self._setup.bundles), self._setup.layout)
+
+    def _close_pond(self) -> None:
+        """No more of this epoch; tasks may still be under way."""
+        self._pond = None
+        self._held = []
 
     def _take_back(self) -> None:
         while self._returned:
@@ -117,20 +136,45 @@ class Driving:
             if self._pond is not None:
                 self._pond.release(slot)
 
-    def _payload(self, task: SegmentTask | FinishTask) -> ReadTask | CopyTask:
-        if isinstance(task, SegmentTask):
-            return ReadTask(self._setup.bundles[task.part], self._generation, task.samples, task.slots, task.rows)
-        return CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
+    def _next_job(self) -> Job | None:
+        """What to start now; None where no slot is free, or all that may start waits for its bytes."""
+        assert self._pond is not None
+        for number, held in enumerate(self._held):
+            places = self._places(held)
+            if places is not None:
+                del self._held[number]
+                return self._read_job(held, places)
+        while (task := self._pond.next_task()) is not None:
+            if isinstance(task, FinishTask):
+                payload = CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
+                return Job(self._pond, task.task_id, payload)
+            places = self._places(task)
+            if places is not None:
+                return self._read_job(task, places)
+            self._held.append(task)
+        return None
 
-    def _job(self, pond: Pond, task: SegmentTask | FinishTask) -> Job:
-        gathered = self._setup.layout == "gathered" and isinstance(task, SegmentTask)
-        return Job(pond, task.task_id, self._payload(task), must_end_whole=gathered)
+    def _places(self, task: SegmentTask) -> Sequence[Place] | None:
+        return () if self._prefetch is None else self._prefetch.places(task.segment, task.part)
+
+    def _read_job(self, task: SegmentTask, places: Sequence[Place]) -> Job:
+        assert self._pond is not None
+        bundle = self._setup.bundles[task.part]
+        payload = ReadTask(bundle, self._generation, task.samples, task.slots, task.rows, tuple(places))
+        is_block = self._setup.layout == "gathered"
+        return Job(self._pond, task.task_id, payload, place=(task.segment, task.part), must_end_whole=is_block)
+
+    def _complete(self, job: Job) -> None:
+        """All of a job's answers are here."""
+        if self._prefetch is not None and job.place is not None:
+            self._prefetch.release(*job.place)
+        job.pond.complete(job.task_id, job.failures)
 
     def _account(self, piece: Piece, outcome: Outcome) -> None:
         for positions, error in outcome.failures:
             piece.fail(positions, error)
         for name, count in outcome.counters.items():  # Counter.update takes five times as long
-            self.counters[name] += count
+            self._counters[name] += count
         for learned in outcome.learned:
             self._setup.learn(learned)
 

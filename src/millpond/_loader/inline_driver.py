@@ -14,7 +14,7 @@ class InlineDriver(Driving):
     """Carries tasks out in the calling thread, one by one: for debugging, and for the smallest machines."""
 
     def __init__(self, work: Work, setup: Setup) -> None:
-        super().__init__(setup)
+        super().__init__(setup, on_ready=_no_progress)
         self._work = work
 
     def start(self, plan: EpochPlan) -> None:
@@ -29,12 +29,14 @@ class InlineDriver(Driving):
             ready = self._take_ready()
             if ready is not None:
                 return ready
-            task = self._pond.next_task()
-            if task is None:
+            job = self._next_job()
+            if job is not None:
+                self._account(Piece(job, job.payload), self._work.carry_out(job.payload, _no_progress))
+                self._complete(job)
+            elif self._held and self._prefetch is not None:
+                self._prefetch.wait(self._held[0].segment, self._held[0].part)
+            else:
                 raise InternalError("no batch is ready, and no task can start: the plan needs more slots than it has")
-            job = self._job(self._pond, task)
-            self._account(Piece(job, job.payload), self._work.carry_out(job.payload, _no_progress))
-            self._pond.complete(job.task_id, job.failures)
 
     def release(self, slot: int) -> None:
         """See `Driver`."""
@@ -42,13 +44,17 @@ class InlineDriver(Driving):
 
     def cancel(self) -> None:
         """See `Driver`."""
-        self._pond = None
+        self._close_pond()
+        if self._prefetch is not None:
+            self._prefetch.begin(None)
 
     def close(self) -> None:
         """See `Driver`."""
-        self._pond = None
+        self._close_pond()
+        if self._prefetch is not None:
+            self._prefetch.close()
         self._work.close()
 
 
 def _no_progress() -> None:
-    """Nobody watches a task that runs in the caller."""
+    """Nobody watches, and nobody waits for, a task that runs in the caller."""

@@ -24,6 +24,7 @@ class Job:
         pond: Whose task it is.
         task_id: In that pond.
         payload: All of it.
+        place: Of a task that reads: (segment in the plan's order, number of its bundle of parts).
         waiting: Answers that have not come.
         failures: Position in the payload's samples -> why it has no data.
         is_split: Whether its pieces are out.
@@ -34,6 +35,7 @@ class Job:
     pond: Pond
     task_id: int
     payload: ReadTask | CopyTask
+    place: tuple[int, int] | None = None
     waiting: int = 1
     failures: dict[int, Exception] = field(default_factory=dict)
     is_split: bool = False

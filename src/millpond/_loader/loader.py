@@ -45,7 +45,9 @@ class LoaderStatistics:
         open_slots: Slots of the pond in use now.
         held_batches: Batches that the user holds on slots now.
         heap_copies: Batches that were copied because more were held.
-        counters: What workers counted: frames decoded, packets fed, bytes read.
+        counters: What workers counted: frames decoded, packets fed, bytes read; of a dataset in an object store also
+            requests, retries, hedges, bytes fetched or found in the cache, ranges planned, and `late_requests` that a
+            worker had to make itself.
         worker_restarts: Workers that were replaced because they died or hung.
         worker_recycles: Workers that were followed by a new one in good order.
         worker_pids: Of the live workers.
@@ -103,6 +105,7 @@ class Loader:
         max_tasks_per_worker: A worker that has carried out so many is followed by a new one. None: never.
         max_worker_anon: A worker whose own (anonymous) memory is larger after a task is followed by a new one: bytes,
             or "500MiB"; the arena does not count, what is shared with the zygote does. None: never.
+        video_fetch_workers: Requests under way at once, where the dataset lies in an object store.
         output: "torch", "numpy", or "auto": torch where it is installed.
 
     Raises:
@@ -132,6 +135,7 @@ class Loader:
         max_restarts: int = 100,
         max_tasks_per_worker: int | None = None,
         max_worker_anon: int | str | None = None,
+        video_fetch_workers: int = 16,
         output: Literal["auto", "torch", "numpy"] = "auto",
     ) -> None:
         check_arguments(
@@ -148,6 +152,7 @@ class Loader:
             max_restarts=max_restarts,
             max_tasks_per_worker=max_tasks_per_worker,
             max_worker_anon=max_worker_anon,
+            video_fetch_workers=video_fetch_workers,
             output=output,
         )
         memory_bytes = parse_bytes(memory)
@@ -166,6 +171,7 @@ class Loader:
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
         self._limits = TaskLimits(math.inf if timeout is None else timeout, stall_timeout)
         self._max_restarts = max_restarts
+        self._video_fetch_workers = video_fetch_workers
         self._recycling = Recycling(
             max_tasks_per_worker, None if max_worker_anon is None else parse_bytes(max_worker_anon)
         )
@@ -192,6 +198,7 @@ class Loader:
             seed=seed,
             held_batches=held_batches,
             num_workers=self._num_workers,
+            fetch_workers=video_fetch_workers,
         )
         self._plan = self._choose_plan(memory_bytes, mixing)
         self._pid = os.getpid()
@@ -292,6 +299,7 @@ class Loader:
             max_restarts=self._max_restarts,
             recycling=self._recycling,
             as_tensors=self._as_tensors,
+            video_fetch_workers=self._video_fetch_workers,
         )
 
     def set_epoch(self, epoch: int) -> None:
@@ -392,7 +400,7 @@ class Loader:
             open_slots=self.open_slots,
             held_batches=running.outbox.held_batches if running else 0,
             heap_copies=running.outbox.heap_copies if running else 0,
-            counters=dict(running.driver.counters) if running else {},
+            counters=running.driver.counters() if running else {},
             worker_restarts=workers.restarts if workers else 0,
             worker_recycles=workers.recycles if workers else 0,
             worker_pids=tuple(worker.pid for worker in workers.workers if worker.pid) if workers else (),

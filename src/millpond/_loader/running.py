@@ -16,6 +16,7 @@ from millpond._loader.batches import Outbox
 from millpond._loader.demand import block_layout
 from millpond._loader.driver import Driver, Setup, Slots
 from millpond._loader.inline_driver import InlineDriver
+from millpond._loader.prefetch import Prefetcher
 from millpond._loader.probe import preload_of
 from millpond._loader.work import Transform, Work
 from millpond._loader.worker_driver import WorkerDriver
@@ -44,6 +45,7 @@ class Wishes:
         max_restarts: See `Supervisor`.
         recycling: Of the workers.
         as_tensors: Whether torch tensors are made.
+        video_fetch_workers: Requests to a store under way at once.
     """
 
     dataset: Dataset
@@ -57,6 +59,7 @@ class Wishes:
     max_restarts: int
     recycling: Recycling
     as_tensors: bool
+    video_fetch_workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,8 @@ def open_running(owner: object, wishes: Wishes) -> Running:
     plan, dataset = wishes.plan, wishes.dataset
     segments = cut_segments(dataset.cuts(), target_samples=plan.segment_samples, split=plan.splits_gops)
     pond, outlet = _pools(wishes, segments)
-    arena = ArenaMemory.create(
-        pond.size_bytes + (outlet.size_bytes if outlet else 0), posix=Settings().posix_shared_memory
-    )
+    slots_bytes = pond.size_bytes + (outlet.size_bytes if outlet else 0)
+    arena = ArenaMemory.create(slots_bytes + plan.prefetch_bytes, posix=Settings().posix_shared_memory)
     try:
         driver, supervisor = _driver(wishes, arena, pond, outlet)
     except BaseException:
@@ -133,6 +135,20 @@ def _driver(
     )
     size = plan.parts_per_task
     bundles = [dataset.parts[at : at + size] for at in range(0, len(dataset.parts), size)]
+    source = dataset.byte_source
+
+    def prefetch(on_ready: Callable[[], None]) -> Prefetcher:
+        assert source is not None
+        offset = arena.size_bytes - plan.prefetch_bytes
+        return Prefetcher(
+            source,
+            arena.buffer[offset:],
+            offset,
+            bundles,
+            max_requests=wishes.video_fetch_workers,
+            on_ready=on_ready,
+        )
+
     setup = Setup(
         Slots(plan.pond_slots, plan.outlet_slots),
         bundles,
@@ -140,6 +156,7 @@ def _driver(
         dataset.cuts(),
         dataset.learn,
         dataset.keep_learned,
+        None if source is None else prefetch,
     )
     if wishes.num_workers == 0:
         work.use(arena)

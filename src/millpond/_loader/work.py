@@ -6,10 +6,11 @@ called per task. With no workers the training process calls it itself. It keeps 
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
 
 import cloudpickle
 import numpy as np
@@ -17,10 +18,19 @@ from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotPool
 from millpond._arena.memory import ArenaMemory
-from millpond._datasets.base import FrameWriter, Progress, Reader, Sink, total_counters
+from millpond._datasets.base import (
+    FetchedRange,
+    FrameWriter,
+    Progress,
+    Reader,
+    Sink,
+    StreamedReader,
+    WantedRange,
+    total_counters,
+)
 from millpond._media.heap import keep_freed_memory
 from millpond._values import Field
-from millpond.errors import RemoteError
+from millpond.errors import DataError, RemoteError
 
 WINDOW_SUFFIX = "/window"
 """A block keeps, beside the frames of a field, which of them each sample shows at each step."""
@@ -28,17 +38,21 @@ WINDOW_SUFFIX = "/window"
 _POPULATED_BYTES = 32 << 20
 """Of the arena are mapped before each task, until all of it is: 6 ms."""
 
+Place = tuple[WantedRange, int | DataError]
+"""Bytes that a task will read: where in the arena they begin, or why they could not be fetched."""
+
 Transform = Callable[[dict[str, NDArray[Any]]], dict[str, Any]]
 
 
 class ReadTask(NamedTuple):
-    """Read some parts of some consecutive samples; see `pond.SegmentTask`."""
+    """Read some parts of some consecutive samples; see `pond.SegmentTask`. `fetched`: what of their bytes is there."""
 
     parts: tuple[str, ...]
     generation: int
     samples: NDArray[np.int64]
     slots: NDArray[np.int64]
     rows: NDArray[np.int64]
+    fetched: tuple[Place, ...] = ()
 
 
 class CopyTask(NamedTuple):
@@ -150,12 +164,30 @@ class Work:
             sink: Sink = BlockSink(self, int(task.slots[0]), task.rows)
         else:
             sink = BatchSink(self, task.slots, task.rows)
-        reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
+        with self._provided(task.fetched):
+            reports = [self._reader.read(part, task.samples, sink, progress) for part in task.parts]
         return Outcome(
             [(at, _without_frames(error)) for report in reports for at, error in report.failures],
             total_counters([report.counters for report in reports]),
             [report.learned for report in reports if report.learned is not None],
         )
+
+    @contextlib.contextmanager
+    def _provided(self, fetched: tuple[Place, ...]) -> Iterator[None]:
+        """The reader may read what was fetched, while the task runs."""
+        if not fetched:
+            yield
+            return
+        reader, arena = cast(StreamedReader, self._reader), self._buffer()
+        views = [
+            (WantedRange(*wanted), arena[place : place + wanted[3] - wanted[2]] if isinstance(place, int) else place)
+            for wanted, place in fetched
+        ]
+        reader.provide([FetchedRange(*view) for view in views])
+        try:
+            yield
+        finally:
+            reader.provide(())
 
     def _finish(self, task: CopyTask, progress: Progress) -> Outcome:
         failures = []

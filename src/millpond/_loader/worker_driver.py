@@ -42,7 +42,7 @@ class WorkerDriver(Driving):
     """
 
     def __init__(self, supervisor: Supervisor, setup: Setup, *, num_workers: int, limits: TaskLimits) -> None:
-        super().__init__(setup)
+        super().__init__(setup, on_ready=supervisor.wake)
         self._num_workers = num_workers
         # Datasets of ours call progress(); a user's transform has the total limit alone.
         self._read_limits, self._finish_limits = limits, TaskLimits(limits.timeout_seconds)
@@ -128,6 +128,8 @@ class WorkerDriver(Driving):
             self._dead = error
         finally:
             self._supervisor.close()
+            if self._prefetch is not None:
+                self._prefetch.close()
             for waited_for in {id(self._outbox): self._outbox, id(self._ready): self._ready}.values():
                 waited_for.put(self._dead or ClosedError("this loader is closed"))
 
@@ -147,7 +149,7 @@ class WorkerDriver(Driving):
 
     def _begin(self, plan: EpochPlan | None, outbox: queue.SimpleQueue[ReadyBatch | BaseException]) -> None:
         # Slots that tasks of the former epoch still write to are not free: the next one begins when all came back.
-        self._pond = None
+        self._close_pond()
         self._waiting_plan = plan
         with contextlib.suppress(queue.Empty):
             while True:  # what nobody took
@@ -160,15 +162,14 @@ class WorkerDriver(Driving):
     def _give_out(self) -> None:
         while self._pond is not None and self._supervisor.capacity > 0:
             self._take_back()
-            task = self._pond.next_task()
-            if task is None and not self._wants_slots and len(self._in_flight) < self._num_workers:
+            job = self._next_job()
+            if job is None and not self._wants_slots and len(self._in_flight) < self._num_workers:
                 # A worker idles. (While all work, slots can wait for the next answer: a wake-up costs 0.1 ms of CPU.)
                 # Said before a last look, so that no slot can come back in between without a wake-up.
                 self._wants_slots = True
                 continue
-            if task is None:
+            if job is None:
                 return
-            job = self._job(self._pond, task)
             self._send(Piece(job, job.payload))
 
     def _send(self, piece: Piece) -> None:
@@ -189,7 +190,7 @@ class WorkerDriver(Driving):
             self._on_failed(piece, event.error)
         else:
             # No sample is to blame for an error of ours, or for a full disk: it stops the epoch whatever on_error says.
-            self._pond = None
+            self._close_pond()
             self._outbox.put(event.error)
             return
         job.waiting -= 1
@@ -203,7 +204,7 @@ class WorkerDriver(Driving):
             return
         pieces = piece.split(self._setup.cuts)
         logger.warning("a task of %d samples is done again in %d pieces: %s", len(piece.samples), len(pieces), error)
-        self.counters["tasks_split"] += 1
+        self._counters["tasks_split"] += 1
         piece.job.waiting += len(pieces)
         piece.job.is_split = True
         for part in pieces:
@@ -216,4 +217,4 @@ class WorkerDriver(Driving):
             job.waiting = 1
             self._send(rest)
         else:
-            job.pond.complete(job.task_id, job.failures)
+            self._complete(job)

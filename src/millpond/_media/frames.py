@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from millpond._media.containers import reason_of
 from millpond._media.packet_run import FramesMissing, PacketRun
+from millpond._media.packets import ranges_read
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
+from millpond._plan.sample_table import SampleTable
+from millpond._values import ByteRange
 from millpond.errors import CorruptMedia, DataError
 
 Write = Callable[[int, NDArray[np.uint8]], None]
@@ -120,6 +123,28 @@ def decode_chosen(
     return report
 
 
+def bytes_of_frames(table: SampleTable, frames: NDArray[np.int64]) -> list[ByteRange]:
+    """What `decode_frames` will read of a file whose backend is "packets", if nothing of it fails.
+
+    Args:
+        table: Of the file.
+        frames: int64, (m,), ascending and unique presentation indices.
+    """
+    gops, runs = _runs(table, frames)
+    ranges: list[ByteRange] = []
+    for first, stop in runs:
+        rows = table.feed_rows(int(gops[first]), int(gops[stop - 1]) + 1, stop_frame=int(frames[stop - 1]) + 1)
+        ranges += ranges_read(table, rows)
+    return ranges
+
+
+def _runs(table: SampleTable, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """The GOP of each frame, and where each run of consecutive GOPs begins and ends among the frames."""
+    gops = np.searchsorted(table.gop_starts, frames, side="right") - 1
+    breaks = (np.flatnonzero(np.diff(gops) > 1) + 1).tolist()
+    return gops, list(zip([0, *breaks], [*breaks, len(gops)], strict=True))
+
+
 def _checked(frames: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
     frames = np.asarray(frames, np.int64)
     if frames.ndim != 1 or (len(frames) > 1 and np.any(np.diff(frames) <= 0)):
@@ -158,10 +183,9 @@ class _Job:
         except DataError as error:
             self._failures.append((np.arange(len(self._frames)), error))
             return
-        gops = np.searchsorted(self._file.table.gop_starts, self._frames, side="right") - 1
-        breaks = np.flatnonzero(np.diff(gops) > 1) + 1
-        for first, last in zip([0, *breaks], [*breaks, len(gops)], strict=True):
-            self._run(gops[first:last], first)
+        gops, runs = _runs(self._file.table, self._frames)
+        for first, stop in runs:
+            self._run(gops[first:stop], first)
 
     def report(self) -> DecodeReport:
         """Sum up."""

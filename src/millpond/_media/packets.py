@@ -10,11 +10,22 @@ from numpy.typing import NDArray
 
 from millpond._media.holes import ZERO_RUN_BYTES, zero_runs, zeros_inside
 from millpond._media.video_file import VideoFile
+from millpond._plan.sample_table import SampleTable
 from millpond._values import ByteRange
 from millpond.errors import CorruptMedia
 
 CHUNK_BYTES = 8 << 20
 """Packets read and checked at once: bounds the memory of a long run, and no GOP of usual video is larger."""
+
+
+def ranges_read(table: SampleTable, rows: NDArray[np.int64]) -> list[ByteRange]:
+    """What is read for the packets of some rows: a little more, where a hole that ends or begins in them goes on."""
+    size_bytes = table.identity.size_bytes
+    return [
+        # what ends beyond the file is an error, and stays one
+        ByteRange(max(r.start - ZERO_RUN_BYTES, 0), max(r.stop, min(r.stop + ZERO_RUN_BYTES, size_bytes)))
+        for r in table.byte_ranges(rows)
+    ]
 
 
 class PacketReader:
@@ -47,7 +58,7 @@ class PacketReader:
 
     def _chunk(self, rows: NDArray[np.int64]) -> list[tuple[int, memoryview]]:
         table = self._file.table
-        ranges = [self._with_margin(r) for r in table.byte_ranges(rows)]
+        ranges = ranges_read(table, rows)
         owner = np.searchsorted([r.start for r in ranges], table.offset[rows], side="right") - 1
         buffers = [self._file.read(r) for r in ranges]
         self.bytes_read += sum(map(len, buffers))
@@ -63,12 +74,6 @@ class PacketReader:
                 self._require_no_hole(row, start, start + size, holes[k])
             packets.append((row, payload))
         return packets
-
-    def _with_margin(self, wanted: ByteRange) -> ByteRange:
-        """A little on both sides, where a hole that ends or begins in the packets goes on."""
-        size_bytes = self._file.table.identity.size_bytes
-        stop = max(wanted.stop, min(wanted.stop + ZERO_RUN_BYTES, size_bytes))  # what ends beyond the file is an error
-        return ByteRange(max(wanted.start - ZERO_RUN_BYTES, 0), stop)
 
     def _has_known_crc(self, row: int, payload: memoryview, expected_crc: int | None) -> bool:
         crc = zlib.crc32(payload)

@@ -34,6 +34,11 @@ TRAINER_BYTES = 16 * MIB
 """Allowances. Measured PSS: zygote 20 MiB; worker 8 MiB when started, up to 24 MiB with its decoder, its compressed
 bytes and its reformatter at 640x480; training process 8 MiB of tables, threads and messages (see bench/epoch.py)."""
 
+FETCHER_BYTES = 24 * MIB
+"""Of the training process, where bytes are fetched: its client, answers under way, sample tables."""
+
+LEAST_PREFETCH_BYTES, MOST_PREFETCH_BYTES = 8 * MIB, 256 * MIB
+
 PLAN_BYTES_PER_SAMPLE = 128
 """Of the order of an epoch and its pond: 115 at their peak, measured with a million samples."""
 
@@ -76,6 +81,9 @@ class Demand:
         held_batches: Batches that the user may hold.
         num_workers: Worker processes.
         num_samples: Samples of the whole dataset, also where only a prefix is judged.
+        fetched_bytes: (starts, stops) -> int64 (K,), about how many bytes must be fetched for each run of samples; None
+            where they are at hand.
+        fetch_workers: Requests under way at once.
     """
 
     cuts: NDArray[np.int64]
@@ -94,6 +102,8 @@ class Demand:
     held_batches: int
     num_workers: int
     num_samples: int
+    fetched_bytes: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]] | None = None
+    fetch_workers: int = 0
 
     @property
     def frames_per_sample(self) -> float:
@@ -109,6 +119,8 @@ class Demand:
     def overhead_bytes(self) -> int:
         """What the processes need beside the arena."""
         trainer = TRAINER_BYTES + PLAN_BYTES_PER_SAMPLE * self.num_samples
+        if self.fetched_bytes is not None:
+            trainer += FETCHER_BYTES
         if self.num_workers == 0:
             return trainer
         return trainer + ZYGOTE_BYTES + self.num_workers * WORKER_BYTES
@@ -131,6 +143,7 @@ class MemoryPlan:
         pond_slot_bytes: Size of each.
         outlet_slots: Slots for finished batches; 0 where open batches are handed over as they are.
         outlet_slot_bytes: Size of each.
+        prefetch_bytes: For bytes that are fetched ahead; 0 where they are at hand.
         held_batches: Batches that the user may hold without a copy; in `pond_slots` or `outlet_slots`.
         overhead_bytes: Allowance for zygote, workers and the training process.
         mixing: Predicted distinct episodes per batch over a full shuffle's.
@@ -151,6 +164,7 @@ class MemoryPlan:
     pond_slot_bytes: int
     outlet_slots: int
     outlet_slot_bytes: int
+    prefetch_bytes: int
     held_batches: int
     overhead_bytes: int
     mixing: float
@@ -166,7 +180,8 @@ class MemoryPlan:
     @property
     def arena_bytes(self) -> int:
         """Size of the arena."""
-        return self.pond_slots * self.pond_slot_bytes + self.outlet_slots * self.outlet_slot_bytes
+        slots = self.pond_slots * self.pond_slot_bytes + self.outlet_slots * self.outlet_slot_bytes
+        return slots + self.prefetch_bytes
 
     @property
     def heap_bytes(self) -> int:
@@ -189,6 +204,8 @@ class MemoryPlan:
                 f"  outlet              {mib(self.outlet_slots * self.outlet_slot_bytes)}   "
                 f"{self.outlet_slots} finished batches x {self.outlet_slot_bytes / MIB:.1f} MiB"
             )
+        if self.prefetch_bytes:
+            lines.append(f"  prefetch            {mib(self.prefetch_bytes)}   compressed bytes, fetched ahead")
         lines += [
             f"  processes           {mib(self.overhead_bytes)}   zygote, workers, tables (allowance)",
             f"  left for copies     {mib(self.heap_bytes)}   of batches held beyond {self.held_batches}",
@@ -328,13 +345,15 @@ def _fit(
     # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
     most = whole_batches if layout == "direct" else len(whole)
     ahead = needed + 8
-    affordable = (memory_bytes - demand.overhead_bytes - outlet_slots * outlet_bytes) // slot_bytes - held
-    used = min(slots, affordable, most if demand.shuffle else min(most, ahead))
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1) * demand.frames_per_sample
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
-    copies = demand.window_copies if layout == "gathered" else 0.0
     frames_per_part = decoded / (len(segments) * max(demand.num_cameras, 1))
     parts_per_task = min(demand.num_parts, max(1, int(TASK_FRAMES / max(frames_per_part, 1))))
+    prefetch = _prefetch_bytes(demand, segments, parts_per_task)
+    rest = memory_bytes - demand.overhead_bytes - outlet_slots * outlet_bytes - prefetch
+    affordable = rest // slot_bytes - held
+    used = min(slots, affordable, most if demand.shuffle else min(most, ahead))
+    copies = demand.window_copies if layout == "gathered" else 0.0
     tasks = len(segments) * -(-demand.num_parts // parts_per_task)
     cost = (decoded + TASK_COST_FRAMES * tasks) / frames + COPY_COST_FRAMES * copies
     plan = MemoryPlan(
@@ -350,6 +369,7 @@ def _fit(
         pond_slot_bytes=slot_bytes,
         outlet_slots=outlet_slots,
         outlet_slot_bytes=outlet_bytes if finishes else 0,
+        prefetch_bytes=prefetch,
         held_batches=demand.held_batches,
         overhead_bytes=demand.overhead_bytes,
         mixing=mixing_of(order, demand.groups, demand.batch_size),
@@ -358,6 +378,16 @@ def _fit(
         cost=cost,
     )
     return plan if plan.heap_bytes >= 0 else None
+
+
+def _prefetch_bytes(demand: Demand, segments: Segments, parts_per_task: int) -> int:
+    """Room for the tasks whose requests are under way, as many that wait, and a few of the largest."""
+    if demand.fetched_bytes is None:
+        return 0
+    share = parts_per_task / max(demand.num_parts, 1)
+    tasks = share * demand.fetched_bytes(segments.starts, segments.stops)
+    wanted = max(2 * demand.fetch_workers * float(tasks.mean()), 4 * float(tasks.max()), LEAST_PREFETCH_BYTES)
+    return -(-int(min(wanted, MOST_PREFETCH_BYTES)) // MIB) * MIB
 
 
 def _largest_horizon(
