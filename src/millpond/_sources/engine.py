@@ -1,0 +1,141 @@
+"""What an open store has: the thread of its loop, its backend, and the work that runs there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from millpond._plan.requests import Piece, plan_requests
+from millpond._sources.backends import BackendMaker
+from millpond._sources.cached_ranges import CachedRanges
+from millpond._sources.failures import TryFailed
+from millpond._sources.fetch_errors import Fetch, error_of, too_slow
+from millpond._sources.fetching import Fetcher
+from millpond._sources.limits import FetchLimits
+from millpond._sources.loop_thread import LoopThread
+from millpond._sources.statistics import FetchCounters
+from millpond._sources.whole_reads import WholeRead
+from millpond._values import ByteRange, FileIdentity
+from millpond.errors import FetchTimeout
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from millpond._sources.range_cache import RangeCache
+
+_T = TypeVar("_T")
+
+
+class Engine:
+    """One opening of one store. Knows nothing of the store itself, so that a store that nobody has is collected.
+
+    Raises:
+        FetchError, UnsupportedFormat: No backend can be made of this address.
+    """
+
+    def __init__(
+        self, maker: BackendMaker, limits: FetchLimits, counters: FetchCounters, cache: RangeCache | None
+    ) -> None:
+        self._address, self._limits, self._counters = maker.address, limits, counters
+        try:
+            self._backend = maker.make()
+        except TryFailed as failure:
+            raise error_of(Fetch(maker.address.name, 0.0, limits.timeout_seconds), failure, 0.0) from None
+        self.fetcher = Fetcher(self._backend, maker.address, limits, counters)
+        self._cached = CachedRanges(cache, counters) if cache is not None else None
+        self._loop = LoopThread("millpond-fetch")
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process opened it; a forked child did not."""
+        return self._loop.is_ours
+
+    def begin(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """Run work in the loop; cancelling the future cancels it."""
+        return self._loop.begin(work)
+
+    def end(self) -> None:
+        """Cancel what runs, end threads and connections. In a forked child nothing happens."""
+        if not self.is_ours:
+            return
+        self._loop.end()
+        self._backend.close()
+        if self._cached is not None:
+            self._cached.end()
+
+    async def range(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Buffer:
+        """The bytes of one range, from the cache or the network."""
+        if not len(wanted):
+            return b""
+        if self._cached is None or identity is None:
+            return (await self.fetcher.range(key, wanted, identity)).data
+        name = self._address.name_of(key)
+        found = (await self._cached.find(name, identity, [wanted]))[0]
+        if found is not None:
+            return found
+        data = (await self.fetcher.range(key, wanted, identity)).data
+        self._cached.keep(name, identity, wanted, data)
+        return data
+
+    async def whole(
+        self, key: str, *, max_bytes: int | None, stall_seconds: float, timeout_seconds: float | None
+    ) -> WholeRead:
+        """Begin to read a whole object; nothing is sent yet."""
+        return WholeRead(
+            self._backend,
+            self._address,
+            self._limits,
+            self._counters,
+            key,
+            max_bytes=max_bytes,
+            stall_seconds=stall_seconds,
+            timeout_seconds=timeout_seconds,
+        )
+
+    async def ranges(
+        self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
+    ) -> list[bytes]:
+        """The bytes of many ranges, under one deadline; what the cache has is not fetched."""
+        loop = asyncio.get_running_loop()
+        fetch = Fetch(self._address.name_of(key), loop.time(), self._limits.timeout_seconds)
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                if self._cached is None or identity is None:
+                    return await self._fetched(key, ranges, identity, max_concurrency)
+                found = await self._cached.find(fetch.name, identity, ranges)
+                missing = [i for i in range(len(ranges)) if found[i] is None]
+                got = await self._fetched(key, [ranges[i] for i in missing], identity, max_concurrency)
+                for i, data in zip(missing, got, strict=True):
+                    found[i] = data
+                    self._cached.keep(fetch.name, identity, ranges[i], data)
+                return [data for data in found if data is not None]
+        except FetchTimeout:
+            raise  # of one request
+        except TimeoutError:
+            raise too_slow(fetch, loop.time()) from None
+
+    async def _fetched(
+        self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
+    ) -> list[bytes]:
+        plan = plan_requests(ranges, self._limits.max_gap_bytes, self._limits.max_request_bytes)
+        gate = asyncio.Semaphore(max_concurrency)
+
+        async def one(request: ByteRange) -> memoryview:
+            async with gate:
+                return memoryview((await self.fetcher.range(key, request, identity)).data)
+
+        tasks = [asyncio.ensure_future(one(request)) for request in plan.requests]
+        try:
+            got = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [_joined(got, pieces) for pieces in plan.pieces]
+
+
+def _joined(got: Sequence[memoryview], pieces: Sequence[Piece]) -> bytes:
+    if len(pieces) == 1:
+        return bytes(got[pieces[0].request][pieces[0].start : pieces[0].stop])
+    return b"".join(got[piece.request][piece.start : piece.stop] for piece in pieces)

@@ -1,0 +1,186 @@
+"""One fetch: its tries, its hedge, its deadline, and the checks of what came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from millpond._sources.addresses import Address
+from millpond._sources.backends import Answer, Backend
+from millpond._sources.failures import Kind, TryFailed
+from millpond._sources.fetch_errors import Fetch, error_of, too_slow
+from millpond._sources.hedging import Pace
+from millpond._sources.limits import FetchLimits
+from millpond._sources.statistics import FetchCounters
+from millpond._values import ByteRange, FileIdentity
+
+_T = TypeVar("_T")
+
+
+class Fetcher:
+    """Fetches from one backend, in the thread of its loop. Knows nothing of the store that uses it."""
+
+    def __init__(self, backend: Backend, address: Address, limits: FetchLimits, counters: FetchCounters) -> None:
+        self.backend = backend
+        self._address = address
+        self._limits = limits
+        self._counters = counters
+        self._pace = Pace(limits.hedge_seconds)
+
+    async def range(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Answer:
+        """Fetch exactly these bytes of this version; the errors are those of `ObjectStore.read`."""
+        return await self._fetch(key, lambda: self._hedged(key, wanted, identity), wanted=wanted, identity=identity)
+
+    async def begin(self, key: str, num_bytes: int) -> Answer:
+        """Fetch the first bytes, fewer where the object has fewer, and learn its version."""
+        try:
+            return await self._fetch(key, lambda: self._request(key, ByteRange(0, num_bytes), None, whole=False))
+        except _Beyond:  # an empty object has no first byte
+            return Answer(b"", await self.identity(key))
+
+    async def identity(self, key: str) -> FileIdentity:
+        """Learn the version, by a HEAD, or by a GET of one byte where HEAD is refused."""
+        return await self._fetch(key, lambda: self._head(key))
+
+    async def keys(self, prefix: str) -> list[str]:
+        """List the keys below a folder; none where there is no such folder."""
+
+        async def listed() -> list[str]:
+            self._counters.add(requests=1)
+            try:
+                return sorted(await self.backend.keys(prefix))
+            except TryFailed as failure:
+                if failure.kind is not Kind.MISSING:
+                    raise
+                return []
+
+        return await self._fetch(prefix, listed)
+
+    async def retried(self, key: str, work: Callable[[], Awaitable[_T]], *, seconds: float | None = None) -> _T:
+        """Do what makes one request, again if need be; `seconds` in place of the limit of a fetch."""
+        return await self._fetch(key, work, seconds=seconds)
+
+    async def _fetch(
+        self,
+        key: str,
+        work: Callable[[], Awaitable[_T]],
+        *,
+        wanted: ByteRange | None = None,
+        identity: FileIdentity | None = None,
+        seconds: float | None = None,
+    ) -> _T:
+        loop = asyncio.get_running_loop()
+        limit_seconds = self._limits.timeout_seconds if seconds is None else seconds
+        fetch = Fetch(self._address.name_of(key), loop.time(), limit_seconds, wanted, identity)
+        try:
+            async with asyncio.timeout_at(fetch.started + limit_seconds):
+                try:
+                    return await self._try(fetch, work)
+                except TryFailed as failure:
+                    if failure.kind is not Kind.AGAIN or self._limits.max_tries == 1:
+                        raise
+                    first = failure
+                from millpond._sources.retrying import retry  # most processes never need tenacity
+
+                return await retry(first, lambda: self._retry(fetch, work), self._limits.max_tries)
+        except TimeoutError:
+            raise too_slow(fetch, loop.time()) from None
+        except TryFailed as failure:
+            if failure.kind is Kind.BEYOND and wanted is None:
+                raise _Beyond from None
+            if failure.kind in (Kind.CHANGED, Kind.BEYOND) and failure.found is None:
+                failure.found = await self._found(key)
+            raise error_of(fetch, failure, loop.time()) from None
+
+    async def _try(self, fetch: Fetch, work: Callable[[], Awaitable[_T]]) -> _T:
+        fetch.tries += 1
+        try:
+            return await work()
+        except TryFailed as failure:
+            fetch.last = failure
+            raise
+
+    async def _retry(self, fetch: Fetch, work: Callable[[], Awaitable[_T]]) -> _T:
+        self._counters.add(retries=1)
+        return await self._try(fetch, work)
+
+    async def _hedged(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Answer:
+        """One request, and a second one beside it where it is slow: the first whole answer wins."""
+        pending = {asyncio.ensure_future(self._request(key, wanted, identity))}
+        try:
+            done, _ = await asyncio.wait(pending, timeout=self._pace.hedge_after(len(wanted)))
+            if not done and self._pace.try_hedge():
+                self._counters.add(hedges=1)
+                pending.add(asyncio.ensure_future(self._request(key, wanted, identity)))
+            while True:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for request in done:
+                    if request.exception() is None or not pending:
+                        return request.result()
+        finally:
+            for request in pending:
+                request.cancel()
+
+    async def _request(
+        self, key: str, wanted: ByteRange, identity: FileIdentity | None, *, whole: bool = True
+    ) -> Answer:
+        clock = asyncio.get_running_loop().time
+        self._counters.add(requests=1)
+        started = clock()
+        answer = await self.backend.get(key, wanted.start, wanted.stop, identity)
+        num_bytes = answer.num_bytes
+        _check(answer, num_bytes, wanted if whole else _first(wanted, answer), identity)
+        self._pace.took(num_bytes, clock() - started)
+        self._counters.add(fetched=num_bytes)
+        return answer
+
+    async def _head(self, key: str) -> FileIdentity:
+        self._counters.add(requests=1)
+        try:
+            return await self.backend.head(key)
+        except TryFailed as failure:
+            if failure.kind is not Kind.REFUSED:
+                raise
+            head_failed = failure
+        try:
+            self._counters.add(requests=1)
+            return (await self.backend.get(key, 0, 1, None)).identity
+        except TryFailed as failure:
+            raise (head_failed if failure.kind is Kind.REFUSED else failure) from None
+
+    async def _found(self, key: str) -> FileIdentity | None:
+        """The version that is there now, for an error to name; None if that is not to be had soon."""
+        try:
+            async with asyncio.timeout(self._limits.stall_seconds):
+                return await self._head(key)
+        except (TryFailed, TimeoutError):
+            return None
+
+
+class _Beyond(Exception):
+    """A range of which nothing is in the object, where that is no error yet."""
+
+
+def _check(answer: Answer, num_bytes: int, wanted: ByteRange, identity: FileIdentity | None) -> None:
+    found = answer.identity
+    if identity is not None and is_another(identity, found):
+        raise TryFailed(Kind.CHANGED, "another version is there", found=found)
+    if num_bytes == len(wanted):
+        return
+    if wanted.stop > found.size_bytes:
+        raise TryFailed(Kind.BEYOND, "the range is not in it", found=found)
+    raise TryFailed(Kind.AGAIN, f"{num_bytes:,} of {len(wanted):,} bytes came")
+
+
+def _first(wanted: ByteRange, answer: Answer) -> ByteRange:
+    return ByteRange(wanted.start, min(wanted.stop, answer.identity.size_bytes))
+
+
+def is_another(expected: FileIdentity, found: FileIdentity) -> bool:
+    """Whether two answers are of different versions, as far as both say something."""
+    if expected.size_bytes != found.size_bytes:
+        return True
+    if expected.etag and found.etag:
+        return expected.etag != found.etag
+    return bool(expected.mtime_ns and found.mtime_ns and expected.mtime_ns != found.mtime_ns)

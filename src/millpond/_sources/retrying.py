@@ -1,0 +1,51 @@
+"""Tries after the first, by tenacity. Imported only when one has failed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from millpond._sources.failures import Kind, TryFailed
+
+_T = TypeVar("_T")
+
+FIRST_WAIT_SECONDS = 0.1
+_FACTOR = 3.0
+_LONGEST_WAIT_SECONDS = 10.0
+"""Eight tries take half a minute: a store that restarts is back by then, and one dropped connection costs a tenth of a
+second. Half to one and a half times that, so that those who failed together do not come back together."""
+
+
+async def retry(first: TryFailed, again: Callable[[], Awaitable[_T]], max_tries: int) -> _T:
+    """Try again after a first failure; the last failure comes out.
+
+    Args:
+        first: How the first try failed.
+        again: Makes one more.
+        max_tries: The first included.
+    """
+    failure: TryFailed | None = first
+
+    async def attempt() -> _T:
+        nonlocal failure
+        if failure is not None:
+            known, failure = failure, None
+            raise known
+        return await again()
+
+    tries = AsyncRetrying(
+        stop=stop_after_attempt(max_tries), wait=_wait_seconds, retry=retry_if_exception(_passes), reraise=True
+    )
+    return await tries(attempt)
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, TryFailed) and error.kind is Kind.AGAIN
+
+
+def _wait_seconds(state: RetryCallState) -> float:
+    seconds = min(FIRST_WAIT_SECONDS * _FACTOR ** (state.attempt_number - 1), _LONGEST_WAIT_SECONDS)
+    return seconds * random.uniform(0.5, 1.5)
