@@ -21,7 +21,7 @@ class Fetched:
     def __init__(self) -> None:
         self._ranges: list[FetchedRange] = []
         self.counters: Counter[str] = Counter()
-        self.progress: Progress = _no_progress
+        self.progress: Progress = no_progress
 
     def provide(self, ranges: Sequence[FetchedRange]) -> None:
         """What is there from now on, in place of what was."""
@@ -41,5 +41,5 @@ class Fetched:
         return None
 
 
-def _no_progress() -> None:
-    pass
+def no_progress() -> None:
+    """Nobody watches."""

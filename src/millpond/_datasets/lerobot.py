@@ -136,7 +136,7 @@ class LeRobotDataset:
         self._seen: dict[str, VideoSurvey] = {
             camera.name: surveyor.survey_videos(camera.name, required_size=self._image_size)
             if camera.dtype == "video"
-            else survey_images(self._table, len(self))
+            else survey_images(self._table, camera.name, len(self))
             for camera in self._cameras
         }
         self._remarks = [*missing_totals(whole), *(r for seen in self._seen.values() for r in seen.remarks)]

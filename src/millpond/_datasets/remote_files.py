@@ -12,9 +12,10 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from millpond._datasets.base import Progress
 from millpond._datasets.cut_short import table_by_header
 from millpond._datasets.dataset_files import changed
-from millpond._datasets.fetched import Fetched
+from millpond._datasets.fetched import Fetched, no_progress
 from millpond._media.demux import PacketRulesDoNotFit
 from millpond._media.header_copy import BEGIN_BYTES
 from millpond._media.index import build_sample_table, keep_table, kept_table
@@ -28,6 +29,9 @@ from millpond._values import ByteRange, FileIdentity
 from millpond.errors import DataError, ObjectMissing
 
 _logger = logging.getLogger("millpond")
+
+_WHOLE_BYTES, _PIECE_BYTES = 32 << 20, 4 << 20
+"""Of a file that must be fetched whole: at a time, and by one request."""
 
 _SMALL_BYTES = 1 << 20
 """A smaller file takes one request."""
@@ -142,7 +146,7 @@ class RemoteFiles:
 
     def _table_of_whole(self, version: FileVersion) -> SampleTable:
         with ExitStack() as stack:
-            table = build_sample_table(fetched_whole(self, version, stack))
+            table = build_sample_table(fetched_whole(self, version, stack, no_progress))
         return replace(table, identity=version.identity)
 
     def open_video(self, place: str, table: SampleTable, fetched: Fetched, file: int) -> VideoFile:
@@ -156,12 +160,15 @@ class RemoteFiles:
         self.objects.close()
 
 
-def fetched_whole(files: RemoteFiles, version: FileVersion, stack: ExitStack) -> MediaPath:
-    """All of a file, in a temporary file that goes with the stack."""
+def fetched_whole(files: RemoteFiles, version: FileVersion, stack: ExitStack, progress: Progress) -> MediaPath:
+    """All of a file, in a temporary file that goes with the stack; some MiB at a time, by several requests at once."""
     file = stack.enter_context(memory_file(on_disk=True))
-    identity = files.objects.read_whole(files.key_of(version.name), lambda part: write_all(file.descriptor, part))
-    if identity is not None and identity != version.identity:
-        raise changed(version.name, version.identity, identity)
+    key, size = files.key_of(version.name), version.identity.size_bytes
+    for start in range(0, size, _WHOLE_BYTES):
+        block = range(start, min(start + _WHOLE_BYTES, size), _PIECE_BYTES)
+        pieces = [ByteRange(at, min(at + _PIECE_BYTES, size)) for at in block]
+        for data in files.objects.read_ranges(key, pieces, identity=version.identity, progress=progress):
+            write_all(file.descriptor, data)
     return MediaPath(file.path, version.name, is_copy=True)
 
 
@@ -190,12 +197,13 @@ class RemoteBytes:
             return found
         self._fetched.counters["late_requests"] += 1
         self._fetched.counters["late_bytes"] += len(wanted)
-        return self._files.objects.read(
+        (data,) = self._files.objects.read_ranges(  # a long one by several requests
             self._files.key_of(self._version.name),
-            wanted,
+            [wanted],
             identity=self._version.identity,
             progress=self._fetched.progress,
         )
+        return data
 
     def read_many(self, wanted: Sequence[ByteRange]) -> list[bytes]:
         """Several ranges at once, by requests of their own."""
@@ -208,7 +216,7 @@ class RemoteBytes:
     def whole(self) -> MediaPath:
         """See `FileBytes`."""
         if self._whole is None:
-            self._whole = fetched_whole(self._files, self._version, self._opened)
+            self._whole = fetched_whole(self._files, self._version, self._opened, self._fetched.progress)
         return self._whole
 
     def close(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,12 +18,18 @@ from millpond._datasets.cut_short import frames_beyond_end
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.frame_match import Claims, match_frames
 from millpond._datasets.layout import Feature, Layout
+from millpond._datasets.parquet_files import ParquetReader
 from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey, VideoWork
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
+
+_logger = logging.getLogger("millpond")
+
+MAX_GROUP_ROWS = 256
+"""A longer row group would be a segment that mixes badly."""
 
 
 @dataclass
@@ -36,6 +44,9 @@ class TableSurvey:
         text_codes: Feature of text -> int32, (N, ...), positions in `texts`.
         texts: Feature of text -> the texts.
         orphans: Episodes that have rows but no place in the metadata.
+        row_group: int32, (N,), the row group of each sample, numbered through the files, -1 where it has no row; None
+            where the files are at hand, and it does not matter.
+        picture_bytes: Camera of pictures in parquet -> bytes of its values, where the files are not at hand.
     """
 
     places: Places
@@ -45,6 +56,8 @@ class TableSurvey:
     text_codes: dict[str, NDArray[np.int32]] = field(default_factory=dict)
     texts: dict[str, list[str]] = field(default_factory=dict)
     orphans: dict[int, DataError] = field(default_factory=dict)
+    row_group: NDArray[np.int32] | None = None
+    picture_bytes: Counter[str] = field(default_factory=Counter)
 
 
 class Surveyor:
@@ -126,10 +139,13 @@ class Surveyor:
             if feature.is_text:
                 survey.text_codes[feature.name] = np.zeros((count, *feature.shape), np.int32)
                 survey.texts[feature.name] = []
-        self._each_file(np.unique(placement.file_of), lambda file: self._survey_rows(survey, columns, file))
+        pictures = [feature.name for feature in features if feature.dtype == "image"]
+        if self._files.is_remote and pictures:
+            survey.row_group = np.full(count, NOWHERE, np.int32)
+        self._each_file(np.unique(placement.file_of), lambda file: self._survey_rows(survey, columns, file, pictures))
         return survey
 
-    def _survey_rows(self, survey: TableSurvey, columns: ColumnStore, file: int) -> None:
+    def _survey_rows(self, survey: TableSurvey, columns: ColumnStore, file: int, pictures: Sequence[str]) -> None:
         path = self._layout.data.paths[file]
         episodes = np.flatnonzero(self._layout.data.file_of == file)
         try:
@@ -138,6 +154,7 @@ class Surveyor:
             found = columns.load(version, _nothing)
             rows = found.rows()
             keys = RowKeys.of(path, rows)
+            chunks = None if survey.row_group is None else self._chunks(version, pictures)
         except DataError as error:
             for episode in episodes.tolist():
                 number = int(self._layout.episode_index[episode])
@@ -149,12 +166,33 @@ class Surveyor:
             place_rows(keys, file, episodes, self._layout, self._tolerance_s, survey.places)
             survey.orphans.update(orphans)
             self._note_words(survey, rows, found.texts, episodes)
+            if chunks is not None:
+                self._note_chunks(survey, *chunks, episodes)
+
+    def _chunks(self, version: FileVersion, pictures: Sequence[str]) -> tuple[NDArray[np.int64], Counter[str]]:
+        """The first row of each row group of a file, and the bytes of its pictures."""
+        with ParquetReader(self._files.open(version, self._store), version.name) as parquet:
+            groups = range(len(parquet.bounds) - 1)
+            sizes = {name: sum(len(r) for group in groups for r in parquet.ranges(group, [name])) for name in pictures}
+            return parquet.bounds, Counter(sizes)
+
+    def _note_chunks(
+        self, survey: TableSurvey, bounds: NDArray[np.int64], sizes: Counter[str], episodes: NDArray[np.int64]
+    ) -> None:
+        assert survey.row_group is not None
+        samples, places = self._placed(survey, episodes)
+        survey.row_group[samples] = survey.row_group.max(initial=-1) + np.searchsorted(bounds, places, side="right")
+        survey.picture_bytes.update(sizes)
+
+    def _placed(self, survey: TableSurvey, episodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Samples of some episodes that have a row, and their rows."""
+        samples = self._samples.samples_of(episodes)
+        places = survey.places.at(self._samples.episode[samples], self._samples.position[samples])
+        return samples[places != NOWHERE], places[places != NOWHERE]
 
     def _note_words(self, survey: TableSurvey, rows: NDArray[Any], texts: Any, episodes: NDArray[np.int64]) -> None:
         """Keep what becomes text: the task and the text columns of each sample."""
-        samples = self._samples.samples_of(episodes)
-        places = survey.places.at(self._samples.episode[samples], self._samples.position[samples])
-        samples, places = samples[places != NOWHERE], places[places != NOWHERE]
+        samples, places = self._placed(survey, episodes)
         if "task_index" in (rows.dtype.names or ()):
             survey.task_of[samples] = rows["task_index"][places]
             self._refuse_unknown_tasks(survey, samples)
@@ -200,10 +238,28 @@ def select_episodes(layout: Layout, selected: NDArray[np.int64]) -> Layout:
     )
 
 
-def survey_images(table: TableSurvey, num_samples: int) -> VideoSurvey:
-    """A camera of PNGs in the data parquets: every picture is a GOP of its own."""
-    facts = VideoFacts(("image",), ("image",), len(table.paths), 0, num_samples, (0, 0), np.ones(num_samples, np.int64))
+def survey_images(table: TableSurvey, camera: str, num_samples: int) -> VideoSurvey:
+    """A camera of PNGs in the data parquets: every picture is a GOP of its own.
+
+    Where they come over a network a row group is one, since it can only be fetched as a whole; unless it is so long
+    that no segment could be.
+    """
+    size_bytes = table.picture_bytes[camera]
+    alone = np.ones(num_samples, np.int64)
+    facts = VideoFacts(("image",), ("image",), len(table.paths), size_bytes, num_samples, (0, 0), alone)
     gop = np.arange(num_samples, dtype=np.int32)
+    if table.row_group is not None:
+        longest = int(np.unique(table.row_group, return_counts=True)[1].max(initial=0))
+        if longest <= MAX_GROUP_ROWS:
+            gop = np.where(table.row_group < 0, -2 - gop, table.row_group)
+        else:
+            _logger.warning(
+                "the pictures of %r lie in row groups of up to %d rows, and a row group is fetched whole for every "
+                "segment that needs one of them: write them as video, or in row groups of at most %d rows",
+                camera,
+                longest,
+                MAX_GROUP_ROWS,
+            )
     return VideoSurvey(table.places, table.identities, gop, np.ones(num_samples, np.int32), facts, [])
 
 
