@@ -69,7 +69,9 @@ class LeRobotBytes:
                     ranges = self._ranges(part, file, frames)
                 except DataError:
                     continue
-                found += [WantedRange(part, file, r.start, r.stop) for r in coalesced(ranges, FETCH_LIMITS.max_gap_bytes)]
+                found += [
+                    WantedRange(part, file, r.start, r.stop) for r in coalesced(ranges, FETCH_LIMITS.max_gap_bytes)
+                ]
         return found
 
     def _ranges(self, part: str, file: int, frames: Positions) -> list[ByteRange]:
