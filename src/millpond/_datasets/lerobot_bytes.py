@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from millpond._datasets.remote_files import RemoteFiles
 from millpond._datasets.sources import Call, CameraSource, Positions, frames_wanted
 from millpond._media.frames import bytes_of_frames
 from millpond._media.sidecars import FileVersion, SidecarStore
+from millpond._plan.requests import plan_requests
 from millpond._plan.sample_table import SampleTable
 from millpond._sources.limits import FETCH_LIMITS
 from millpond._values import ByteRange
@@ -69,9 +71,8 @@ class LeRobotBytes:
                     ranges = self._ranges(part, file, frames)
                 except DataError:
                     continue
-                found += [
-                    WantedRange(part, file, r.start, r.stop) for r in coalesced(ranges, FETCH_LIMITS.max_gap_bytes)
-                ]
+                joined = plan_requests(ranges, FETCH_LIMITS.max_gap_bytes, sys.maxsize).requests
+                found += [WantedRange(part, file, one.start, one.stop) for one in joined]
         return found
 
     def _ranges(self, part: str, file: int, frames: Positions) -> list[ByteRange]:
@@ -109,14 +110,3 @@ class LeRobotBytes:
     def counters(self) -> dict[str, int]:
         """See `ByteSource`."""
         return asdict(self._files.objects.statistics)
-
-
-def coalesced(ranges: Sequence[ByteRange], max_gap_bytes: int) -> list[ByteRange]:
-    """The same bytes, and gaps up to a limit, in the fewest ranges, ascending."""
-    joined: list[ByteRange] = []
-    for one in sorted(ranges):
-        if joined and one.start <= joined[-1].stop + max_gap_bytes:
-            joined[-1] = ByteRange(joined[-1].start, max(joined[-1].stop, one.stop))
-        else:
-            joined.append(one)
-    return joined

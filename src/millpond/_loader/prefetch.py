@@ -22,6 +22,8 @@ from typing import Any
 from millpond._datasets.base import ByteSource, WantedRange
 from millpond._loader.work import Place
 from millpond._plan.epoch import EpochPlan
+from millpond._plan.requests import plan_requests
+from millpond._values import ByteRange
 from millpond.errors import DataError, InternalError
 
 _logger = logging.getLogger("millpond")
@@ -237,9 +239,9 @@ class Prefetcher:
         position = entry.start
         for number, (one, size) in enumerate(zip(wanted, sizes, strict=True)):
             entry.places.append((one, self._offset + position))
-            for start in range(one.start, one.stop, MAX_REQUEST_BYTES):
-                piece = one._replace(start=start, stop=min(start + MAX_REQUEST_BYTES, one.stop))
-                if not self._request(entry, number, piece, position + start - one.start):
+            for request in plan_requests([ByteRange(one.start, one.stop)], 0, MAX_REQUEST_BYTES).requests:
+                piece = one._replace(start=request.start, stop=request.stop)
+                if not self._request(entry, number, piece, position + request.start - one.start):
                     return False
             position += size
         self._one_less(entry)
