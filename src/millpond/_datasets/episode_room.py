@@ -1,8 +1,8 @@
 """Who gets room for the bytes of episodes, and who must go: the arithmetic of the episode cache, without a thread.
 
-A *key* is (episode, camera). Bytes are reserved before they are fetched, so that what is on its way counts; what must go
-is decided in three steps: what was used and is no longer held, longest unused first; for a call that waits, also what
-was fetched ahead and is not in use; and at last what a later call waits for. What is leased never goes.
+A *key* is (episode, camera). Bytes are reserved before they are fetched, so that what is on its way counts. What must
+go is decided in three steps: what was used and is no longer held, longest unused first; for a call that waits, also
+what was fetched ahead and not used yet; and at last what a later call waits for. What is leased never goes.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Room:
         max_running: Loads at once.
 
     Attributes:
+        max_bytes, max_running: As above.
         entries: Key to (payload, bytes), longest unused first.
         bytes_used: Of the entries and of what is reserved.
         peak_bytes: The most that were ever used.
@@ -61,7 +62,7 @@ class Room:
 
     def __init__(self, max_bytes: int, max_running: int) -> None:
         self.max_bytes = max_bytes
-        self._max_running = max_running
+        self.max_running = max_running
         self.entries: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
         self.bytes_used = 0
         self.peak_bytes = 0
@@ -72,6 +73,7 @@ class Room:
         self.calls: list[Call] = []
         self.dropped: list[Any] = []
         self._queued: OrderedDict[Key, Load] = OrderedDict()
+        self._decoders: dict[Key, Any] = {}
         self._leases: dict[Key, int] = {}
         self._untaken: dict[int, set[str]] = {}
         self._begun: set[int] = set()
@@ -86,8 +88,8 @@ class Room:
         """Keep it, once it is there, until it was taken: it is about to be used."""
         self._untaken.setdefault(key[0], set()).add(key[1])
 
-    def take(self, key: Key) -> Any:
-        """The payload of an entry, which was used just now."""
+    def take(self, key: Key) -> tuple[Any, Any]:
+        """The payload of an entry, and the decoder that came with it if nobody took that yet: they are used now."""
         episode, camera = key
         cameras = self._untaken.get(episode, set())
         cameras.discard(camera)
@@ -98,7 +100,7 @@ class Room:
         for other in [e for e in self._begun if e != episode and not self._is_episode_leased(e)]:
             self._forget(other)
         self.touch(key)
-        return self.entries[key][0]
+        return self.entries[key][0], self._decoders.pop(key, None)
 
     def touch(self, key: Key) -> None:
         """It is the last to go."""
@@ -119,7 +121,7 @@ class Room:
     def admit(self) -> list[Load]:
         """Reserve room for all loads that may be fetched from now on; the first that finds none holds up the others."""
         begun: list[Load] = []
-        while self._queued and self.num_running < self._max_running:
+        while self._queued and self.num_running < self.max_running:
             load, rank = self._head()
             reserved = self._reserve(load, rank)
             if reserved is None:
@@ -131,8 +133,8 @@ class Room:
             begun.append(load)
         return begun
 
-    def settle(self, load: Load, payload: Any, num_bytes: int) -> bool:
-        """Put fetched bytes in the place of what was reserved for them.
+    def settle(self, load: Load, payload: Any, num_bytes: int, decoder: Any) -> bool:
+        """Put fetched bytes, and their first decoder, in the place of what was reserved for them.
 
         Returns:
             False if there are more of them than was told, and no room for these: they must be fetched again when there
@@ -147,19 +149,23 @@ class Room:
             return False
         del self.loads[load.key]
         self.entries[load.key] = payload, num_bytes
+        self._decoders[load.key] = decoder
         self._use(num_bytes)
         return True
 
     def fail(self, load: Load) -> None:
         """Nothing comes of it."""
         self._stop(load)
-        self.cancel(load.key)
+        del self.loads[load.key]
+        self._untaken.get(load.key[0], set()).discard(load.key[1])
 
-    def cancel(self, key: Key) -> None:
-        """Do not fetch what is not being fetched yet."""
-        del self.loads[key]
-        self._queued.pop(key, None)
+    def cancel(self, key: Key) -> bool:
+        """Do not fetch what only waits for it; whether it did."""
+        if key not in self._queued:
+            return False
+        del self._queued[key], self.loads[key]
         self._untaken.get(key[0], set()).discard(key[1])
+        return True
 
     def size_of(self, keys: Sequence[Key]) -> int:
         """Bytes of all of these together, as far as they are known for sure."""
@@ -178,13 +184,14 @@ class Room:
 
     def holders(self) -> dict[Key, int]:
         """Bytes of every entry that is leased."""
-        return {key: self.entries[key][1] for key in self._leases if key in self.entries}
+        return {key: self.entries[key][1] for key in tuple(self._leases) if key in self.entries}
 
     def clear(self) -> None:
         """Let go of all but what is being fetched."""
-        self.dropped.extend(self.entries.values())
+        self.dropped.append((list(self.entries.values()), list(self._decoders.values())))
         self.bytes_used -= sum(num_bytes for _, num_bytes in self.entries.values())
         self.entries.clear()
+        self._decoders.clear()
         for key in self._queued:
             del self.loads[key]
         self._queued.clear()
@@ -261,7 +268,7 @@ class Room:
         self.bytes_used -= num_bytes
         self.evictions += 1
         self._untaken.get(key[0], set()).discard(key[1])
-        self.dropped.append((key, payload))
+        self.dropped.append((payload, self._decoders.pop(key, None)))
 
     def _use(self, num_bytes: int) -> None:
         self.bytes_used += num_bytes

@@ -1,0 +1,165 @@
+"""Ranges of files below paths or URLs: of a local disk, or of object stores that are opened when first needed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from millpond._datasets.dataset_files import DatasetFiles
+from millpond._datasets.opening import open_files
+from millpond._media.media_path import MediaPath
+from millpond._media.video_file import LocalBytes
+from millpond._urls import scheme_of
+from millpond._values import ByteRange, FileIdentity
+from millpond.errors import ClosedError, CorruptMedia, DataError
+
+if TYPE_CHECKING:
+    from millpond._sources.object_store import ObjectStore
+
+Take = Callable[[bytes | memoryview], None]
+
+_LOCAL_STEP_BYTES = 1 << 20
+_STEP_BYTES = 32 << 20
+"""Of a whole file in a store: a few requests at once."""
+
+
+def is_local(location: str) -> bool:
+    """Whether it is a place of this machine."""
+    return scheme_of(location) in (None, "file")
+
+
+def split_place(place: str) -> tuple[str, str]:
+    """What a file lies below, and its name there; a URL with a query is its own, and the name is empty."""
+    if scheme_of(place) is None:
+        folder, name = os.path.split(os.path.abspath(place))
+        return folder, name
+    if "?" in place or "#" in place:
+        return place, ""
+    folder, _, name = place.rstrip("/").rpartition("/")
+    return folder, name
+
+
+class Fetcher:
+    """Reads files by ranges. Any thread; after `close` every read raises ClosedError.
+
+    Args:
+        storage_options, token: For URLs.
+    """
+
+    def __init__(self, storage_options: Mapping[str, Any] | None, token: str | None) -> None:
+        self._storage_options = storage_options
+        self._token = token
+        self._opened: dict[str, DatasetFiles] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def name_of(self, location: str, key: str) -> str:
+        """What errors call a file."""
+        files = self._files(location)
+        return files.place_of(key) if key else files.root
+
+    def read(self, location: str, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[bytes]:
+        """Read ranges of a file.
+
+        Args:
+            location: Path or URL.
+            key: The file below it.
+            ranges: Exactly these.
+            identity: The version that the file must be; None takes what is there.
+
+        Raises:
+            ObjectMissing, FetchError, FetchTimeout: It cannot be had.
+            CorruptMedia: It is another version, or ends before a range does.
+            ClosedError: Closed, perhaps meanwhile.
+        """
+        with self._reading(location, key) as (files, name):
+            if files.is_remote:
+                parts = _objects(files).read_ranges(key, ranges, identity=identity)
+            else:
+                parts = _read_local(name, ranges, identity)
+        for wanted, part in zip(ranges, parts, strict=True):
+            if len(part) != len(wanted):
+                raise CorruptMedia(
+                    f"'{name}' ends at byte {wanted.start + len(part)}, but bytes up to {wanted.stop} are wanted",
+                    path=name,
+                )
+        return parts
+
+    def read_whole(self, location: str, key: str, take: Take, identity: FileIdentity) -> None:
+        """Read all of a file, part by part. Raises as `read` does."""
+        step_bytes = _LOCAL_STEP_BYTES if is_local(location) else _STEP_BYTES
+        for start in range(0, identity.size_bytes, step_bytes):
+            wanted = ByteRange(start, min(start + step_bytes, identity.size_bytes))
+            take(self.read(location, key, [wanted], identity)[0])
+
+    def close(self) -> None:
+        """End all connections at once, and what is under way. Idempotent."""
+        with self._lock:
+            self._closed = True
+            opened = list(self._opened.values())
+        for files in opened:
+            files.close()
+
+    @contextlib.contextmanager
+    def _reading(self, location: str, key: str) -> Iterator[tuple[DatasetFiles, str]]:
+        """The files, and what errors call the file; who closes meanwhile closes for good."""
+        files = self._files(location)
+        name = files.place_of(key) if key else files.root
+        try:
+            yield files, name
+        except CorruptMedia as error:
+            if "expected" not in error.facts:
+                raise
+            expected, found = error.expected, error.facts.get("found")
+            raise CorruptMedia(
+                f"'{name}' changed since it was indexed ({_told(expected)} then, {_told(found)} now); build the index "
+                "again",
+                path=name,
+                expected=expected,
+                found=found,
+            ) from None
+        finally:
+            if self._closed:
+                files.close()
+
+    def _files(self, location: str) -> DatasetFiles:
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"what fetched from {location!r} is closed")
+            files = self._opened.get(location)
+            if files is None:
+                access: dict[str, Any] = {"storage_options": self._storage_options, "token": self._token}
+                if is_local(location):
+                    access = {}
+                files, _ = open_files(location, **access)
+                self._opened[location] = files
+            return files
+
+
+def _objects(files: DatasetFiles) -> ObjectStore:
+    from millpond._datasets.remote_files import RemoteFiles  # who reads local files alone need not wait for its imports
+
+    assert isinstance(files, RemoteFiles)
+    return files.objects
+
+
+def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[bytes]:
+    file = LocalBytes(MediaPath.of(path), identity or FileIdentity(0, 0))
+    try:
+        if identity is not None:
+            file.check_identity()
+        return [file.read(wanted) for wanted in ranges]
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}", path=path) from None
+    finally:
+        file.close()
+
+
+def _told(identity: Any) -> str:
+    if not isinstance(identity, FileIdentity):
+        return "another version"
+    version = f"version {identity.etag}" if identity.etag else f"written at {identity.mtime_ns} ns"
+    return f"{identity.size_bytes:,} bytes, {version}"
