@@ -5,6 +5,9 @@ asks the dataset which bytes the task will read, takes room for them in a ring o
 some, and has them fetched, so many requests at a time. A task whose bytes are there is given out with their places, and
 its room is free again when it is done. Tasks begin and end nearly in the order of the plan, so a ring loses little.
 
+The thread sleeps while the ring is full, and is woken when a good part of it is free, not at every release; a request
+that ends begins the next one itself. Wake-ups are what fetching costs beside the network.
+
 A range that could not be fetched is handed to the task as the error that reading it raises: so it fails just the
 samples that need it. A task that wants more than the ring holds gets nothing ahead, and its worker fetches for itself.
 """
@@ -17,7 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from millpond._datasets.base import ByteSource, WantedRange
 from millpond._loader.work import Place
@@ -31,50 +35,52 @@ _logger = logging.getLogger("millpond")
 MAX_REQUEST_BYTES = 4 << 20
 """Longer ranges are fetched by several requests at once."""
 
+_FREE_SHARE = 0.25
+"""Of a ring that was full, when it is filled again."""
+
 
 class Ring:
     """Which part of a fixed piece of memory is taken: taken in order, given back in any, free again in order.
 
     Args:
         size: Bytes.
+
+    Attributes:
+        taken_bytes: In pieces that were not given back.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._taken: deque[list[int]] = deque()  # [start, stop, 1 if given back]
+        self.taken_bytes = 0
+        self._pieces: deque[list[int]] = deque()  # [start, stop, 1 if given back], oldest first
 
     def take(self, size: int) -> int | None:
         """Where `size` bytes in one piece begin; None where there is no such room now."""
-        while self._taken and self._taken[0][2]:
-            self._taken.popleft()
-        if not self._taken:
-            start = 0
-        else:
-            first, last = self._taken[0][0], self._taken[-1][1]
-            if last > first:  # taken: first to last, around nothing
-                start = last if last + size <= self.size else 0
-                if start == 0 and size > first:
-                    return None
-            else:  # taken: around the end
-                start = last
-                if last + size > first:
-                    return None
-        if start + size > self.size:
-            return None
-        self._taken.append([start, start + size, 0])
+        while self._pieces and self._pieces[0][2]:
+            self._pieces.popleft()
+        start = self._room_for(size)
+        if start is not None:
+            self._pieces.append([start, start + size, 0])
+            self.taken_bytes += size
         return start
+
+    def _room_for(self, size: int) -> int | None:
+        if not self._pieces:
+            return 0 if size <= self.size else None
+        first, last = self._pieces[0][0], self._pieces[-1][1]
+        if last <= first:  # what is taken goes around the end
+            return last if last + size <= first else None
+        if last + size <= self.size:
+            return last
+        return 0 if size <= first else None
 
     def give_back(self, start: int) -> None:
         """The piece that begins there is free."""
-        for piece in self._taken:
+        for piece in self._pieces:
             if piece[0] == start and not piece[2]:
                 piece[2] = 1
+                self.taken_bytes -= piece[1] - start
                 return
-
-    @property
-    def taken_bytes(self) -> int:
-        """In pieces that were not given back."""
-        return sum(stop - start for start, stop, is_back in self._taken if not is_back)
 
 
 @dataclass(slots=True, eq=False)
@@ -82,9 +88,18 @@ class _Entry:
     """The bytes of one task."""
 
     epoch: int
-    start: int  # in the ring; -1: none were taken
+    start: int = -1  # in the ring; -1: none were taken
     places: list[Place] = field(default_factory=list)
-    waiting: int = 1  # requests under way, and one for the thread that makes them
+    waiting: int = 0  # requests that have not ended
+
+
+class _Request(NamedTuple):
+    """A part of a range of a task, and where it goes."""
+
+    entry: _Entry
+    number: int  # of the range among the entry's places
+    piece: WantedRange
+    position: int
 
 
 class Prefetcher:
@@ -116,11 +131,16 @@ class Prefetcher:
         self._max_requests = max_requests
         self._on_ready = on_ready
         self._ring = Ring(len(memory))
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._has_work = threading.Condition(self._lock)  # the thread waits for an epoch, or for room
+        self._has_answer = threading.Condition(self._lock)  # `wait` waits
         self._epoch = 0
         self._plan: EpochPlan | None = None
         self._entries: dict[tuple[int, int], _Entry] = {}
+        self._waiting: deque[_Request] = deque()
         self._futures: set[Future[Any]] = set()
+        self._is_submitting = False
+        self._is_full = False
         self._is_awaited = False
         self._is_closed = False
         self._dead: BaseException | None = None
@@ -131,43 +151,47 @@ class Prefetcher:
 
     def begin(self, plan: EpochPlan | None) -> None:
         """Fetch for another epoch, or for none. No task of the one before may be under way any more."""
-        with self._changed:
+        with self._lock:
             self._epoch += 1
             self._plan = plan
             self._entries.clear()
+            self._waiting.clear()
             self._ring = Ring(self._ring.size)
+            self._is_full = False
             left, self._futures = self._futures, set()
-            self._changed.notify_all()
+            self._has_work.notify_all()
         for future in left:
             future.cancel()
 
     def places(self, segment: int, part: int) -> list[Place] | None:
         """Where the bytes of a task are; None if they are still under way: then `on_ready` will be called."""
-        with self._changed:
-            self._require_alive()
-            entry = self._entries.get((segment, part))
-            if entry is None or entry.waiting:
-                self._is_awaited = True
-                return None
-            return entry.places
+        with self._lock:
+            found = self._find(segment, part)
+            self._is_awaited |= found is None
+            return found
 
     def wait(self, segment: int, part: int) -> list[Place]:
         """The same, as soon as they are there; every request has a limit of its own."""
-        with self._changed:
-            while True:
-                self._require_alive()
-                entry = self._entries.get((segment, part))
-                if entry is not None and not entry.waiting:
-                    return entry.places
-                self._changed.wait()
+        with self._lock:
+            while (found := self._find(segment, part)) is None:
+                self._has_answer.wait()
+            return found
+
+    def _find(self, segment: int, part: int) -> list[Place] | None:
+        if self._dead is not None:
+            raise InternalError(f"fetching ahead ended: {self._dead!r}") from self._dead
+        entry = self._entries.get((segment, part))
+        return None if entry is None or entry.waiting else entry.places
 
     def release(self, segment: int, part: int) -> None:
         """The task is done with its bytes."""
-        with self._changed:
+        with self._lock:
             entry = self._entries.pop((segment, part), None)
             if entry is not None and entry.start >= 0:
                 self._ring.give_back(entry.start)
-                self._changed.notify_all()
+                if self._is_full and self._ring.taken_bytes <= (1 - _FREE_SHARE) * self._ring.size:
+                    self._is_full = False
+                    self._has_work.notify_all()
 
     def statistics(self) -> dict[str, int]:
         """What was fetched since this was made, and what was planned."""
@@ -177,42 +201,41 @@ class Prefetcher:
 
     def close(self) -> None:
         """End the thread, and what is under way. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            self._has_work.notify_all()
         self._thread.join()
         self.begin(None)
         self._memory.release()
-
-    def _require_alive(self) -> None:
-        if self._dead is not None:
-            raise InternalError(f"fetching ahead ended: {self._dead!r}") from self._dead
 
     # ---- the thread
 
     def _run(self) -> None:
         try:
-            while (epoch := self._next_epoch()) is not None:
-                for segment, part, wanted in self._tasks(*epoch):
-                    if not self._fetch(epoch[0], segment, part, wanted):
+            while (begun := self._next_epoch()) is not None:
+                for segment, part, wanted in self._tasks(begun[1]):
+                    if not self._fetch(begun[0], segment, part, wanted):
                         break
         except BaseException as error:  # noqa: BLE001 - whatever it is, the driver must learn of it, not wait
-            with self._changed:
-                self._dead = error
-                self._changed.notify_all()
-            self._on_ready()
+            self._die(error)
+
+    def _die(self, error: BaseException) -> None:
+        with self._lock:
+            self._dead = error
+            self._has_answer.notify_all()
+        self._on_ready()
 
     def _next_epoch(self) -> tuple[int, EpochPlan] | None:
         """Wait for one that was not begun yet."""
-        with self._changed:
+        with self._lock:
             while not self._is_closed:
                 if self._plan is not None:
                     plan, self._plan = self._plan, None
                     return self._epoch, plan
-                self._changed.wait()
+                self._has_work.wait()
         return None
 
-    def _tasks(self, epoch: int, plan: EpochPlan) -> Iterator[tuple[int, int, list[WantedRange]]]:
+    def _tasks(self, plan: EpochPlan) -> Iterator[tuple[int, int, list[WantedRange]]]:
         for segment in range(plan.num_segments):
             samples = plan.samples[plan.segment_bounds[segment] : plan.segment_bounds[segment + 1]]
             for part, bundle in enumerate(self._bundles):
@@ -220,35 +243,48 @@ class Prefetcher:
 
     def _fetch(self, epoch: int, segment: int, part: int, wanted: list[WantedRange]) -> bool:
         """Take room for one task and have its bytes fetched; False if another epoch has begun."""
-        sizes = [one.stop - one.start for one in wanted]
-        entry = _Entry(epoch, -1)
-        with self._changed:
-            if sum(sizes) > self._ring.size:
-                self._say_too_large(sum(sizes))
-                wanted, sizes = [], []
-            while wanted and self._goes_on(epoch):
-                start = self._ring.take(sum(sizes))
-                if start is not None:
-                    entry.start = start
-                    break
-                self._changed.wait()
-            if not self._goes_on(epoch):
+        size = sum(one.stop - one.start for one in wanted)
+        if size > self._ring.size:
+            self._say_too_large(size)
+            wanted = []
+        entry = _Entry(epoch)
+        with self._lock:
+            if not (self._take_room(entry, size) if wanted else self._goes_on(epoch)):
                 return False
             self._entries[segment, part] = entry
-            self.counters["most_bytes_held"] = max(self.counters["most_bytes_held"], self._ring.taken_bytes)
-        position = entry.start
-        for number, (one, size) in enumerate(zip(wanted, sizes, strict=True)):
-            entry.places.append((one, self._offset + position))
-            for request in plan_requests([ByteRange(one.start, one.stop)], 0, MAX_REQUEST_BYTES).requests:
-                piece = one._replace(start=request.start, stop=request.stop)
-                if not self._request(entry, number, piece, position + request.start - one.start):
-                    return False
-            position += size
-        self._one_less(entry)
+            requests = self._requests(entry, wanted)
+            entry.waiting = len(requests)
+            self._waiting.extend(requests)
+            self.counters["ranges_planned"] += len(requests)
+            self._submit_waiting()
+            wakes = not requests and self._answered()
+        if wakes:
+            self._on_ready()
         return True
 
     def _goes_on(self, epoch: int) -> bool:
         return epoch == self._epoch and not self._is_closed
+
+    def _take_room(self, entry: _Entry, size: int) -> bool:
+        while self._goes_on(entry.epoch):
+            start = self._ring.take(size)
+            if start is not None:
+                entry.start = start
+                self.counters["most_bytes_held"] = max(self.counters["most_bytes_held"], self._ring.taken_bytes)
+                return True
+            self._is_full = True
+            self._has_work.wait()
+        return False
+
+    def _requests(self, entry: _Entry, wanted: list[WantedRange]) -> list[_Request]:
+        position, requests = entry.start, []
+        for number, one in enumerate(wanted):
+            entry.places.append((one, self._offset + position))
+            for request in plan_requests([ByteRange(one.start, one.stop)], 0, MAX_REQUEST_BYTES).requests:
+                piece = one._replace(start=request.start, stop=request.stop)
+                requests.append(_Request(entry, number, piece, position + request.start - one.start))
+            position += one.stop - one.start
+        return requests
 
     def _say_too_large(self, size: int) -> None:
         if not self.counters["tasks_not_fetched_ahead"]:
@@ -260,43 +296,47 @@ class Prefetcher:
             )
         self.counters["tasks_not_fetched_ahead"] += 1
 
-    def _request(self, entry: _Entry, number: int, piece: WantedRange, position: int) -> bool:
-        with self._changed:
-            while len(self._futures) >= self._max_requests and self._goes_on(entry.epoch):
-                self._changed.wait()
-            if not self._goes_on(entry.epoch):
-                return False
-            self.counters["ranges_planned"] += 1
-            entry.waiting += 1
-            future = self._source.submit(piece)
-            self._futures.add(future)
-        future.add_done_callback(lambda done: self._on_done(entry, number, position, done))
-        return True
+    # ---- requests, from the thread and, when one has ended, from the store's
 
-    # ---- when a request has ended: in the store's thread, or in ours
+    def _submit_waiting(self) -> None:
+        """Begin as many requests as may be under way. Under the lock; not within itself, where one ends at once."""
+        if self._is_submitting:
+            return
+        self._is_submitting = True
+        try:
+            while self._waiting and len(self._futures) < self._max_requests:
+                request = self._waiting.popleft()
+                future = self._source.submit(request.piece)
+                self._futures.add(future)
+                future.add_done_callback(partial(self._on_done, request))
+        finally:
+            self._is_submitting = False
 
-    def _on_done(self, entry: _Entry, number: int, position: int, done: Future[Any]) -> None:
-        with self._changed:
+    def _on_done(self, request: _Request, done: Future[Any]) -> None:
+        entry = request.entry
+        with self._lock:
             self._futures.discard(done)
             if done.cancelled() or entry.epoch != self._epoch:
-                self._changed.notify_all()
                 return  # its room may be another's by now
             error = done.exception()
             if error is None:
                 data = memoryview(done.result()).cast("B")
-                self._memory[position : position + len(data)] = data
+                self._memory[request.position : request.position + len(data)] = data
             elif isinstance(error, DataError):
-                entry.places[number] = (entry.places[number][0], error)
-            else:
-                self._dead = error
-        self._one_less(entry)
-
-    def _one_less(self, entry: _Entry) -> None:
-        with self._changed:
+                entry.places[request.number] = (entry.places[request.number][0], error)
             entry.waiting -= 1
-            wakes = self._is_awaited and (not entry.waiting or self._dead is not None)
-            if wakes:
-                self._is_awaited = False
-            self._changed.notify_all()
+            wakes = not entry.waiting and self._answered()
+            try:
+                self._submit_waiting()
+            except BaseException as failure:  # noqa: BLE001 - see _run
+                error = failure
         if wakes:
             self._on_ready()
+        if error is not None and not isinstance(error, DataError):
+            self._die(error)
+
+    def _answered(self) -> bool:
+        """A task is ready; whether the driver is to be told."""
+        self._has_answer.notify_all()
+        is_awaited, self._is_awaited = self._is_awaited, False
+        return is_awaited
