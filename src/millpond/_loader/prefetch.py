@@ -28,7 +28,7 @@ from millpond._loader.work import Place
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.requests import plan_requests
 from millpond._values import ByteRange
-from millpond.errors import DataError, InternalError
+from millpond.errors import DataError, InternalError, MillpondError
 
 _logger = logging.getLogger("millpond")
 
@@ -89,7 +89,7 @@ class _Entry:
 
     epoch: int
     start: int = -1  # in the ring; -1: none were taken
-    places: list[Place] = field(default_factory=list)
+    places: list[Place | None] = field(default_factory=list)  # None: nothing came, who reads it must fetch it
     waiting: int = 0  # requests that have not ended
 
 
@@ -178,10 +178,12 @@ class Prefetcher:
             return found
 
     def _find(self, segment: int, part: int) -> list[Place] | None:
+        if isinstance(self._dead, MillpondError):
+            raise self._dead
         if self._dead is not None:
             raise InternalError(f"fetching ahead ended: {self._dead!r}") from self._dead
         entry = self._entries.get((segment, part))
-        return None if entry is None or entry.waiting else entry.places
+        return None if entry is None or entry.waiting else [place for place in entry.places if place is not None]
 
     def release(self, segment: int, part: int) -> None:
         """The task is done with its bytes."""
@@ -316,14 +318,17 @@ class Prefetcher:
         entry = request.entry
         with self._lock:
             self._futures.discard(done)
-            if done.cancelled() or entry.epoch != self._epoch:
+            if entry.epoch != self._epoch:
                 return  # its room may be another's by now
-            error = done.exception()
-            if error is None:
+            wanted = entry.places[request.number]
+            error = None if done.cancelled() else done.exception()
+            if done.cancelled():  # by who closed the dataset under another loader
+                entry.places[request.number] = None
+            elif error is None:
                 data = memoryview(done.result()).cast("B")
                 self._memory[request.position : request.position + len(data)] = data
-            elif isinstance(error, DataError):
-                entry.places[request.number] = (entry.places[request.number][0], error)
+            elif isinstance(error, DataError) and wanted is not None:
+                entry.places[request.number] = (wanted[0], error)
             entry.waiting -= 1
             wakes = not entry.waiting and self._answered()
             try:
