@@ -1,4 +1,4 @@
-"""The command line: `millpond demo`, `synth`, `inspect` and `bench`."""
+"""The command line: `millpond demo`, `synth`, `inspect`, `bench` and `index`."""
 
 from __future__ import annotations
 

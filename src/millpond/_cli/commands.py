@@ -147,4 +147,48 @@ def bench(
     )
 
 
-COMMANDS = (demo, synth, inspect, bench)
+def index(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="A LeRobot v3.0 dataset: a folder, or a URL such as s3://bucket/pusht. Or one or more video files.",
+            metavar="URL...",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the index into this file.", callback=check_report_place)
+    ] = None,
+    storage_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How the store is reached, such as endpoint_url=http://localhost:9000; may be repeated. Better leave "
+            "secrets to the environment: others may see what is typed here.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    token_env: Annotated[
+        str | None, typer.Option(help="The environment variable that holds a token.", metavar="NAME")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Files at a time; 8 of a disk and 32 of a store if not given.", min=1)
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Find out where the frames of each episode are, from headers alone, and keep that for the next time."""
+    from millpond._cli.index import run_index
+
+    run_index(
+        sources,
+        out=out,
+        storage_options=storage_option or (),
+        token_env=token_env,
+        workers=workers,
+        as_json=json_,
+        quiet=quiet,
+    )
+
+
+COMMANDS = (demo, synth, inspect, bench, index)

@@ -222,6 +222,7 @@ class EpisodeByteCache:
                 decoder = self._decoder_from_payload(payload, *key)
             is_lease = self._is_lease(key, decoder)
         finally:
+            del payload  # from now on it may be dropped
             if not is_lease:
                 self._loads.bell.end_leases(key)
         return decoder

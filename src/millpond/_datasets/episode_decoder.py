@@ -38,7 +38,7 @@ class EpisodeVideoMetadata:
         begin_stream_seconds: When the first frame is shown, on the clock of the file.
         end_stream_seconds: When the last one ends.
         duration_seconds: From the one to the other.
-        pixel_format: In the file, such as "yuv420p".
+        pixel_format: In the file, such as "yuv420p"; None where the header does not say.
         rotation: Degrees counterclockwise that was applied; None for none.
         stream_index: Of the stream in the file.
     """
@@ -51,7 +51,7 @@ class EpisodeVideoMetadata:
     begin_stream_seconds: float
     end_stream_seconds: float
     duration_seconds: float
-    pixel_format: str
+    pixel_format: str | None
     rotation: float | None
     stream_index: int
 
@@ -201,7 +201,7 @@ class EpisodeDecoder:
             begin_stream_seconds=begin,
             end_stream_seconds=end,
             duration_seconds=end - begin,
-            pixel_format=stream.pix_fmt,
+            pixel_format=stream.pix_fmt or None,
             rotation=float(stream.rotation_degrees) if stream.rotation_degrees else None,
             stream_index=stream.stream_index,
         )

@@ -77,7 +77,8 @@ class Room:
         self._leases: dict[Key, int] = {}
         self._untaken: dict[int, set[str]] = {}
         self._begun: set[int] = set()
-        self._largest_seen: int | None = None
+        self._largest_seen = 0
+        self._largest_ratio: tuple[int, int] | None = None
 
     def enqueue(self, key: Key, told_bytes: int, is_exact: bool) -> None:
         """Have it fetched when there is room, behind all that were enqueued before."""
@@ -141,7 +142,7 @@ class Room:
             is. Whoever asks drops them.
         """
         self._stop(load)
-        self._largest_seen = max(num_bytes, self._largest_seen or 0)
+        self._learn(load, num_bytes)
         if num_bytes > self.max_bytes or not self._make_room(num_bytes, self._rank_of(load.key)):
             load.told_bytes, load.is_exact = num_bytes, True
             self._queued[load.key] = load
@@ -212,18 +213,39 @@ class Room:
 
     def _reserve(self, load: Load, rank: int | None) -> int | None:
         """How many bytes are kept for a load; None if there is no room."""
-        wanted = load.told_bytes
-        if not load.is_exact:
-            # What an index tells may have little to do with what an overridden fetch brings.
-            wanted = min(wanted, self.max_bytes if self._largest_seen is None else self._largest_seen, self.max_bytes)
+        wanted = self._expected(load)
         if self._make_room(wanted, rank):
             return wanted
-        if load.is_exact or rank is None or self.num_running:
+        if load.is_exact or rank is None or self.num_running or not self._is_hopeless(self.calls[rank]):
             return None
-        # Waiting for what was told could be waiting for ever: it is tried with what room there is.
+        # What was told would never fit, and may be wrong: it is tried with what room there is.
         for key in list(self._evictable(rank)):
             self._drop(key)
         return self.max_bytes - self.bytes_used
+
+    def _learn(self, load: Load, num_bytes: int) -> None:
+        """What an index tells may have little to do with what an overridden fetch brings: see by how much, at most."""
+        self._largest_seen = max(self._largest_seen, num_bytes)
+        if load.is_exact or not load.told_bytes:
+            return
+        brought, told = self._largest_ratio or (-1, 1)
+        if num_bytes * told > load.told_bytes * brought:
+            self._largest_ratio = num_bytes, load.told_bytes
+
+    def _expected(self, load: Load) -> int:
+        """How many bytes are reserved for a load."""
+        if load.is_exact:
+            return load.told_bytes
+        if not load.told_bytes:
+            return min(self._largest_seen, self.max_bytes)
+        brought, told = self._largest_ratio or (1, 1)
+        return min(-(-load.told_bytes * brought // told), self.max_bytes)
+
+    def _is_hopeless(self, call: Call) -> bool:
+        """What a call waits for would not fit into an empty cache, if it is as large as expected."""
+        there = sum(self.entries[key][1] for key in call.keys if key in self.entries)
+        to_come = sum(self._expected(self.loads[key]) for key in call.keys if key in self.loads)
+        return there + to_come > self.max_bytes
 
     def _make_room(self, num_bytes: int, rank: int | None) -> bool:
         lacking = self.bytes_used + num_bytes - self.max_bytes

@@ -1,0 +1,130 @@
+"""`millpond index`: make an index of episodes, and the sidecars that opening the dataset will find."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from millpond._cli.terminal import print_lines
+from millpond._datasets.episode_index import EpisodeByteIndex, IndexBuild
+from millpond._urls import redacted, scheme_of
+
+_TOLD_PROBLEMS = 20
+
+
+def run_index(
+    sources: Sequence[str],
+    *,
+    out: Path | None,
+    storage_options: Sequence[str],
+    token_env: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Build it, and say what was indexed. Values of options, tokens, and secrets of URLs are never printed."""
+    options, token = parse_storage_options(storage_options), _token(token_env)
+    console = Console()
+    with _progress(console, hidden=quiet or as_json) as progress:
+        index = EpisodeByteIndex.build(
+            sources[0] if len(sources) == 1 else list(sources),
+            storage_options=options or None,
+            token=token,
+            workers=workers,
+            progress=progress,
+        )
+    built = index.built
+    assert built is not None
+    if out is not None:
+        index.save(out)
+    if as_json:
+        print(json.dumps(_facts(index, built, out), indent=2))
+    else:
+        names = [redacted(source) if scheme_of(source) else source for source in sources]
+        print_lines(console, _lines(index, built, out, index.root or ", ".join(names[:3]) + ", ..." * (len(names) > 3)))
+
+
+def parse_storage_options(texts: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a dot in the key leads into a table (client_kwargs.region_name=x); true and false are such."""
+    options: dict[str, Any] = {}
+    for number, text in enumerate(texts, 1):
+        key, mark, value = text.partition("=")
+        if not mark or not key or not all(key.split(".")):
+            # what stands there may be a secret, and is not repeated
+            raise typer.BadParameter(
+                f"the {number}. --storage-option is not KEY=VALUE, such as endpoint_url=http://localhost:9000",
+                param_hint="'--storage-option'",
+            )
+        *folders, name = key.split(".")
+        table = options
+        for folder in folders:
+            table = table.setdefault(folder, {})
+            if not isinstance(table, dict):
+                raise typer.BadParameter(f"{folder!r} is a value and a table", param_hint="'--storage-option'")
+        table[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
+def _token(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    token = os.environ.get(variable)
+    if not token:
+        # somebody may have given the token itself
+        raise typer.BadParameter(
+            "give the name of an environment variable that holds the token: there is none of this name",
+            param_hint="'--token-env'",
+        )
+    return token
+
+
+@contextmanager
+def _progress(console: Console, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar, where somebody sees it."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files")
+    with Progress(*columns, TimeElapsedColumn(), console=console, disable=hidden or not console.is_terminal) as bars:
+        bar = bars.add_task("reading headers", total=None)
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+
+def _facts(index: EpisodeByteIndex, built: IndexBuild, out: Path | None) -> dict[str, Any]:
+    return {
+        "root": index.root,
+        "episodes": len(index),
+        "cameras": list(index.video_keys),
+        "files": built.num_files,
+        "requests": built.requests,
+        "bytes_fetched": built.bytes_fetched,
+        "seconds": built.seconds,
+        "sidecars": built.sidecars,
+        "out": None if out is None else str(out),
+        "problems": {str(episode): str(problem) for episode, problem in index.problems.items()},
+    }
+
+
+def _lines(index: EpisodeByteIndex, built: IndexBuild, out: Path | None, name: str) -> Iterator[str]:
+    yield (
+        f"{name}: {_count(len(index), 'episode')}, {_count(len(index.video_keys), 'camera')} "
+        f"({', '.join(index.video_keys)}), {_count(built.num_files, 'video file')}"
+    )
+    fetched = f"{_count(built.requests, 'GET')}, {built.bytes_fetched:,} bytes" if built.requests else "no GETs"
+    yield f"{fetched} in {built.seconds:.2f} s; sample tables are kept in {built.sidecars}"
+    if out is not None:
+        yield f"index: {out} ({out.stat().st_size / 1e6:.1f} MB)"
+    problems = list(index.problems.items())
+    for _, problem in problems[:_TOLD_PROBLEMS]:
+        yield str(problem)
+    if len(problems) > _TOLD_PROBLEMS:
+        yield f"and {len(problems) - _TOLD_PROBLEMS} episodes more with problems; --json lists them all"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
