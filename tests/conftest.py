@@ -11,6 +11,7 @@ import pytest
 
 from leftovers import (  # noqa: F401 - importing these fixtures makes them run around every test
     nothing_left_behind,
+    runtime_of_obstore,
     temporary_folder_of_the_session,
     zygotes_end_with_the_session,
 )

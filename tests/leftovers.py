@@ -145,6 +145,15 @@ def temporary_folder_of_the_session(tmp_path_factory: pytest.TempPathFactory) ->
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def runtime_of_obstore() -> None:
+    """Begins the runtime that obstore keeps for the life of a process, with three descriptors."""
+    import obstore
+    from obstore.store import MemoryStore
+
+    obstore.put(MemoryStore(), "begun", b"")
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(temporary_folder_of_the_session: None) -> Iterator[None]:
     """Fails a test that leaves a process, thread, descriptor, piece of shared memory or temporary file of ours."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
+    from millpond._sources.range_fetcher import RangeFetcher
     from millpond._workers.zygote import shutdown
     from millpond.errors import (
         ArenaFull,
@@ -49,6 +50,7 @@ _HOMES = {
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),
+    "millpond._sources.range_fetcher": ("RangeFetcher",),
     "millpond._guard.guard": ("Guard", "GuardStatistics"),
     "millpond._guard.timeouts": ("with_timeout",),
     "millpond._workers.zygote": ("shutdown",),
@@ -98,6 +100,7 @@ __all__ = [
     "MemoryPlan",
     "MillpondError",
     "ObjectMissing",
+    "RangeFetcher",
     "RemoteError",
     "TooManyErrors",
     "UnsupportedFormat",

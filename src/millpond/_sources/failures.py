@@ -27,6 +27,8 @@ class Kind(Enum):
     """The server does not say its length."""
     UNREADABLE = auto()
     """Nothing here reads such URLs."""
+    FORKED = auto()
+    """It cannot be asked from this process, which was forked from one that had asked."""
 
 
 class TryFailed(Exception):

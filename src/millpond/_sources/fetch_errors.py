@@ -15,6 +15,7 @@ from millpond.errors import (
     MillpondError,
     ObjectMissing,
     UnsupportedFormat,
+    UsageError,
 )
 
 
@@ -62,11 +63,21 @@ def too_slow(fetch: Fetch, now: float, limit_seconds: float | None = None, what:
     )
 
 
+def forked(name: str) -> UsageError:
+    """The error for a store whose connections stayed with the parent."""
+    return UsageError(
+        f"{shortened(name)!r} cannot be read in this process: it was forked from one that had fetched, and "
+        "connections do not survive that; start processes by spawn or forkserver, or use millpond's own workers"
+    )
+
+
 def error_of(fetch: Fetch, failure: TryFailed, now: float) -> MillpondError:
     """The error for a try that failed for good, or was the last."""
     path, name = fetch.name, shortened(fetch.name)
     if failure.kind is Kind.MISSING:
         return ObjectMissing(f"no object at {name!r} ({failure.reason})", path=path, status=failure.status)
+    if failure.kind is Kind.FORKED:
+        return forked(path)
     if failure.kind is Kind.UNREADABLE:
         return UnsupportedFormat(f"{name!r} cannot be fetched: {failure.reason}", path=path)
     if failure.kind is Kind.CHANGED:

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from millpond._sources.addresses import Address
 from millpond._sources.backends import BackendMaker
-from millpond._sources.engine import Engine
+from millpond._sources.fetch_errors import forked
 from millpond._sources.limits import FETCH_LIMITS, FetchLimits
 from millpond._sources.statistics import FetchCounters, FetchStatistics
 from millpond._values import ByteRange, FileIdentity
-from millpond.errors import ClosedError, UsageError
+from millpond.errors import ClosedError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+    from millpond._sources.engine import Engine
     from millpond._sources.range_cache import RangeCache
     from millpond._sources.whole_reads import WholeRead
 
@@ -145,6 +146,12 @@ class ObjectStore:
         """
         return bytes(self._wait(self.submit(key, wanted, identity=identity), progress))
 
+    def read_and_identify(self, key: str, wanted: ByteRange) -> tuple[bytes, FileIdentity]:
+        """Read one range of whatever version is there, and say which that is, in one GET. Raises what `read` does."""
+        _require_range(wanted)
+        answer = self._wait(self._begin(lambda engine: engine.fetcher.range(key, wanted, None)))
+        return bytes(answer.data), answer.identity
+
     def submit(self, key: str, wanted: ByteRange, *, identity: FileIdentity | None = None) -> Future[Buffer]:
         """Begin to read one range; the future gives a read-only buffer, or the errors of `read`.
 
@@ -252,13 +259,12 @@ class ObjectStore:
         with self._lock:
             engine = self._engine
             if engine is None:
+                from millpond._sources.engine import Engine  # asyncio takes 40 ms that whoever never fetches is spared
+
                 engine = self._engine = Engine(self._maker, self._limits, self._counters, self._cache)
                 self._finalizer = weakref.finalize(self, engine.end)
             elif not engine.is_ours:
-                raise UsageError(
-                    f"{self.url!r} was opened before this process was forked, and its connections stayed with the "
-                    "parent: start processes by spawn or forkserver, or use millpond's own workers"
-                )
+                raise forked(self.url)
             return engine
 
     def _wait(self, future: Future[_T], progress: Callable[[], None] | None = None) -> _T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,23 @@ _NO_LIMIT = timedelta(days=1)  # a request as a whole is limited by its fetch's 
 _USER_AGENT = "millpond"
 
 
+_pid_of_runtime: int | None = None
+
+
+def _require_own_runtime() -> None:
+    """obstore's threads stay behind in a fork: requests of the child would wait for ever."""
+    global _pid_of_runtime
+    if _pid_of_runtime is None:
+        _pid_of_runtime = os.getpid()
+    elif _pid_of_runtime != os.getpid():
+        raise TryFailed(Kind.FORKED, "this process was forked from one that had fetched")
+
+
 class ObstoreBackend:
     """Requests through one client with its own connections. obstore's own tries are off: they know no deadline."""
 
     def __init__(self, address: Address, access: Access, limits: FetchLimits) -> None:
+        _require_own_runtime()
         self.can_list = address.kind != "http"
         self._address, self._limits = address, limits
         self._headers: dict[str, str] = access.client.get("default_headers", {})

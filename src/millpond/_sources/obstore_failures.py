@@ -41,8 +41,6 @@ _WORDS = (
 def failure_of(error: Exception, stall_seconds: float) -> TryFailed:
     """Say what an exception of obstore means."""
     text = str(error)
-    if isinstance(error, RuntimeError) and "fork" in text.lower():
-        return TryFailed(Kind.REFUSED, "this process was forked from one that had used obstore")
     if isinstance(error, ValueError):
         return TryFailed(Kind.REFUSED, "it is no valid address")
     match = _STATUS.search(text)
