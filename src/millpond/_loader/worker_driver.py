@@ -87,6 +87,8 @@ class WorkerDriver(Driving):
         if math.isinf(self._patience_seconds):
             return None
         still = time.monotonic() - max(began, self._stirred_at)
+        if still >= self._patience_seconds and self._held:
+            return self._patience_seconds  # bytes are waited for, and every fetch has a limit of its own
         if still >= self._patience_seconds:
             raise DeadlineExceeded(
                 f"no worker answered for {still:.1f} s (limit {self._patience_seconds:.1f} s: twice timeout= and "
