@@ -65,8 +65,7 @@ def table_by_header(
         CorruptMedia: See `load_table`.
     """
     try:
-        table, _ = _table_of_header(read, identity, label, begin=begin)
-        return table, None
+        return _table_of_header(read, identity, label, begin=begin), None
     except CorruptMedia as error:
         if error.facts.get("wanted_bytes") is None:
             raise
@@ -77,24 +76,22 @@ def _of_what_is_left(
     read: Read, identity: FileIdentity, label: str, error: CorruptMedia
 ) -> tuple[SampleTable, DataError]:
     try:
-        table, is_whole = _table_of_header(read, identity, label, length_bytes=int(error.facts["wanted_bytes"]))
-    except (DataError, PacketRulesDoNotFit):
+        return _table_of_header(read, identity, label, length_bytes=int(error.facts["wanted_bytes"])), error
+    except (DataError, PacketRulesDoNotFit, OSError, OverflowError):  # or no file is as long as it claims
         raise error from None
-    if not is_whole:
-        raise error
-    return table, error
 
 
 def _table_of_header(
     read: Read, identity: FileIdentity, label: str, *, begin: bytes = b"", length_bytes: int = 0
-) -> tuple[SampleTable, bool]:
-    """The table, and whether all of the `moov` was there."""
+) -> SampleTable:
     with memory_file() as copy:
         is_whole = copy_header(read, identity.size_bytes, copy.descriptor, begin=begin, length_bytes=length_bytes)
         if is_whole is None:
             raise PacketRulesDoNotFit("only an MP4 or MOV has its index in a header")
+        if length_bytes and not is_whole:  # FFmpeg would read, and keep, gigabytes that a first box claims
+            raise PacketRulesDoNotFit("its header was cut off")
         table = build_header_table(MediaPath(copy.path, label, is_copy=True))
-    return replace(table, identity=identity), is_whole
+    return replace(table, identity=identity)
 
 
 def frames_beyond_end(table: SampleTable) -> NDArray[np.bool_]:
