@@ -36,12 +36,14 @@ class Epoch:
         wall_seconds: From asking for the epoch to its last batch.
         training_cpu_seconds: Of this process, the CRCs included.
         longest_wait_seconds: For a batch.
+        first_batch_seconds: From asking for the epoch to its first batch.
     """
 
     samples: list[tuple[int, int]]
     wall_seconds: float
     training_cpu_seconds: float
     longest_wait_seconds: float
+    first_batch_seconds: float
 
     @property
     def samples_per_second(self) -> float:
@@ -116,11 +118,12 @@ def run_epoch(loader: millpond.Loader, *, crcs: bool = True) -> Epoch:
     cameras = [field.name for field in loader.dataset.fields if field.frames] if crcs else []
     loader.set_epoch(0)
     samples: list[tuple[int, int]] = []
-    longest = 0.0
+    longest = first = 0.0
     cpu, began = time.process_time(), time.monotonic()
     asked = began
     for batch in loader:
         longest = max(longest, time.monotonic() - asked)
+        first = first or longest
         pictures = [np.moveaxis(batch[camera], -3, -1) for camera in cameras]
         for row, index in enumerate(batch["index"].tolist()):
             crc = 0
@@ -128,4 +131,4 @@ def run_epoch(loader: millpond.Loader, *, crcs: bool = True) -> Epoch:
                 crc = zlib.crc32(np.ascontiguousarray(camera[row]), crc)
             samples.append((index, crc))
         asked = time.monotonic()
-    return Epoch(samples, time.monotonic() - began, time.process_time() - cpu, longest)
+    return Epoch(samples, time.monotonic() - began, time.process_time() - cpu, longest, first)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._datasets.base import Progress, Reader, ReadReport, Sink
+from millpond._datasets.base import (
+    ByteSource,
+    FetchedRange,
+    Progress,
+    Reader,
+    ReadReport,
+    Sink,
+    StreamedReader,
+    WantedRange,
+)
 
 
 @dataclass
@@ -19,11 +31,34 @@ class RepeatedReader:
     def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
         return self.inner.read(part, samples % self.length, sink, progress)
 
+    def provide(self, ranges: Sequence[FetchedRange]) -> None:
+        cast(StreamedReader, self.inner).provide(ranges)
+
     def attributes(self, sample: int) -> dict[str, Any]:
         return self.inner.attributes(sample % self.length)
 
     def close(self) -> None:
         self.inner.close()
+
+
+@dataclass
+class RepeatedBytes:
+    """What is fetched for a sample is fetched again for each repetition."""
+
+    inner: ByteSource
+    dataset: RepeatedDataset
+
+    def wanted(self, parts: Sequence[str], samples: NDArray[np.int64]) -> list[WantedRange]:
+        return self.inner.wanted(parts, samples % len(self.dataset.inner))
+
+    def submit(self, wanted: WantedRange) -> Future[Any]:
+        return self.inner.submit(wanted)
+
+    def segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self.dataset.added(self.inner.segment_bytes, starts, stops)
+
+    def counters(self) -> dict[str, int]:
+        return self.inner.counters()
 
 
 @dataclass
@@ -55,10 +90,15 @@ class RepeatedDataset:
         return np.append(np.concatenate([cuts + turn * len(self.inner) for turn in range(self.times)]), len(self))
 
     def cut_costs(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._added(self.inner.cut_costs, starts, stops)
+        return self.added(self.inner.cut_costs, starts, stops)
 
     def unique_frames(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
-        return self._added(self.inner.unique_frames, starts, stops)
+        return self.added(self.inner.unique_frames, starts, stops)
+
+    @cached_property
+    def byte_source(self) -> RepeatedBytes | None:
+        inner = self.inner.byte_source
+        return None if inner is None else RepeatedBytes(inner, self)
 
     def reader(self) -> RepeatedReader:
         return RepeatedReader(self.inner.reader(), len(self.inner))
@@ -69,7 +109,7 @@ class RepeatedDataset:
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         self.inner.decorate(batch, samples % len(self.inner))
 
-    def _added(self, cost: Any, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    def added(self, cost: Any, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """What ranges cost that may go over the end of the inner dataset, once or more."""
         length = len(self.inner)
         first, last = starts // length, (stops - 1) // length
