@@ -492,7 +492,11 @@ def test_close_wakes_all_who_wait_and_leaves_no_thread(make: Callable[..., Any])
     held = [cache.get_decoder(9, camera) for camera in CAMERAS]
     for episode in range(3):
         cache.submit_prefetch(episode)
-    calls = [lambda: cache.ensure_ready(0), lambda: cache.get_decoder(1, "cam0"), lambda: cache.lease(2).__enter__()]
+    calls: list[Callable[[], Any]] = [
+        lambda: cache.ensure_ready(0),
+        lambda: cache.get_decoder(1, "cam0"),
+        lambda: cache.lease(2).__enter__(),
+    ]
     arrivals = arrivals_at(cache)
     with ThreadPoolExecutor(3) as others:
         waiting = [others.submit(call) for call in calls]
@@ -503,7 +507,8 @@ def test_close_wakes_all_who_wait_and_leaves_no_thread(make: Callable[..., Any])
             with pytest.raises(ClosedError, match="closed"):
                 one.result(PATIENCE_SECONDS)
     assert not [thread for thread in threading.enumerate() if thread.name == "millpond-episodes"]
-    for call in (*calls, lambda: cache.submit_prefetch(0), lambda: cache.is_ready(0)):
+    calls += [lambda: cache.submit_prefetch(0), lambda: cache.is_ready(0)]
+    for call in calls:
         with pytest.raises(ClosedError):
             call()
     assert held[0].payload == "payload-9-cam0"
@@ -514,7 +519,12 @@ def test_close_waits_for_a_fetch_that_is_under_way_and_drops_what_it_brings(make
     cache, begun = make(), threading.Event()
     gate = closed_gate(cache)
     fetch = cache._fetch_manifest_slice
-    cache._fetch_manifest_slice = lambda *key: (begun.set(), fetch(*key))[1]
+
+    def noted(episode: int, camera: str) -> Any:
+        begun.set()
+        return fetch(episode, camera)
+
+    cache._fetch_manifest_slice = noted
     cache.submit_prefetch(0)
     assert begun.wait(PATIENCE_SECONDS)
     with ThreadPoolExecutor(1) as other:

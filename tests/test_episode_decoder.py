@@ -20,6 +20,7 @@ from millpond._datasets.episode_cache import EpisodeByteCache
 from millpond._datasets.episode_decoder import EpisodeDecoder
 from millpond._datasets.episode_index import EpisodeByteIndex
 from millpond._datasets.episode_spans import ranges_of_frames
+from millpond._media.frames import DecodeReport, decode_frames
 from millpond._media.media_path import MediaPath
 from millpond._synth import read_pattern
 from millpond._values import ByteRange
@@ -178,11 +179,14 @@ def test_frames_that_are_not_there_are_refused(
 def test_each_gop_is_passed_once_whatever_the_order(
     synth: MakeDataset, decoder_of: Callable[..., EpisodeDecoder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoder, reports = decoder_of(synth(gop=6), 1, FRONT), []
-    decode_frames = episode_decoder.decode_frames
-    monkeypatch.setattr(
-        episode_decoder, "decode_frames", lambda *args: (reports.append(decode_frames(*args)), reports[-1])[1]
-    )
+    decoder = decoder_of(synth(gop=6), 1, FRONT)
+    reports: list[DecodeReport] = []
+
+    def reported(*arguments: Any) -> DecodeReport:
+        reports.append(decode_frames(*arguments))
+        return reports[-1]
+
+    monkeypatch.setattr(episode_decoder, "decode_frames", reported)
     decoder.get_frames_at([20, 0, 11, 10, 0, 5, 19, 1])
     # episode 1 begins at the file's frame 10, in the GOP of 6 to 11, and ends with its frame 30
     assert reports[0].packets_fed == 31 - 6

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millpond._datasets.clips import ClipDataset
+    from millpond._datasets.episode_cache import EpisodeByteCache
+    from millpond._datasets.episode_index import EpisodeByteIndex
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
     from millpond._guard.guard import Guard, GuardStatistics
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "millpond._datasets.clips": ("ClipDataset",),
+    "millpond._datasets.episode_cache": ("EpisodeByteCache",),
+    "millpond._datasets.episode_index": ("EpisodeByteIndex",),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
@@ -87,6 +91,8 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "DecodeTimeout",
+    "EpisodeByteCache",
+    "EpisodeByteIndex",
     "FetchError",
     "FetchTimeout",
     "FrameTimestampError",

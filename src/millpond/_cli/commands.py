@@ -152,7 +152,7 @@ def index(
         list[str],
         typer.Argument(
             help="A LeRobot v3.0 dataset: a folder, or a URL such as s3://bucket/pusht. Or one or more video files.",
-            metavar="URL...",
+            metavar="URL",
             show_default=False,
         ),
     ],

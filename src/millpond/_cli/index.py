@@ -118,7 +118,7 @@ def _lines(index: EpisodeByteIndex, built: IndexBuild, out: Path | None, name: s
     fetched = f"{_count(built.requests, 'GET')}, {built.bytes_fetched:,} bytes" if built.requests else "no GETs"
     yield f"{fetched} in {built.seconds:.2f} s; sample tables are kept in {built.sidecars}"
     if out is not None:
-        yield f"index: {out} ({out.stat().st_size / 1e6:.1f} MB)"
+        yield f"index: {out} ({out.stat().st_size:,} bytes)"
     problems = list(index.problems.items())
     for _, problem in problems[:_TOLD_PROBLEMS]:
         yield str(problem)

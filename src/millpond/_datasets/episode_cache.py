@@ -65,7 +65,8 @@ class EpisodeByteCache:
         max_bytes: A number or "2GiB".
         data_root: Path or URL that paths of the index are relative to. None: the index's own.
         max_prefetch_workers: Fetches at once.
-        storage_options, token: For URLs, as for `LeRobotDataset`.
+        storage_options, token: For URLs, as for `LeRobotDataset`. None: those that the index was made with.
+        fetch_timeout: Seconds that the bytes of one camera of an episode may take, all tries included.
         lease_timeout: Seconds that a call waits while all room is leased, before it raises ArenaFull. None: for ever.
 
     Raises:
@@ -81,6 +82,7 @@ class EpisodeByteCache:
         *,
         storage_options: Mapping[str, Any] | None = None,
         token: str | None = None,
+        fetch_timeout: float = 60.0,
         lease_timeout: float | None = 60.0,
     ) -> None:
         self.index = index
@@ -96,6 +98,7 @@ class EpisodeByteCache:
         self.data_root = None if data_root is None else os.fspath(data_root)
         self._storage_options = storage_options
         self._token = token
+        self._fetch_timeout = fetch_timeout
         self._begin()
 
     def _begin(self) -> None:
@@ -109,7 +112,7 @@ class EpisodeByteCache:
         self._pid = os.getpid()
         self._loads = EpisodeLoads(Room(self.max_bytes, self.max_prefetch_workers), self.lease_timeout, fetch_of_owner)
         self._cache: OrderedDict[Key, tuple[Any, int]] = self._loads.room.entries
-        self._source = source_of(self.index, self.data_root, self._storage_options, self._token)
+        self._source = source_of(self.index, self.data_root, self._storage_options, self._token, self._fetch_timeout)
         self._finalizer = weakref.finalize(self, self._loads.abandon)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -47,11 +47,11 @@ class Fetcher:
 
     Args:
         storage_options, token: For URLs.
+        timeout_seconds: For each read, all of its tries.
     """
 
-    def __init__(self, storage_options: Mapping[str, Any] | None, token: str | None) -> None:
-        self._storage_options = storage_options
-        self._token = token
+    def __init__(self, storage_options: Mapping[str, Any] | None, token: str | None, timeout_seconds: float) -> None:
+        self._access = {"storage_options": storage_options, "token": token, "fetch_timeout": timeout_seconds}
         self._opened: dict[str, DatasetFiles] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -131,9 +131,7 @@ class Fetcher:
                 raise ClosedError(f"what fetched from {location!r} is closed")
             files = self._opened.get(location)
             if files is None:
-                access: dict[str, Any] = {"storage_options": self._storage_options, "token": self._token}
-                if is_local(location):
-                    access = {}
+                access: dict[str, Any] = {} if is_local(location) else self._access
                 files, _ = open_files(location, **access)
                 self._opened[location] = files
             return files

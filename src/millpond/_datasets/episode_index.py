@@ -158,6 +158,7 @@ class EpisodeByteIndex:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Any = None,
         workers: int | None = None,
+        fetch_timeout: float = 60.0,
         tolerance_s: float = 1e-4,
     ) -> EpisodeByteIndex:
         """Index a LeRobot v3.0 dataset, or video files.
@@ -175,6 +176,7 @@ class EpisodeByteIndex:
             cache_dir: Where sidecars go, as for `LeRobotDataset`.
             progress: Called with (files done, files).
             workers: Files at a time; None: 8 of a local disk, 32 of a store.
+            fetch_timeout: Seconds that one fetch may take, all tries included.
             tolerance_s: The greatest distance of a frame from its time by the metadata.
 
         Raises:
@@ -194,6 +196,7 @@ class EpisodeByteIndex:
             cache_dir=cache_dir,
             progress=progress,
             workers=workers,
+            fetch_timeout=fetch_timeout,
             tolerance_s=tolerance_s,
         )
 

@@ -39,33 +39,32 @@ class EpisodeSource(Protocol):
 
 
 def source_of(
-    index: Any, data_root: str | None, storage_options: Mapping[str, Any] | None, token: str | None
+    index: Any,
+    data_root: str | None,
+    storage_options: Mapping[str, Any] | None,
+    token: str | None,
+    timeout_seconds: float,
 ) -> EpisodeSource:
     """What fits an index.
 
     Args:
         index: An `EpisodeByteIndex`, or whatever has the methods of `ByteIndex`.
         data_root: Path or URL that its paths are relative to. None: its own.
-        storage_options, token: For URLs; those that an `EpisodeByteIndex` was built with if both are None.
+        storage_options, token: For URLs; those that an `EpisodeByteIndex` was made with if both are None.
+        timeout_seconds: For each fetch, all of its tries.
     """
     if isinstance(index, EpisodeByteIndex):
-        return IndexedSource(index, data_root, storage_options, token)
-    return ForeignSource(index, data_root, storage_options, token)
+        return IndexedSource(index, data_root, Fetcher(*index.access(storage_options, token), timeout_seconds))
+    return ForeignSource(index, data_root, Fetcher(storage_options, token, timeout_seconds))
 
 
 class IndexedSource:
     """See `EpisodeSource`; for millpond's own index: exactly the packets, wherever the header of their file is."""
 
-    def __init__(
-        self,
-        index: EpisodeByteIndex,
-        data_root: str | None,
-        storage_options: Mapping[str, Any] | None,
-        token: str | None,
-    ) -> None:
+    def __init__(self, index: EpisodeByteIndex, data_root: str | None, fetcher: Fetcher) -> None:
         self._index = index
         self._data_root = data_root
-        self._fetcher = Fetcher(*index.access(storage_options, token))
+        self._fetcher = fetcher
 
     def told_bytes(self, episode: int, camera: str) -> int:
         """See `EpisodeSource`."""
@@ -102,16 +101,10 @@ class ForeignSource:
     indices; what is not in the slice is fetched when it is decoded.
     """
 
-    def __init__(
-        self,
-        index: Any,
-        data_root: str | None,
-        storage_options: Mapping[str, Any] | None,
-        token: str | None,
-    ) -> None:
+    def __init__(self, index: Any, data_root: str | None, fetcher: Fetcher) -> None:
         self._index = index
         self._data_root = data_root
-        self._fetcher = Fetcher(storage_options, token)
+        self._fetcher = fetcher
 
     def told_bytes(self, episode: int, camera: str) -> int:
         """See `EpisodeSource`."""

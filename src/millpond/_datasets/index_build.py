@@ -52,13 +52,15 @@ def build_index(
     cache_dir: str | os.PathLike[str] | None,
     progress: FileProgress | None,
     workers: int | None,
+    fetch_timeout: float,
     tolerance_s: float,
 ) -> EpisodeByteIndex:
     """See `EpisodeByteIndex.build`."""
     began = time.monotonic()
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    access = _Access(storage_options, token, cache_dir, workers)
+    options = {"storage_options": storage_options, "token": token, "cache_dir": cache_dir}
+    access = _Access({**options, "fetch_timeout": fetch_timeout}, workers)
     is_one = isinstance(root_or_url, str | os.PathLike)
     sources = [os.fspath(one) for one in cast(Sequence[Source], [root_or_url] if is_one else root_or_url)]
     try:
@@ -77,14 +79,8 @@ def build_index(
 class _Access:
     """Opens places, with the options that a user gave, and remembers what was opened."""
 
-    def __init__(
-        self,
-        storage_options: Mapping[str, Any] | None,
-        token: str | None,
-        cache_dir: str | os.PathLike[str] | None,
-        workers: int | None,
-    ) -> None:
-        self._options: dict[str, Any] = {"storage_options": storage_options, "token": token, "cache_dir": cache_dir}
+    def __init__(self, options: Mapping[str, Any], workers: int | None) -> None:
+        self._options = options
         self._workers = workers
         self._opened: dict[str, tuple[DatasetFiles, SidecarStore]] = {}
 
