@@ -19,6 +19,7 @@ import os
 import random
 import re
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -138,9 +139,9 @@ class StoreServer:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        app = web.Application(handler_args={"keepalive_timeout": 600.0})
+        app = web.Application(handler_args={"keepalive_timeout": 600.0, "handler_cancellation": True})
         app.router.add_route("*", "/{path:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
         self._loop.run_until_complete(self._listen(runner))
         self._ready.set()
         self._loop.run_forever()
@@ -219,6 +220,8 @@ class StoreServer:
 
     async def _send(self, request: web.Request, settings: Settings, fault: str, descriptor: int) -> web.StreamResponse:
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return web.Response(status=404)
         size, headers = status.st_size, _headers(status, settings)
         if (wanted := request.headers.get("If-Match")) is not None and wanted != headers.get("ETag"):
             return web.Response(status=412)

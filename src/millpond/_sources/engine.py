@@ -11,14 +11,13 @@ from millpond._plan.requests import Piece, plan_requests
 from millpond._sources.backends import BackendMaker
 from millpond._sources.cached_ranges import CachedRanges
 from millpond._sources.failures import TryFailed
-from millpond._sources.fetch_errors import Fetch, error_of, too_slow
+from millpond._sources.fetch_errors import Fetch, error_of
 from millpond._sources.fetching import Fetcher
 from millpond._sources.limits import FetchLimits
 from millpond._sources.loop_thread import LoopThread
 from millpond._sources.statistics import FetchCounters
 from millpond._sources.whole_reads import WholeRead
 from millpond._values import ByteRange, FileIdentity
-from millpond.errors import FetchTimeout
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -98,33 +97,26 @@ class Engine:
         self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
     ) -> list[bytes]:
         """The bytes of many ranges, under one deadline; what the cache has is not fetched."""
-        loop = asyncio.get_running_loop()
-        fetch = Fetch(self._address.name_of(key), loop.time(), self._limits.timeout_seconds)
-        try:
-            async with asyncio.timeout(self._limits.timeout_seconds):
-                if self._cached is None or identity is None:
-                    return await self._fetched(key, ranges, identity, max_concurrency)
-                found = await self._cached.find(fetch.name, identity, ranges)
-                missing = [i for i in range(len(ranges)) if found[i] is None]
-                got = await self._fetched(key, [ranges[i] for i in missing], identity, max_concurrency)
-                for i, data in zip(missing, got, strict=True):
-                    found[i] = data
-                    self._cached.keep(fetch.name, identity, ranges[i], data)
-                return [data for data in found if data is not None]
-        except FetchTimeout:
-            raise  # of one request
-        except TimeoutError:
-            raise too_slow(fetch, loop.time()) from None
+        if self._cached is None or identity is None:
+            return await self._fetched(key, ranges, identity, max_concurrency)
+        name = self._address.name_of(key)
+        found = await self._cached.find(name, identity, ranges)
+        missing = [i for i in range(len(ranges)) if found[i] is None]
+        got = await self._fetched(key, [ranges[i] for i in missing], identity, max_concurrency)
+        for i, data in zip(missing, got, strict=True):
+            found[i] = data
+            self._cached.keep(name, identity, ranges[i], data)
+        return [data for data in found if data is not None]
 
     async def _fetched(
         self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
     ) -> list[bytes]:
         plan = plan_requests(ranges, self._limits.max_gap_bytes, self._limits.max_request_bytes)
-        gate = asyncio.Semaphore(max_concurrency)
+        gate, started = asyncio.Semaphore(max_concurrency), asyncio.get_running_loop().time()
 
         async def one(request: ByteRange) -> memoryview:
             async with gate:
-                return memoryview((await self.fetcher.range(key, request, identity)).data)
+                return memoryview((await self.fetcher.range(key, request, identity, started)).data)
 
         tasks = [asyncio.ensure_future(one(request)) for request in plan.requests]
         try:

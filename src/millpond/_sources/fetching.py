@@ -28,16 +28,28 @@ class Fetcher:
         self._counters = counters
         self._pace = Pace(limits.hedge_seconds)
 
-    async def range(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Answer:
-        """Fetch exactly these bytes of this version; the errors are those of `ObjectStore.read`."""
-        return await self._fetch(key, lambda: self._hedged(key, wanted, identity), wanted=wanted, identity=identity)
+    async def range(
+        self, key: str, wanted: ByteRange, identity: FileIdentity | None, started: float | None = None
+    ) -> Answer:
+        """Fetch exactly these bytes of this version; the errors are those of `ObjectStore.read`.
+
+        Args:
+            started: On the loop's clock: when the deadline began to run; None is now.
+        """
+        return await self._fetch(key, lambda: self._hedged(key, wanted, identity), wanted, identity, started)
 
     async def begin(self, key: str, num_bytes: int) -> Answer:
         """Fetch the first bytes, fewer where the object has fewer, and learn its version."""
-        try:
-            return await self._fetch(key, lambda: self._request(key, ByteRange(0, num_bytes), None, whole=False))
-        except _Beyond:  # an empty object has no first byte
-            return Answer(b"", await self.identity(key))
+
+        async def first() -> Answer:
+            try:
+                return await self._request(key, ByteRange(0, num_bytes), None, whole=False)
+            except TryFailed as failure:  # an empty object has no first byte, and some servers no range of it
+                if failure.kind not in (Kind.BEYOND, Kind.UNRANGED) or (found := await self._head(key)).size_bytes:
+                    raise
+                return Answer(b"", found)
+
+        return await self._fetch(key, first)
 
     async def identity(self, key: str) -> FileIdentity:
         """Learn the version, by a HEAD, or by a GET of one byte where HEAD is refused."""
@@ -57,22 +69,19 @@ class Fetcher:
 
         return await self._fetch(prefix, listed)
 
-    async def retried(self, key: str, work: Callable[[], Awaitable[_T]], *, seconds: float | None = None) -> _T:
-        """Do what makes one request, again if need be; `seconds` in place of the limit of a fetch."""
-        return await self._fetch(key, work, seconds=seconds)
-
     async def _fetch(
         self,
         key: str,
         work: Callable[[], Awaitable[_T]],
-        *,
         wanted: ByteRange | None = None,
         identity: FileIdentity | None = None,
-        seconds: float | None = None,
+        started: float | None = None,
     ) -> _T:
         loop = asyncio.get_running_loop()
-        limit_seconds = self._limits.timeout_seconds if seconds is None else seconds
-        fetch = Fetch(self._address.name_of(key), loop.time(), limit_seconds, wanted, identity)
+        limit_seconds = self._limits.timeout_seconds
+        fetch = Fetch(
+            self._address.name_of(key), loop.time() if started is None else started, limit_seconds, wanted, identity
+        )
         try:
             async with asyncio.timeout_at(fetch.started + limit_seconds):
                 try:
@@ -87,8 +96,6 @@ class Fetcher:
         except TimeoutError:
             raise too_slow(fetch, loop.time()) from None
         except TryFailed as failure:
-            if failure.kind is Kind.BEYOND and wanted is None:
-                raise _Beyond from None
             if failure.kind in (Kind.CHANGED, Kind.BEYOND) and failure.found is None:
                 failure.found = await self._found(key)
             raise error_of(fetch, failure, loop.time()) from None
@@ -156,10 +163,6 @@ class Fetcher:
                 return await self._head(key)
         except (TryFailed, TimeoutError):
             return None
-
-
-class _Beyond(Exception):
-    """A range of which nothing is in the object, where that is no error yet."""
 
 
 def _check(answer: Answer, num_bytes: int, wanted: ByteRange, identity: FileIdentity | None) -> None:

@@ -16,7 +16,7 @@ from millpond._sources.fetch_errors import forked
 from millpond._sources.limits import FETCH_LIMITS, FetchLimits
 from millpond._sources.statistics import FetchCounters, FetchStatistics
 from millpond._values import ByteRange, FileIdentity
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, UnsupportedFormat
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -242,6 +242,8 @@ class ObjectStore:
             UnsupportedFormat: The store cannot list.
             FetchError, FetchTimeout: See `read`.
         """
+        if not self.can_list:
+            raise UnsupportedFormat(f"{self.url!r} cannot be listed: servers of plain HTTP do not say what they have")
         return self._wait(self._begin(lambda engine: engine.fetcher.keys(prefix)))
 
     def close(self) -> None:

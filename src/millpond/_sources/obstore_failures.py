@@ -17,7 +17,7 @@ _NO_CREDENTIALS = (
     "no credentials were found: give storage_options, set the store's environment variables, or ask without "
     "(storage_options={'anon': True})"
 )
-_CREDENTIAL_WORDS = ("169.254.169.254", "169.254.170.", "token request", "metadata.google.internal", "redential")
+_CREDENTIAL_WORDS = ("169.254.169.254", "169.254.170.", "token request", "metadata.google.internal")
 
 # The first that is in the text names the reason. Those of which the last column is AGAIN pass.
 _WORDS = (
