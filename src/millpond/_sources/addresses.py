@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote
 
 from millpond._urls import path_of_file_url, redacted, scheme_of
 
@@ -65,14 +65,21 @@ class Address:
 
     def user_and_password(self) -> str | None:
         """Of an HTTP URL: "user:password"; None if it names nobody."""
-        user, at, _ = urlsplit(self.url).netloc.rpartition("@")
+        user, at, _ = self._http_parts()[1].rpartition("@")
         return unquote(user) if at else None
 
     def http_url(self, key: str = "") -> str:
-        """The URL of an object, without user and fragment; ValueError where it is none."""
-        parts = urlsplit(self.url)
-        path = f"{parts.path.rstrip('/')}/{quote(key)}" if key else parts.path
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, parts.query, ""))
+        """The URL of an object, without user and fragment."""
+        scheme, host, path, query = self._http_parts()
+        path = f"{path.rstrip('/')}/{quote(key)}" if key else path
+        return f"{scheme}://{host.rpartition('@')[2]}{path}{query}"
+
+    def _http_parts(self) -> tuple[str, str, str, str]:
+        """Scheme, host, path, query with its "?": of whatever is there, where `urlsplit` would refuse."""
+        scheme, _, rest = self.url.partition("#")[0].partition("://")
+        rest, mark, query = rest.partition("?")
+        host, slash, path = rest.partition("/")
+        return scheme, host, slash + path, mark + query
 
 
 def joined(prefix: str, key: str) -> str:

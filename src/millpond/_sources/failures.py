@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 from enum import Enum, auto
+from http import HTTPStatus
 
 from millpond._values import FileIdentity
 
@@ -65,5 +65,8 @@ _KINDS = {404: Kind.MISSING, 410: Kind.MISSING, 412: Kind.CHANGED, 416: Kind.BEY
 def failed_with_status(status: int) -> TryFailed:
     """What an HTTP status says: 5xx, 408 and 429 pass; other refusals stay."""
     kind = _KINDS.get(status, Kind.AGAIN if status >= 500 and status != 501 else Kind.REFUSED)
-    words = f"HTTP status {status} {http.client.responses.get(status, '')}".rstrip()
-    return TryFailed(kind, words, status=status)
+    try:
+        phrase = f" {HTTPStatus(status).phrase}"
+    except ValueError:  # of a proxy that has statuses of its own
+        phrase = ""
+    return TryFailed(kind, f"HTTP status {status}{phrase}", status=status)

@@ -44,5 +44,5 @@ class Pace:
         size = num_bytes.bit_length()  # like size: the same power of two
         recent = self._recent.setdefault(size, deque(maxlen=_RECENT))
         recent.append(seconds)
-        if len(recent) >= _ENOUGH and self._num_requests % _ENOUGH == 0:  # a sort of 32 numbers, not at each request
+        if len(recent) >= _ENOUGH:
             self._after[size] = max(self._floor_seconds, _TIMES_MEDIAN * sorted(recent)[len(recent) // 2])

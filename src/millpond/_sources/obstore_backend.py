@@ -17,6 +17,7 @@ from millpond._sources.limits import FetchLimits
 from millpond._sources.obstore_failures import failure_of
 from millpond._sources.storage_options import Access
 from millpond._values import FileIdentity
+from millpond.errors import MillpondError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -61,6 +62,8 @@ class ObstoreBackend:
                 self._store: Any = self._http_stores(address, shared)
             else:
                 self._store = self._bucket(address, access, shared)
+        except MillpondError:
+            raise
         except Exception as error:  # noqa: BLE001 - ValueError and obstore's own; their texts may hold secrets
             raise TryFailed(Kind.REFUSED, _refusal(error)) from None
 

@@ -74,6 +74,8 @@ def access_of(address: Address, options: Mapping[str, Any] | None, token: str | 
             f"storage_options for {address.name!r}: {', '.join(map(repr, unknown))} is not known; "
             f"known are {', '.join(known)}"
         )
+    if address.kind in _PREFIXES:
+        address.bucket_and_prefix()
     client = _mapping(given, "client_options")
     made = _MAKERS[address.kind](address, given, token)
     return Access(made.config, {**made.client, **client}, made.profile, made.needs_credentials)

@@ -1,0 +1,257 @@
+"""A store begins its thread when it is first used, and nothing of it is left when it is closed, collected or forked."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import pytest
+
+from millpond._sources.limits import FetchLimits
+from millpond._sources.object_store import ObjectStore
+from millpond._sources.threads import DaemonThreads
+from millpond._values import ByteRange
+from millpond.errors import ClosedError, UsageError
+from programs import environment_of_tests, forked
+from store_server import StoreServer, serving_store
+
+DATA = bytes(range(256)) * 4
+WANTED = ByteRange(10, 1000)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StoreServer]:
+    (tmp_path / "a").write_bytes(DATA)
+    with serving_store(tmp_path) as running:
+        yield running
+
+
+def fetch_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("millpond-")]
+
+
+def requests_arrive(server: StoreServer, count: int) -> None:
+    deadline = threading.Event()
+    while server.counts.requests < count:
+        assert not deadline.wait(0.001)
+
+
+def test_nothing_heavy_is_imported_by_a_store_that_never_fetches() -> None:
+    code = """
+import sys, pickle
+from millpond._sources.object_store import ObjectStore
+import millpond
+store = pickle.loads(pickle.dumps(ObjectStore("s3://bucket/x", storage_options={"key": "k", "secret": "s"})))
+millpond.RangeFetcher("https://example.org/x").close()
+print({"obstore", "fsspec", "tenacity", "asyncio", "boto3", "ssl", "aiohttp"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_no_thread_begins_before_the_first_request_and_none_is_left_after_close(server: StoreServer) -> None:
+    store = ObjectStore(server.url)
+    assert not fetch_threads()
+    store.read("a", WANTED)
+    assert [thread.name for thread in fetch_threads()] == ["millpond-fetch"]
+    store.close()
+    store.close()
+    assert not fetch_threads()
+
+
+def test_a_store_that_was_closed_opens_again(server: StoreServer) -> None:
+    store = ObjectStore(server.url)
+    for _ in range(3):
+        assert store.read("a", WANTED) == DATA[10:1000]
+        store.close()
+    assert store.statistics.requests == 3
+
+
+def test_a_store_that_is_collected_ends_its_thread(server: StoreServer) -> None:
+    store = ObjectStore(server.url)
+    future = store.submit("a", WANTED)
+    future.result(10)
+    del store
+    gc.collect()
+    assert not fetch_threads()
+
+
+def test_close_cancels_what_is_in_flight(server: StoreServer) -> None:
+    server.set(slow=1.0)
+    store = ObjectStore(server.url)
+    futures = [store.submit("a", WANTED) for _ in range(20)]
+    requests_arrive(server, 20)
+    store.close()
+    for future in futures:
+        with pytest.raises(CancelledError):
+            future.result(0)
+
+
+def test_whoever_waits_for_a_store_that_is_closed_is_told(server: StoreServer) -> None:
+    server.set(slow=1.0)
+    store = ObjectStore(server.url)
+    told: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            store.read("a", WANTED)
+        except BaseException as error:  # noqa: BLE001 - it is looked at below
+            told.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    requests_arrive(server, 1)
+    store.close()
+    waiting.join(10)
+    assert [type(error) for error in told] == [ClosedError]
+
+
+def test_a_future_that_is_cancelled_takes_its_request_along(server: StoreServer) -> None:
+    server.set(slow=1.0)
+    with ObjectStore(server.url) as store:
+        future = store.submit("a", WANTED)
+        requests_arrive(server, 1)
+        assert server.counts.open_connections == 1
+        assert future.cancel()
+        patience = threading.Event()
+        while server.counts.open_connections:
+            assert not patience.wait(0.001)
+
+
+def test_callbacks_run_in_the_thread_of_the_store(server: StoreServer) -> None:
+    names: list[str] = []
+    called = threading.Event()
+    server.set(latency_seconds=0.05)
+    with ObjectStore(server.url) as store:
+
+        def tell(_: object) -> None:
+            names.append(threading.current_thread().name)
+            called.set()
+
+        store.submit("a", WANTED).add_done_callback(tell)
+        assert called.wait(10)
+    assert names == ["millpond-fetch"]
+
+
+def test_a_store_may_be_closed_in_a_callback(server: StoreServer) -> None:
+    store = ObjectStore(server.url)
+    closed = threading.Event()
+    server.set(latency_seconds=0.05)
+
+    def close(_: object) -> None:
+        store.close()
+        closed.set()
+
+    store.submit("a", WANTED).add_done_callback(close)
+    assert closed.wait(10)
+
+
+def test_many_threads_may_use_one_store(server: StoreServer) -> None:
+    wrong: list[int] = []
+    with ObjectStore(server.url) as store:
+
+        def read(first: int) -> None:
+            starts = range(first, 900, 8)
+            wrong.extend(i for i in starts if store.read("a", ByteRange(i, i + 100)) != DATA[i : i + 100])
+
+        threads = [threading.Thread(target=read, args=(first,)) for first in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    assert not wrong
+
+
+def test_a_pickled_copy_has_connections_and_counts_of_its_own(server: StoreServer) -> None:
+    server.set(bearer="sesame")
+    with ObjectStore(server.url, token="sesame", limits=FetchLimits(max_tries=3)) as store:
+        store.read("a", WANTED)
+        with pickle.loads(pickle.dumps(store)) as copy:
+            assert copy.read("a", WANTED) == DATA[10:1000]
+            assert copy.statistics.requests == 1
+            assert repr(copy) == repr(store)
+            assert "sesame" not in repr(copy)
+
+
+def test_a_forked_child_is_told_what_to_do_instead(server: StoreServer) -> None:
+    with ObjectStore(server.url) as store:
+        store.read("a", WANTED)
+
+        def in_child() -> bytes:
+            said = []
+            for mine in (store, ObjectStore(server.url)):
+                with pytest.raises(UsageError, match=r"was forked .* start processes by spawn or forkserver") as caught:
+                    mine.read("a", WANTED)
+                said.append(type(caught.value).__name__)
+                mine.close()
+            return " ".join(said).encode()
+
+        with forked(in_child) as result:
+            assert result() == b"UsageError UsageError"
+        assert store.read("a", WANTED) == DATA[10:1000]
+
+
+def test_a_forked_child_may_collect_a_store_of_its_parent(server: StoreServer) -> None:
+    stores = [ObjectStore(server.url)]
+    stores[0].read("a", WANTED)
+
+    def in_child() -> bytes:
+        stores.clear()
+        gc.collect()
+        return b"collected"
+
+    with forked(in_child) as result:
+        assert result() == b"collected"
+    assert stores[0].read("a", WANTED) == DATA[10:1000]
+    stores[0].close()
+
+
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "store.close()"])
+def test_a_program_ends_though_a_store_is_open_and_a_request_hangs(ending: str, server: StoreServer) -> None:
+    server.set(slow=1.0)
+    code = f"""
+import sys, time
+from millpond._sources.object_store import ObjectStore
+from millpond._values import ByteRange
+store = ObjectStore(sys.argv[1])
+future = store.submit("a", ByteRange(0, 10))
+{ending}
+"""
+    command = [sys.executable, "-c", code, server.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment_of_tests(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_threads_for_blocking_calls_are_few_and_end() -> None:
+    threads = DaemonThreads(3, "millpond-test")
+    gate = threading.Event()
+    futures = [threads.submit(lambda: gate.wait(10)) for _ in range(20)]
+    assert len(fetch_threads()) == 3
+    assert threads.num_waiting >= 17
+    gate.set()
+    assert all(future.result(10) for future in futures)
+    threads.end(finish=True)
+    assert not fetch_threads()
+    assert threads.submit(lambda: None).cancelled()
+
+
+def test_threads_that_end_cancel_what_waits() -> None:
+    threads = DaemonThreads(1, "millpond-test")
+    begun, gate = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        gate.wait(10)
+
+    first, second = threads.submit(work), threads.submit(work)
+    begun.wait(10)
+    threads.end()
+    assert second.cancelled()
+    gate.set()
+    first.result(10)
