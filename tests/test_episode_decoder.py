@@ -257,10 +257,10 @@ def test_damage_at_the_start_comes_out_of_both_calls(damaged: MakeDataset, damag
     _overwrite(root / FRONT_PATH, span.mdat_offset + 40, damage)
     with EpisodeByteCache(EpisodeByteIndex.build(root), max_bytes="10MB") as cache:
         cache.submit_prefetch(2)
-        with pytest.raises(CorruptMedia):
-            cache.ensure_ready(2)
-        with pytest.raises(CorruptMedia):
-            cache.get_decoder(2, FRONT)
+        for call in (lambda: cache.ensure_ready(2), lambda: cache.get_decoder(2, FRONT)):
+            with pytest.raises(CorruptMedia, match=r"^episode 2 of camera 'observation\.images\.front': ") as caught:
+                call()
+            assert (caught.value.episode, caught.value.camera) == (2, FRONT)
         assert len(cache.get_decoder(2, WRIST)) == LENGTHS[2]
 
 
@@ -273,7 +273,9 @@ def test_damage_further_on_fails_only_the_frames_concerned_and_names_them(damage
     with EpisodeByteCache(EpisodeByteIndex.build(root), max_bytes="10MB") as cache:
         decoder = cache.get_decoder(1, FRONT)
         assert identities(decoder[:2]) == expected(1, FRONT, [0, 1])
-        with pytest.raises(CorruptMedia, match=r"frame \d+ of episode 1, camera 'observation.images.front'") as caught:
+        with pytest.raises(
+            CorruptMedia, match=r"frame \d+ of episode 1 of camera 'observation\.images\.front'"
+        ) as caught:
             decoder[:]
         assert (caught.value.episode, caught.value.camera) == (1, FRONT)
 

@@ -6,7 +6,9 @@ import logging
 import os
 import pickle
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,20 @@ import pytest
 
 import media_zoo as zoo
 from millpond._datasets.episode_cache import EpisodeByteCache
+from millpond._datasets.episode_fetcher import Fetcher
 from millpond._datasets.episode_index import EpisodeByteIndex
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._media.frames import bytes_of_frames
 from millpond._synth import read_pattern
-from millpond.errors import CorruptMedia, DataError, FetchError, FetchTimeout, ObjectMissing, UnsupportedFormat
+from millpond.errors import (
+    ClosedError,
+    CorruptMedia,
+    DataError,
+    FetchError,
+    FetchTimeout,
+    ObjectMissing,
+    UnsupportedFormat,
+)
 from store_server import StoreServer, serving_store
 from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
@@ -330,6 +341,53 @@ def test_a_bad_file_among_others_is_a_problem_of_its_own(tmp_path: Path) -> None
 def test_faults_of_the_store_cost_no_frame(server: StoreServer, tmp_path: Path) -> None:
     server.set(unavailable=0.1, reset=0.05, truncated=0.05, seed=3)
     with EpisodeByteCache(build(server.url, tmp_path), max_bytes="10MB", max_prefetch_workers=4) as cache:
+        require_own_frames(cache, range(4))
+
+
+def test_close_cancels_requests_that_would_take_for_ever(
+    server: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, begun, read = build(server.url, tmp_path), threading.Semaphore(0), Fetcher.read
+
+    def noted(*arguments: Any) -> Any:
+        begun.release()
+        return read(*arguments)
+
+    monkeypatch.setattr(Fetcher, "read", noted)
+    server.set(slow=1.0, hang_seconds=1000.0)
+    cache = EpisodeByteCache(index, max_bytes="10MB", fetch_timeout=1000.0)
+    cache.submit_prefetch(0)
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(cache.ensure_ready, 0)
+        for _ in index.video_keys:
+            assert begun.acquire(timeout=60)
+        cache.close()
+        with pytest.raises(ClosedError):
+            waiting.result(60)
+
+
+def test_many_threads_and_little_room_lose_no_frame_of_a_faulty_store(server: StoreServer, tmp_path: Path) -> None:
+    index = build(server.url, tmp_path)
+    server.set(unavailable=0.05, reset=0.02, truncated=0.02, seed=5)
+    largest = max(sum(index.num_bytes(e, c) for c in index.video_keys) for e in range(4))
+    with EpisodeByteCache(index, max_bytes=largest * 3 // 2, max_prefetch_workers=6) as cache:
+
+        def read(start: int) -> None:
+            require_own_frames(cache, [(start + k) % 4 for k in range(4)])
+
+        with ThreadPoolExecutor(3) as threads:
+            for done in [threads.submit(read, start) for start in range(3)]:
+                done.result()
+        assert cache.stats.peak_bytes <= cache.max_bytes
+        assert cache.stats.evictions
+
+
+def test_what_is_fetched_in_several_requests_is_one_range(
+    server: StoreServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = build(server.url, tmp_path)
+    monkeypatch.setattr("millpond._datasets.episode_fetcher._REQUEST_BYTES", 1000)
+    with EpisodeByteCache(index, max_bytes="10MB") as cache:
         require_own_frames(cache, range(4))
 
 

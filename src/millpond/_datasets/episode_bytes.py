@@ -6,6 +6,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class EpisodeBytes:
         path: What errors call the file.
         table: Of the file.
         frames: int64, (n,), ascending: the frames of the file that are shown.
-        parts: Some ranges of the file, and their bytes.
+        parts: Where some ranges of the file begin, and their bytes; none overlapping.
         late: Reads what is in none of them: the preroll of a stream that turns out to need it, anew each time.
     """
 
@@ -38,7 +39,7 @@ class EpisodeBytes:
         path: MediaPath,
         table: SampleTable,
         frames: NDArray[np.int64],
-        parts: Sequence[tuple[int, bytes]],
+        parts: Sequence[tuple[int, bytes | memoryview]],
         late: Callable[[ByteRange], bytes],
     ) -> None:
         self.path = path
@@ -47,8 +48,8 @@ class EpisodeBytes:
         self.num_bytes = sum(len(data) for _, data in parts)
         self.preroll_gops = 0
         """As decoders found out; see `VideoFile`."""
-        self._parts = sorted(parts)
-        self._starts = [start for start, _ in self._parts]
+        self._runs = _runs_of(parts)
+        self._starts = [run.start for run in self._runs]
         self._late = late
         self._whole: MediaPath | None = None
 
@@ -77,16 +78,15 @@ class EpisodeBytes:
         at = bisect_right(self._starts, wanted.start + ZERO_RUN_BYTES) - 1
         if at < 0:
             return self._late(wanted)
-        start, data = self._parts[at]
-        stop = start + len(data)
-        if start <= wanted.start and wanted.stop <= stop:
-            return data[wanted.start - start : wanted.stop - start]
+        run = self._runs[at]
+        if run.start <= wanted.start and wanted.stop <= run.stop:
+            return run.read(wanted.start, wanted.stop)
         # at the end of the file there is nothing around the last packet
         surplus = 0 if wanted.stop >= self.table.identity.size_bytes else ZERO_RUN_BYTES
-        if wanted.stop - surplus > stop or wanted.start >= stop:
+        if wanted.stop - surplus > run.stop or wanted.start >= run.stop:
             return self._late(wanted)
-        low, high = max(wanted.start, start), min(wanted.stop, stop)
-        return _NO_HOLE * (low - wanted.start) + data[low - start : high - start] + _NO_HOLE * (wanted.stop - high)
+        low, high = max(wanted.start, run.start), min(wanted.stop, run.stop)
+        return _NO_HOLE * (low - wanted.start) + run.read(low, high) + _NO_HOLE * (wanted.stop - high)
 
     def check_identity(self) -> None:
         """Nothing: what is in memory does not change."""
@@ -99,6 +99,37 @@ class EpisodeBytes:
 
     def close(self) -> None:
         """Nothing: others may read from it."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """Parts that follow one another without a gap: what was fetched in pieces is not copied together."""
+
+    start: int
+    stop: int
+    starts: list[int]
+    views: list[memoryview]
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes of the file that are all in this run."""
+        pieces = []
+        for number in range(bisect_right(self.starts, start) - 1, len(self.starts)):
+            first = self.starts[number]
+            if first >= stop:
+                break
+            pieces.append(self.views[number][max(start - first, 0) : stop - first])
+        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+
+
+def _runs_of(parts: Sequence[tuple[int, bytes | memoryview]]) -> list[_Run]:
+    runs: list[_Run] = []
+    for start, data in sorted(parts, key=lambda part: part[0]):
+        if not runs or runs[-1].stop != start:
+            runs.append(_Run(start, start, [], []))
+        runs[-1].starts.append(start)
+        runs[-1].views.append(memoryview(data))
+        runs[-1].stop += len(data)
+    return runs
 
 
 def _nothing_is_late(wanted: ByteRange) -> bytes:

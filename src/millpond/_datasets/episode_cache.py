@@ -25,7 +25,9 @@ _OWN_STATE = ("_loads", "_source", "_cache", "_finalizer")
 class ByteIndex(Protocol):
     """What an `EpisodeByteCache` asks of an index: millpond's own, or one of yours.
 
-    What `lookup` and `file_lookup` give has these attributes, or is a tuple in this order.
+    What `lookup` and `file_lookup` give has these attributes, or is a tuple in this order. Since nothing in it says
+    which frames are the episode's, decoders show all frames of the file, under its own indices; what is not in the
+    slice is fetched when it is decoded.
     """
 
     @property
@@ -33,15 +35,15 @@ class ByteIndex(Protocol):
         """The cameras."""
         ...
 
-    def lookup(self, episode: int, camera: str) -> Any:
+    def lookup(self, episode: int, camera: str, /) -> Any:
         """(file_id, mdat_offset, mdat_length): where all bytes of an episode's packets are."""
         ...
 
-    def file_lookup(self, file_id: int) -> Any:
+    def file_lookup(self, file_id: int, /) -> Any:
         """(file_path, file_size, header_length): the path may be relative to the cache's `data_root`."""
         ...
 
-    def custom_frame_mappings(self, episode: int, camera: str) -> str | None:
+    def custom_frame_mappings(self, episode: int, camera: str, /) -> str | None:
         """JSON for torchcodec's `VideoDecoder`; None where there is none. The cache itself does not ask for it."""
         ...
 

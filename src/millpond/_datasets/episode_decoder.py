@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from millpond._media.frames import decode_frames
 from millpond._media.packets import PacketReader
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
-from millpond.errors import retold
+from millpond.errors import DataError, retold
 
 TIME_TOLERANCE_SECONDS = 1e-4
 """A time up to so much before a frame's own shows that frame: the times in meta/episodes are rounded sums, and at their
@@ -131,7 +132,7 @@ class EpisodeDecoder:
         return self._frames(np.searchsorted(self._seconds, wanted + TIME_TOLERANCE_SECONDS, side="right") - 1)
 
     def check(self) -> None:
-        """Look at the packets, and decode the first frame.
+        """Look at the packets, and decode the first keyframe.
 
         Raises:
             DataError: A packet is damaged, or the frame does not decode. Frames that were not tried may not, either.
@@ -143,9 +144,13 @@ class EpisodeDecoder:
         for run in np.split(gops, np.flatnonzero(np.diff(gops) > 1) + 1):
             stop_frame = int(frames[frames < table.gop_starts[run[-1] + 1]][-1]) + 1
             rows = table.feed_rows(int(run[0]), int(run[-1]) + 1, stop_frame=stop_frame)
-            for _ in PacketReader(self._video, None).packets(rows):
-                pass
-        self._frames(np.zeros(1, np.int64))
+            try:
+                deque(PacketReader(self._video, None).packets(rows), maxlen=0)
+            except DataError as damage:
+                raise self._told(damage) from None
+        keyframe = table.gop_starts[gops[:1]]  # perhaps before the episode: it costs one frame, the first up to a GOP
+        for _, error in decode_frames(self._video, keyframe, lambda j, picture: None).failures:
+            raise self._told(error)
 
     def _positions(self, indices: Any) -> NDArray[np.int64]:
         wanted = np.asarray(indices)
@@ -177,15 +182,19 @@ class EpisodeDecoder:
             self._payload.preroll_gops = self._video.preroll_gops
         if report.failures:
             failed, error = report.failures[0]
-            raise retold(
-                error,
-                f"frame {unique[failed[0]]} of episode {self._episode}, camera {self._camera!r}",
-                episode=self._episode,
-                camera=self._camera,
-                frame=int(unique[failed[0]]),
-            )
+            raise self._told(error, frame=int(unique[failed[0]]))
         return FrameBatch(
             as_pictures(pictures), as_array(self._seconds[positions]), as_array(self._durations[positions])
+        )
+
+    def _told(self, error: DataError, **facts: int) -> DataError:
+        frame = "".join(f"{name} {number} of " for name, number in facts.items())
+        return retold(
+            error,
+            f"{frame}episode {self._episode} of camera {self._camera!r}",
+            episode=self._episode,
+            camera=self._camera,
+            **facts,
         )
 
     def _metadata(self) -> EpisodeVideoMetadata:

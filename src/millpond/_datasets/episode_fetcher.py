@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from millpond._datasets.dataset_files import DatasetFiles
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from millpond._sources.object_store import ObjectStore
 
 Take = Callable[[bytes | memoryview], None]
+
+_REQUEST_BYTES = 8 << 20
+_REQUESTS = 8
+"""Of one read, at once."""
 
 _LOCAL_STEP_BYTES = 1 << 20
 _STEP_BYTES = 32 << 20
@@ -61,14 +67,20 @@ class Fetcher:
         files = self._files(location)
         return files.place_of(key) if key else files.root
 
-    def read(self, location: str, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[bytes]:
+    def read(
+        self, location: str, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None
+    ) -> list[tuple[int, memoryview]]:
         """Read ranges of a file.
 
         Args:
             location: Path or URL.
             key: The file below it.
-            ranges: Exactly these.
+            ranges: Exactly these. Long ones of a store are fetched in parts, several at once.
             identity: The version that the file must be; None takes what is there.
+
+        Returns:
+            Where each part begins, and its bytes, ascending. They are as they came: nothing is copied together, so that
+            never more is in memory than was asked for.
 
         Raises:
             ObjectMissing, FetchError, FetchTimeout: It cannot be had.
@@ -77,7 +89,8 @@ class Fetcher:
         """
         with self._reading(location, key) as (files, name):
             if files.is_remote:
-                parts = _objects(files).read_ranges(key, ranges, identity=identity)
+                ranges = _split(ranges)
+                parts = _read_remote(_objects(files), key, ranges, identity)
             else:
                 parts = _read_local(name, ranges, identity)
         for wanted, part in zip(ranges, parts, strict=True):
@@ -86,14 +99,19 @@ class Fetcher:
                     f"'{name}' ends at byte {wanted.start + len(part)}, but bytes up to {wanted.stop} are wanted",
                     path=name,
                 )
-        return parts
+        return [(wanted.start, part) for wanted, part in zip(ranges, parts, strict=True)]
+
+    def read_one(self, location: str, key: str, wanted: ByteRange, identity: FileIdentity | None) -> bytes:
+        """Read one range in one piece. Raises as `read` does."""
+        return b"".join(part for _, part in self.read(location, key, [wanted], identity))
 
     def read_whole(self, location: str, key: str, take: Take, identity: FileIdentity) -> None:
         """Read all of a file, part by part. Raises as `read` does."""
         step_bytes = _LOCAL_STEP_BYTES if is_local(location) else _STEP_BYTES
         for start in range(0, identity.size_bytes, step_bytes):
             wanted = ByteRange(start, min(start + step_bytes, identity.size_bytes))
-            take(self.read(location, key, [wanted], identity)[0])
+            for _, part in self.read(location, key, [wanted], identity):
+                take(part)
 
     def close(self) -> None:
         """End all connections at once, and what is under way. Idempotent."""
@@ -144,12 +162,41 @@ def _objects(files: DatasetFiles) -> ObjectStore:
     return files.objects
 
 
-def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[bytes]:
+def _split(ranges: Sequence[ByteRange]) -> list[ByteRange]:
+    """The same bytes in ranges that one request fetches."""
+    return [
+        ByteRange(start, min(start + _REQUEST_BYTES, wanted.stop))
+        for wanted in ranges
+        for start in range(wanted.start, wanted.stop, _REQUEST_BYTES)
+    ]
+
+
+def _read_remote(
+    objects: ObjectStore, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None
+) -> list[memoryview]:
+    waiting: deque[Future[Any]] = deque()
+    parts: list[memoryview] = []
+    try:
+        for wanted in ranges:
+            waiting.append(objects.submit(key, wanted, identity=identity))
+            if len(waiting) == _REQUESTS:
+                parts.append(memoryview(waiting.popleft().result()))
+        while waiting:
+            parts.append(memoryview(waiting.popleft().result()))
+    except CancelledError:
+        raise ClosedError(f"'{objects.url}' was closed while a fetch was under way") from None
+    finally:
+        for future in waiting:
+            future.cancel()
+    return parts
+
+
+def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[memoryview]:
     file = LocalBytes(MediaPath.of(path), identity or FileIdentity(0, 0))
     try:
         if identity is not None:
             file.check_identity()
-        return [file.read(wanted) for wanted in ranges]
+        return [memoryview(file.read(wanted)) for wanted in ranges]
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}", path=path) from None
     finally:

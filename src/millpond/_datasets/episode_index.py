@@ -336,5 +336,7 @@ class EpisodeByteIndex:
             )
         if self._parts.file_of[e, c] == NOWHERE:
             problem = self._parts.problems.get((e, c))
-            raise problem or CorruptMedia(f"episode {number} of camera {camera!r} has no place", episode=number)
+            if problem is not None:
+                raise problem.with_traceback(None)  # it is raised again and again
+            raise CorruptMedia(f"episode {number} of camera {camera!r} has no place", episode=number)
         return e, c

@@ -180,8 +180,8 @@ class Room:
 
     @property
     def is_stuck(self) -> bool:
-        """After `admit`: loads wait for room, and nothing that is being fetched will make any."""
-        return bool(self._queued) and not self.num_running
+        """After `admit`: loads wait for room, and nothing but the end of a lease can make any."""
+        return bool(self._queued) and not self.num_running and bool(self._leases)
 
     def holders(self) -> dict[Key, int]:
         """Bytes of every entry that is leased."""

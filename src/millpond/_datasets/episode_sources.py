@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -82,12 +82,11 @@ class IndexedSource:
             )
         ranges = self._index.byte_ranges(episode, camera)
         parts = self._fetcher.read(location, key, ranges, table.identity)
-        starts = [wanted.start for wanted in ranges]
 
         def late(wanted: ByteRange) -> bytes:
-            return self._fetcher.read(location, key, [wanted], table.identity)[0]
+            return self._fetcher.read_one(location, key, wanted, table.identity)
 
-        return EpisodeBytes(path, table, frames, list(zip(starts, parts, strict=True)), late)
+        return EpisodeBytes(path, table, frames, parts, late)
 
     def close(self) -> None:
         """See `EpisodeSource`."""
@@ -115,15 +114,14 @@ class ForeignSource:
         """See `EpisodeSource`."""
         place, slice_, header_stop, size_bytes = self._told(episode, camera)
         location, key = split_place(place)
-        wanted = [ByteRange(0, header_stop), slice_]
-        header, media = self._fetcher.read(location, key, wanted, None)
+        parts = self._fetcher.read(location, key, [ByteRange(0, header_stop), slice_], None)
         path = MediaPath(place, redacted(place) if scheme_of(place) else place)
-        table = _table_of(path, size_bytes, header, (slice_.start, media))
+        table = _table_of(path, size_bytes, header_stop, parts)
 
         def late(wanted: ByteRange) -> bytes:
-            return self._fetcher.read(location, key, [wanted], None)[0]
+            return self._fetcher.read_one(location, key, wanted, None)
 
-        return EpisodeBytes(path, table, np.arange(table.num_frames), [(0, header), (slice_.start, media)], late)
+        return EpisodeBytes(path, table, np.arange(table.num_frames), parts, late)
 
     def close(self) -> None:
         """See `EpisodeSource`."""
@@ -149,11 +147,14 @@ def _fields(value: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _table_of(path: MediaPath, size_bytes: int, header: bytes, media: tuple[int, bytes]) -> SampleTable:
+def _table_of(
+    path: MediaPath, size_bytes: int, header_stop: int, parts: Sequence[tuple[int, memoryview]]
+) -> SampleTable:
     """The sample table, from a sparse file in memory that has the size of the real one."""
     with memory_file() as copy:
-        write_all(copy.descriptor, header, 0)
-        write_all(copy.descriptor, media[1], media[0])
+        for start, part in parts:
+            if start < header_stop:  # media are not looked at
+                write_all(copy.descriptor, part, start)
         os.ftruncate(copy.descriptor, size_bytes)
         try:
             table = build_header_table(MediaPath(copy.path, path.label, is_copy=True))
@@ -163,7 +164,7 @@ def _table_of(path: MediaPath, size_bytes: int, header: bytes, media: tuple[int,
             ) from None
         except CorruptMedia as error:
             raise DataError(
-                f"{error} (the header was taken to be the first {len(header):,} bytes, as the index says)",
+                f"{error} (the header was taken to be the first {header_stop:,} bytes, as the index says)",
                 path=path.label,
             ) from error
     return replace(table, identity=FileIdentity(size_bytes, 0))

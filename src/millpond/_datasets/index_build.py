@@ -119,9 +119,11 @@ def _with_threads(files: DatasetFiles, threads: int) -> DatasetFiles:
 
 def _is_file(source: str) -> bool:
     scheme = scheme_of(source)
-    if scheme in (None, "file"):
-        return os.path.isfile(path_of_file_url(source) if scheme else source)
-    return source.partition("?")[0].partition("#")[0].lower().endswith(_SUFFIXES)
+    looks_like_one = source.partition("?")[0].partition("#")[0].lower().endswith(_SUFFIXES)
+    if scheme not in (None, "file"):
+        return looks_like_one
+    path = path_of_file_url(source) if scheme else source
+    return os.path.isfile(path) or (looks_like_one and not os.path.isdir(path))
 
 
 class _KeptTables:
@@ -164,7 +166,7 @@ def _of_dataset(
     for c, (name, found) in enumerate(zip(names, places, strict=True)):
         paths = layout.videos[name].paths
         numbers = {
-            file: parts.add_file(IndexFile(0, paths[file].removeprefix(files.root).strip("/\\"), paths[file]), table)
+            file: parts.add_file(IndexFile(0, _key_of(files, paths[file]), paths[file]), table)
             for file in np.unique(found.file_of[found.file_of != NOWHERE]).tolist()
             if (table := kept.tables.get(paths[file])) is not None
         }
@@ -181,6 +183,13 @@ def _place(parts: _Parts, found: Places, e: int, c: int, length: int, numbers: M
         parts.fail(e, c, found.problems.get(e))
     else:
         parts.put(e, c, number, frames)
+
+
+def _key_of(files: DatasetFiles, place: str) -> str:
+    if isinstance(files, LocalFiles):
+        return os.path.relpath(place, files.root).replace(os.sep, "/")
+    key: str = files.key_of(place)  # type: ignore[attr-defined]  # all that is not local is in a store
+    return key
 
 
 def _videos(layout: Layout, cameras: Sequence[str] | None) -> tuple[str, ...]:
