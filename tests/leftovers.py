@@ -61,7 +61,8 @@ def _processes() -> frozenset[str]:
 
 def _describe(process: psutil.Process) -> str:
     try:
-        return f"{process.pid} {process.name()} ({process.status()})"
+        # a server that serves several tests runs now and sleeps then: that does not make it another one
+        return f"{process.pid} {process.name()}{' (zombie)' if process.status() == psutil.STATUS_ZOMBIE else ''}"
     except psutil.NoSuchProcess:
         return f"{process.pid} (gone)"
 
