@@ -275,10 +275,18 @@ def test_an_error_does_not_keep_what_was_fetched_alive(make: Callable[..., Any])
 
     cache, references = make(), []
 
+    def cause() -> None:
+        bulk = Bulk()
+        references.append(weakref.ref(bulk))
+        raise ValueError
+
     def boom(episode: int, camera: str) -> Any:
         bulk = Bulk()
         references.append(weakref.ref(bulk))
-        raise RuntimeError("late")
+        try:
+            cause()
+        except ValueError as error:
+            raise RuntimeError("late") from error
 
     cache._fetch_manifest_slice = boom
     cache.submit_prefetch(0)

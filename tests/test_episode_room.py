@@ -53,7 +53,7 @@ def test_a_call_that_waits_drops_what_was_fetched_ahead_but_nothing_of_its_own()
     for load in submit(room, *keys_of(0), (1, "a")):
         room.settle(load, "payload", 10, None)
     submit(room, (1, "b"))
-    room.calls.append(Call(keys_of(1)))
+    room.enter(Call(keys_of(1)))
     (load,) = room.admit()
     assert load.key == (1, "b")
     assert list(room.entries) == [(0, "b"), (1, "a")]
@@ -64,7 +64,8 @@ def test_the_call_that_came_first_takes_from_the_later_one() -> None:
     for load in submit(room, (0, "a"), (1, "a")):
         room.settle(load, "payload", 10, None)
     submit(room, (0, "b"), (1, "b"))
-    room.calls += [Call(keys_of(1)), Call(keys_of(0))]
+    room.enter(Call(keys_of(1)))
+    room.enter(Call(keys_of(0)))
     (load,) = room.admit()
     assert load.key == (1, "b")
     assert list(room.entries) == [(1, "a")]
@@ -119,7 +120,7 @@ def test_sizes_told_wrongly_are_corrected_by_what_came() -> None:
 
 def test_a_size_that_is_only_told_does_not_make_anybody_wait_for_ever() -> None:
     room = Room(30, 4)
-    room.calls.append(Call(keys_of(0)))
+    room.enter(Call(keys_of(0)))
     room.enqueue((0, "a"), 10, False)
     (load,) = room.admit()
     room.settle(load, "payload", 10, None)
@@ -156,7 +157,7 @@ def test_whatever_happens_the_bytes_stay_within_the_limit_and_everybody_gets_ser
                     room.enqueue(one, size_of[one] if other % 2 else other, bool(other % 2))
                 room.expect(one)
             if kind == "call":
-                room.calls.append(Call(keys_of(episode)))
+                room.enter(Call(keys_of(episode)))
         elif kind == "settle" and running:
             load = running.pop(0)
             room.settle(load, "payload", size_of[load.key], None)
@@ -170,7 +171,7 @@ def test_whatever_happens_the_bytes_stay_within_the_limit_and_everybody_gets_ser
         elif kind == "take" and key in room.entries:
             room.take(key)
         elif kind == "leave" and room.calls:
-            room.calls.pop(0)
+            room.leave(room.calls[0])
         running += room.admit()
         _require_sound(room, running, leased)
     _require_served(room, running, leased, size_of)
@@ -203,4 +204,4 @@ def _require_served(room: Room, running: list[Load], leased: list[Key], size_of:
             room.settle(load, "payload", size_of[load.key], None)
         else:
             raise AssertionError(f"{call.keys} never came")
-        room.calls.pop(0)
+        room.leave(room.calls[0])

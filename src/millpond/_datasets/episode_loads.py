@@ -188,7 +188,7 @@ class EpisodeLoads:
         call, waiter = Call(keys), self.bell.join()
         try:
             with self._lock:
-                self.room.calls.append(call)
+                self.room.enter(call)
             while True:
                 with self._changing():
                     for key in keys:
@@ -201,7 +201,7 @@ class EpisodeLoads:
         finally:
             self.bell.leave(waiter)
             with contextlib.suppress(ClosedError), self._changing():
-                self.room.calls.remove(call)
+                self.room.leave(call)
 
     def _complete(self, keys: tuple[Key, ...], then: Callable[[Key], None]) -> bool:
         """Under the lock: whether all are there, and `then` was called for each. Raises what went wrong with one."""
@@ -284,7 +284,7 @@ class EpisodeLoads:
             payload, num_bytes, decoder = fetch(*load.key)
             num_bytes = operator.index(num_bytes)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is for those who wait
-            traceback.clear_frames(error.__traceback__)  # they would keep what was fetched until then
+            _forget_locals(error)
             with contextlib.suppress(ClosedError), self._changing():
                 self._fail(load, error)
             self.bell.ring()
@@ -312,6 +312,16 @@ class EpisodeLoads:
         self._failures += 1
         self.room.fail(load)
         self._errors[load.key] = error, error.__traceback__
+
+
+def _forget_locals(error: BaseException) -> None:
+    """Of the frames that an error and its causes passed: kept with the error, they would keep what was fetched."""
+    chain: list[BaseException] = []
+    one: BaseException | None = error
+    while one is not None and one not in chain:
+        chain.append(one)
+        traceback.clear_frames(one.__traceback__)
+        one = one.__cause__ or one.__context__
 
 
 def _run(loads: EpisodeLoads) -> None:

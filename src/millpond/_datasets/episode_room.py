@@ -56,7 +56,7 @@ class Room:
         releases: Goes up whenever room was given back.
         loads: Everything that waits for room or is being fetched.
         num_running: Loads that are being fetched.
-        calls: Those who wait, in the order in which they came.
+        calls: Those who wait, in the order in which they came; see `enter` and `leave`.
         dropped: What had to go, until whoever holds the lock has let go of it: destructors are not run under a lock.
     """
 
@@ -77,6 +77,8 @@ class Room:
         self._leases: dict[Key, int] = {}
         self._untaken: dict[int, set[str]] = {}
         self._begun: set[int] = set()
+        self._changes = 0
+        self._in_vain: tuple[Load, int | None, int] | None = None
         self._largest_seen = 0
         self._largest_ratio: tuple[int, int] | None = None
 
@@ -84,6 +86,7 @@ class Room:
         """Have it fetched when there is room, behind all that were enqueued before."""
         load = Load(key, told_bytes, is_exact)
         self.loads[key] = self._queued[key] = load
+        self._changes += 1
 
     def expect(self, key: Key) -> None:
         """Keep it, once it is there, until it was taken: it is about to be used."""
@@ -91,6 +94,7 @@ class Room:
 
     def take(self, key: Key) -> tuple[Any, Any]:
         """The payload of an entry, and the decoder that came with it if nobody took that yet: they are used now."""
+        self._changes += 1
         episode, camera = key
         cameras = self._untaken.get(episode, set())
         cameras.discard(camera)
@@ -117,15 +121,17 @@ class Room:
         if count > 0:
             self._leases[key] = count
         else:
-            self.releases += 1
+            self._release()
 
     def admit(self) -> list[Load]:
         """Reserve room for all loads that may be fetched from now on; the first that finds none holds up the others."""
         begun: list[Load] = []
         while self._queued and self.num_running < self.max_running:
             load, rank = self._head()
-            reserved = self._reserve(load, rank)
+            attempt = load, rank, self._changes
+            reserved = None if attempt == self._in_vain else self._reserve(load, rank)
             if reserved is None:
+                self._in_vain = attempt  # all entries were looked at: not again before there is a reason
                 break
             load.reserved_bytes = reserved
             self._use(reserved)
@@ -168,6 +174,16 @@ class Room:
         self._untaken.get(key[0], set()).discard(key[1])
         return True
 
+    def enter(self, call: Call) -> None:
+        """Somebody waits from now on."""
+        self.calls.append(call)
+        self._changes += 1
+
+    def leave(self, call: Call) -> None:
+        """Somebody waits no longer."""
+        self.calls.remove(call)
+        self._changes += 1
+
     def size_of(self, keys: Sequence[Key]) -> int:
         """Bytes of all of these together, as far as they are known for sure."""
         total = 0
@@ -188,13 +204,12 @@ class Room:
         return {key: self.entries[key][1] for key in tuple(self._leases) if key in self.entries}
 
     def clear(self) -> None:
-        """Let go of all but what is being fetched."""
+        """Let go of everything. What is being fetched is no longer counted: nobody may settle it."""
         self.dropped.append((list(self.entries.values()), list(self._decoders.values())))
-        self.bytes_used -= sum(num_bytes for _, num_bytes in self.entries.values())
+        self.bytes_used = 0
         self.entries.clear()
         self._decoders.clear()
-        for key in self._queued:
-            del self.loads[key]
+        self.loads.clear()
         self._queued.clear()
         self._leases.clear()
         self._untaken.clear()
@@ -266,13 +281,13 @@ class Room:
     def _evictable(self, rank: int | None) -> Iterator[Key]:
         """Entries that may go for a load, in the order in which they go."""
         waited = {key for call in self.calls for key in call.keys}
-        unleased = [key for key in self.entries if key not in self._leases]
-        yield from (key for key in unleased if key not in waited and not self._is_awaited(key))
+        kept = waited | self._leases.keys()
+        yield from (key for key in self.entries if key not in kept and not self._is_awaited(key))
         if rank is None:
             return
-        yield from (key for key in unleased if key not in waited and self._is_awaited(key))
-        earlier = {key for call in self.calls[: rank + 1] for key in call.keys}
-        yield from (key for key in unleased if key in waited and key not in earlier)
+        yield from (key for key in self.entries if key not in kept and self._is_awaited(key))
+        kept = {key for call in self.calls[: rank + 1] for key in call.keys} | self._leases.keys()
+        yield from (key for key in self.entries if key in waited and key not in kept)
 
     def _is_awaited(self, key: Key) -> bool:
         return key[1] in self._untaken.get(key[0], ())
@@ -282,7 +297,7 @@ class Room:
 
     def _forget(self, episode: int) -> None:
         if self._untaken.pop(episode, None):
-            self.releases += 1
+            self._release()
         self._begun.discard(episode)
 
     def _drop(self, key: Key) -> None:
@@ -300,4 +315,8 @@ class Room:
         self.num_running -= 1
         self.bytes_used -= load.reserved_bytes
         load.reserved_bytes = 0
+        self._release()
+
+    def _release(self) -> None:
         self.releases += 1
+        self._changes += 1
