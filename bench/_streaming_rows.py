@@ -17,7 +17,7 @@ from typing import Any
 from _pinning import pinned
 from _process import Contender
 from _streaming_data import Videos, temporary_folder, write_many_files
-from _streaming_store import Store
+from _streaming_store import Store, Traffic
 from millpond._observe.memory import MemorySampler
 
 Answer = dict[str, Any]
@@ -239,52 +239,69 @@ def byte_cache(rig: Rig) -> Answer:
 
 
 def side_by_side(rig: Rig) -> Answer:
-    """From nothing: no sidecar, no connection, no file. Each to its first batch, and through one epoch."""
-    names = [str(file.relative_to(rig.root)) for file in sorted(rig.root.rglob("*")) if file.is_file()]
-    loader = rig.loader
+    """From nothing: no sidecar, no connection, no file. Each to its first batch and through one epoch, in turn."""
+    rounds = [one_beside(rig) for _ in range(rig.options.peer_rounds)]
+    return {name: medians([one[name] for one in rounds]) for name in rounds[0]}
+
+
+def medians(answers: list[Any]) -> Any:
+    """Of what are numbers; what is told in words is told once."""
+    if not isinstance(answers[0], dict):
+        return answers[0]
+    return {
+        name: statistics.median(one[name] for one in answers) if isinstance(value, int | float) else value
+        for name, value in answers[0].items()
+    }
+
+
+def one_beside(rig: Rig) -> Answer:
     found: Answer = {}
     with rig.contender("_streaming_client.py") as client:
         rig.store.forget()
-        opened = client.ask("open", root=rig.url, repeats=1, loader=loader, order=None)
+        opened = client.ask("open", root=rig.url, repeats=1, loader=rig.loader, order=None)
         epoch = client.ask("epoch")
-        found["millpond"] = from_nothing(opened["open_seconds"], epoch, rig.store.traffic().bytes_sent)
-    with rig.contender("_peer_fsspec.py") as peer, rig.contender("_streaming_client.py") as client:
+        found["millpond"] = from_nothing(opened["open_seconds"], epoch, rig.store.traffic())
+    with rig.contender("_peer_fsspec.py") as peer:
         found["versions"] = peer.facts
-        if peer.facts["fsspec"] == "not installed" or peer.facts["aiohttp"] == "not installed":
-            return found | {
-                "fsspec_download": "needs fsspec and aiohttp",
-                "fsspec_readahead": "needs fsspec and aiohttp",
-            }
-        with temporary_folder(num_bytes=rig.videos.file_bytes) as folder:
-            rig.store.forget()
-            got = peer.ask("download", url=rig.url, names=names, folder=str(folder))
-            sent = rig.store.traffic().bytes_sent
-            opened = client.ask("open", root=str(folder), repeats=1, loader=loader, order=None)
-            epoch = client.ask("epoch")
-            found["fsspec_download"] = from_nothing(got["seconds"] + opened["open_seconds"], epoch, sent) | {
-                "download_seconds": got["seconds"]
-            }
-        if peer.facts["torchcodec"] == "not installed":
-            return found | {"fsspec_readahead": "needs torchcodec"}
-        rig.store.forget()
-        urls = [f"{rig.url}/{name}" for name in rig.videos.first]
-        read = peer.ask("readahead", urls=urls, num_frames=rig.videos.first_frames, seconds=rig.options.peer_seconds)
-        traffic = rig.store.traffic()
-        found["fsspec_readahead"] = read | {
-            "samples_per_second": read["samples"] / read["wall_seconds"],
-            "bytes_sent": traffic.bytes_sent,
-            "requests": traffic.requests,
-        }
+        missing = [name for name, version in peer.facts.items() if version == "not installed"]
+        told = f"not installed: {', '.join(missing)}"
+        found["fsspec_download"] = beside_download(rig, peer) if {"fsspec", "aiohttp"}.isdisjoint(missing) else told
+        found["fsspec_readahead"] = told if missing else beside_readahead(rig, peer)
     return found
 
 
-def from_nothing(seconds: float, epoch: Answer, sent: int) -> Answer:
+def beside_download(rig: Rig, peer: Contender) -> Answer:
+    names = [str(file.relative_to(rig.root)) for file in sorted(rig.root.rglob("*")) if file.is_file()]
+    with temporary_folder(num_bytes=rig.videos.file_bytes) as folder, rig.contender("_streaming_client.py") as client:
+        rig.store.forget()
+        got = peer.ask("download", url=rig.url, names=names, folder=str(folder))
+        traffic = rig.store.traffic()
+        opened = client.ask("open", root=str(folder), repeats=1, loader=rig.loader, order=None)
+        epoch = client.ask("epoch")
+    seconds = got["seconds"] + opened["open_seconds"]
+    return from_nothing(seconds, epoch, traffic) | {"download_seconds": got["seconds"]}
+
+
+def beside_readahead(rig: Rig, peer: Contender) -> Answer:
+    rig.store.forget()
+    urls = [f"{rig.url}/{name}" for name in rig.videos.first]
+    read = peer.ask("readahead", urls=urls, num_frames=rig.videos.first_frames, seconds=rig.options.peer_seconds)
+    traffic = rig.store.traffic()
+    return read | {
+        "samples_per_second": read["samples"] / read["wall_seconds"],
+        "bytes_sent": traffic.bytes_sent,
+        "requests": traffic.requests,
+    }
+
+
+def from_nothing(seconds: float, epoch: Answer, traffic: Traffic) -> Answer:
     """`seconds` went by before the loader was asked for its first batch."""
     return {
         "first_batch_seconds": seconds + epoch["first_batch_seconds"],
         "samples": epoch["samples"],
         "samples_per_second": epoch["samples"] / (seconds + epoch["wall_seconds"]),
-        "bytes_sent": sent,
+        "bytes_sent": traffic.bytes_sent,
+        "requests": traffic.requests,
     }
 
 

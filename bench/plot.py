@@ -1,4 +1,4 @@
-"""Draw what `epoch.py` and `windows.py` measured: samples/s of every contender, as a small SVG.
+"""Draw what `epoch.py`, `windows.py` or `streaming.py` measured: samples/s of every contender, as a small SVG.
 
 The SVG follows the reader's light or dark setting, and is written by hand: it needs no plotting library.
 """
@@ -9,11 +9,11 @@ import argparse
 import html
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WIDTH, LABEL, VALUE, BAR, GAP, HEAD = 760, 150, 210, 18, 6, 30
-CONTENDERS = {"ceiling": "ceiling", "millpond": "millpond", "lerobot": "LeRobotDataset"}
+WIDTH, LABEL, VALUE, BAR, GAP, HEAD = 760, 250, 210, 18, 6, 30
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #14201c }
 .name { font-weight: 600 } .quiet { fill: #5b6a64 }
@@ -22,6 +22,23 @@ text { font: 13px system-ui, sans-serif; fill: #14201c }
   text { fill: #e6ede9 } .quiet { fill: #94a49d }
   .ceiling { fill: #46544e } .millpond { fill: #5aa9e6 } .lerobot { fill: #e0aa54 }
 }"""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One contender.
+
+    Attributes:
+        label: Before the bar.
+        look: Its class in the style.
+        rate: Samples/s.
+        note: Behind the rate.
+    """
+
+    label: str
+    look: str
+    rate: float
+    note: str = ""
 
 
 def main() -> None:
@@ -33,18 +50,18 @@ def main() -> None:
 
 
 def draw(measured: dict[str, Any]) -> str:
-    results = {name: dataset["results"] for name, dataset in measured["datasets"].items()}
-    top = max(result["ceiling_samples_per_second"] for result in results.values())
-    top = max(top, *(result["millpond_samples_per_second"] for result in results.values()))
+    bars_of = streamed if measured["bench"] == "streaming" else compared
+    groups = {name: list(bars_of(dataset)) for name, dataset in measured["datasets"].items()}
+    top = max(bar.rate for bars in groups.values() for bar in bars)
     marks, y = [], 0
-    for name, result in results.items():
+    for name, bars in groups.items():
         marks.append(f'<text class="name" x="0" y="{y + 20}">{html.escape(name)}</text>')
         y += HEAD
-        for bar in bars(result, top, y):
-            marks.append(bar)
+        for bar in bars:
+            marks.append(drawn(bar, top, y))
             y += BAR + GAP
         y += 12
-    title = f"samples/s, {measured['settings']['num_workers']} workers, {measured['environment']['machine']}"
+    title = f"samples/s, {circumstances(measured)}, {measured['environment']['machine']}"
     marks.append(f'<text class="quiet" x="0" y="{y + 12}">{html.escape(title)}</text>')
     body = "\n".join(marks)
     return (
@@ -53,21 +70,52 @@ def draw(measured: dict[str, Any]) -> str:
     )
 
 
-def bars(result: dict[str, float], top: float, y: int) -> Iterator[str]:
-    for key, label in CONTENDERS.items():
-        rate = result.get(f"{key}_samples_per_second")
-        if rate is None:
-            continue
-        length = max(1.0, rate / top * (WIDTH - LABEL - VALUE))
-        note = {"millpond": f" ({result['over_ceiling']:.0%} of the ceiling)"}.get(key, "")
-        if key == "lerobot":
-            note = f" (millpond is {result['over_lerobot']:.1f} times as fast)"
-        yield (
-            f'<text class="quiet" x="0" y="{y + 14}">{label}</text>'
-            f'<rect class="{key}" x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
-            f'<text x="{LABEL + length + 8:.1f}" y="{y + 14}">{rate:,.0f}{note}</text>'
-        )
-        y += BAR + GAP
+def circumstances(measured: dict[str, Any]) -> str:
+    settings = measured["settings"]
+    workers = f"{settings['num_workers']} worker{'s' if settings['num_workers'] > 1 else ''}"
+    if measured["bench"] != "streaming":
+        return workers
+    return (
+        f"{workers} on one core; {1e3 * settings['latency']:g} ms to the first byte, "
+        f"{settings['mib_per_second']:g} MiB/s a connection"
+    )
+
+
+def compared(dataset: dict[str, Any]) -> Iterator[Bar]:
+    """millpond beside the ceiling and LeRobot."""
+    result = dataset["results"]
+    yield Bar("ceiling", "ceiling", result["ceiling_samples_per_second"])
+    note = f" ({result['over_ceiling']:.0%} of the ceiling)"
+    yield Bar("millpond", "millpond", result["millpond_samples_per_second"], note)
+    if "lerobot_samples_per_second" in result:
+        note = f" (millpond is {result['over_lerobot']:.1f} times as fast)"
+        yield Bar("LeRobotDataset", "lerobot", result["lerobot_samples_per_second"], note)
+
+
+def streamed(dataset: dict[str, Any]) -> Iterator[Bar]:
+    """millpond from a store beside millpond from memory, and what fsspec offers."""
+    results, beside = dataset["pinned"]["results"], dataset["side_by_side"]
+    yield Bar("from memory", "ceiling", results["ram"]["samples_per_second"])
+    for name, label in (("streamed", "streamed"), ("faults", "streamed, under faults")):
+        note = f" (keep-up {results[name]['keep_up']:.2f})"
+        yield Bar(label, "millpond", results[name]["samples_per_second"], note)
+    firsts = (
+        ("millpond", "streamed", "millpond"),
+        ("fsspec_download", "fsspec download, then read", "lerobot"),
+        ("fsspec_readahead", "fsspec and torchcodec", "lerobot"),
+    )
+    for name, label, look in firsts:
+        if isinstance(beside[name], dict):
+            yield Bar(f"first epoch: {label}", look, beside[name]["samples_per_second"])
+
+
+def drawn(bar: Bar, top: float, y: int) -> str:
+    length = max(1.0, bar.rate / top * (WIDTH - LABEL - VALUE))
+    return (
+        f'<text class="quiet" x="0" y="{y + 14}">{html.escape(bar.label)}</text>'
+        f'<rect class="{bar.look}" x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
+        f'<text x="{LABEL + length + 8:.1f}" y="{y + 14}">{bar.rate:,.0f}{bar.note}</text>'
+    )
 
 
 if __name__ == "__main__":

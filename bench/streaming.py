@@ -61,7 +61,8 @@ def parse() -> argparse.Namespace:
     add("--free-rounds", type=int, default=2, help="with every core for everybody (default: %(default)s)")
     add("--cache-bytes", type=int, default=16 << 20, help="least size of the byte cache (default: %(default)s)")
     add("--cache-passes", type=int, default=3, help="through the episodes (default: %(default)s)")
-    add("--peer-seconds", type=float, default=10.0, help="of torchcodec over fsspec (default: %(default)s)")
+    add("--peer-rounds", type=int, default=3, help="of what begins from nothing (default: %(default)s)")
+    add("--peer-seconds", type=float, default=10.0, help="of torchcodec over fsspec, in a round (default: %(default)s)")
     add("--index-files", type=int, default=1000, help="0: none (default: %(default)s)")
     return parser.parse_args()
 

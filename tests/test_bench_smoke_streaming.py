@@ -1,0 +1,41 @@
+"""The bench of streaming runs, loses nothing under faults, and says what its JSON promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from test_bench_smoke import dataset, run  # noqa: F401 - a fixture
+
+SMALL = ("--rounds", "1", "--seconds", "0.1", "--batch-size", "8", "--memory", "400MiB", "--latency", "0.005")
+SMALLER = ("--peer-rounds", "1", "--peer-seconds", "0.1", "--free-rounds", "0", "--index-files", "8")
+ROWS = {
+    "keep_up",
+    "bytes_over_needed",
+    "requests_per_range",
+    "samples_lost_or_twice_or_altered",
+    "keep_up_with_faults",
+    "cache_peak_over_max",
+    "held_over_ring",
+}
+
+
+def test_streaming_measures_every_row_of_its_table(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
+    often = ("--faults", "0.2", "0.1", "0.1", "--cache-bytes", "20000")
+    written = tmp_path / "out.json"
+    printed: dict[str, Any] = json.loads(
+        run("streaming.py", dataset, *SMALL, *SMALLER, *often, "--out", written, cache_dir=tmp_path)
+    )
+    measured = printed["datasets"]["tiny"]
+    assert measured["table"].keys() == ROWS
+    assert measured["pinned"]["samples_faults"]["retries"] > 0
+    for row in ("bytes_over_needed", "samples_lost_or_twice_or_altered", "cache_peak_over_max", "held_over_ring"):
+        assert measured["table"][row]["is_met"], measured["table"][row]
+    assert measured["byte_cache"]["evictions"] > 0
+    assert measured["side_by_side"]["millpond"]["samples"] == 96
+    assert printed["index"]["dataset"]["files"] == printed["index"]["files"]["files"] == 8
+    assert str(dataset) not in written.read_text()
+    run("plot.py", written, tmp_path / "out.svg", cache_dir=tmp_path)
+    assert "from memory" in "".join(ElementTree.parse(tmp_path / "out.svg").getroot().itertext())
