@@ -199,7 +199,7 @@ def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable) ->
             "set MILLPOND_CACHE_DIR to a folder that can be written",
             version.name,
             store.folder,
-            error,
+            str(error),  # a handler may keep the record, and with an error all frames that it passed
         )
 
 
