@@ -58,7 +58,8 @@ class RemoteFiles:
 
     def key_of(self, place: str) -> str:
         """What the store calls it."""
-        return place.removeprefix(self.root).lstrip("/")
+        address, mark, rest = self.root.partition("?")  # of a redacted query, "..." is left, behind the key
+        return place.removesuffix(mark + rest).removeprefix(address).lstrip("/")
 
     def place_of(self, name: str) -> str:
         """See `DatasetFiles`."""
@@ -96,7 +97,7 @@ class RemoteFiles:
             try:
                 store.save(version, _FOOTER_KIND, {"footer": np.frombuffer(footer, np.uint8)}, {})
             except OSError as error:
-                _logger.warning("cannot keep the footer of %r in %s (%s)", version.name, store.folder, error)
+                _logger.warning("cannot keep the footer of %r in %s (%s)", version.name, store.folder, str(error))
         return cast(BinaryIO, RangedFile(contents, size, footer))
 
     def below(self, name: str, suffix: str) -> list[str]:
