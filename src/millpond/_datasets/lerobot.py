@@ -141,6 +141,9 @@ class LeRobotDataset:
         }
         self._remarks = [*missing_totals(whole), *(r for seen in self._seen.values() for r in seen.remarks)]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
+
     def __len__(self) -> int:
         return int(self._bounds[-1])
 

@@ -11,7 +11,7 @@ import weakref
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from millpond._media.sidecars import SidecarStore
 from millpond.errors import DataError
@@ -50,6 +50,9 @@ class WritableStore:
         self._what = what
         self._fallback: Path | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._store, self._what)  # what is in a temporary folder stays with who made it
 
     def write(self, make: Callable[[SidecarStore], T]) -> T:
         """Have something made in the store; in the temporary one if the first cannot be written. Any thread.
