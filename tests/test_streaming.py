@@ -1,0 +1,926 @@
+"""Datasets in stores: the same batches as from the folder, whatever the store, the options, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import queue
+import shutil
+import threading
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import fsspec
+import numpy as np
+import pytest
+
+import millpond
+from millpond import LeRobotDataset, errors
+from programs import forked, program
+from real_servers import BUCKET, put, rclone_http, s3_options, s3_server
+from store_server import serving_store
+from streamed import (
+    MANY,
+    Batches,
+    SmallSteps,
+    asked_for,
+    assert_same,
+    assert_same_rows,
+    camera_paths,
+    copied,
+    epoch_of,
+    loader_of,
+    media_bytes,
+    samples_in,
+    samples_of,
+    streamed,
+    taken,
+    texts_below,
+)
+from synthesized import DATA_PATH, FRONT, FRONT_PATH, WRIST, MakeDataset
+
+WINDOWS = {FRONT: [-0.1, 0.0, 0.2], "action": [0.0, 1 / 30]}
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> SmallSteps:
+    return SmallSteps(monkeypatch)
+
+
+@pytest.fixture
+def own_sidecars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of sidecars that nobody else writes to."""
+    folder = tmp_path / "sidecars of this test"
+    monkeypatch.setenv("MILLPOND_CACHE_DIR", str(folder))
+    return folder
+
+
+# ---- the same batches
+
+
+RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    # what is written, how it is opened, how it is loaded
+    "one file": ({}, {}, {}),
+    "files": (MANY, {}, {}),
+    "hevc": ({**MANY, "codec": "hevc", "b_frames": 3}, {}, {}),
+    "av1": ({"codec": "av1", "gop": 2}, {}, {}),
+    "sound": ({**MANY, "audio": True}, {}, {}),
+    "windows": (MANY, {"delta_timestamps": WINDOWS}, {}),
+    "text and other columns": ({"extra_columns": True}, {}, {}),
+    "some of it": (MANY, {"episodes": [1, 4, 5, 7], "cameras": [WRIST], "image_size": (48, 64)}, {}),
+    "a transform": ({}, {}, {"transform": lambda sample: {"mean": sample[FRONT].mean(), "index": sample["index"]}}),
+    "no shuffle": (MANY, {}, {"shuffle": False}),
+    "one request at a time": (MANY, {}, {"video_fetch_workers": 1}),
+}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_batches_are_those_of_the_folder(
+    recipe: str,
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    written, opened, loaded = RECIPES[recipe]
+    root = synth(**written)
+    small_steps()
+    expected = epoch_of(LeRobotDataset(root, **opened), num_workers=0, **loaded)
+    with streamed(root, **opened) as (dataset, server):
+        with loader_of(dataset, num_workers=num_workers, **loaded) as loader:
+            server.forget()
+            assert_same(taken(loader), expected)
+            told = loader.statistics().counters
+        assert told["tasks_not_fetched_ahead"] == told.get("late_requests", 0) == 0
+        assert (told["requests"], told["bytes_fetched"]) == asked_for(server)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_open_gops_are_those_of_the_folder(
+    num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    """They are fed the next key and what leads to it, too."""
+    root = damaged(**MANY)
+    for path in root.rglob("*.mp4"):
+        _transcode(path, "libx264", {"g": "6", "x264-params": "open-gop=1:bframes=3:scenecut=0:b-adapt=0"})
+    small_steps()
+    expected = epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars"), num_workers=0)
+    with streamed(root) as (dataset, _):
+        for place in camera_paths(dataset, FRONT):
+            assert dataset._files.load_table(place, dataset._store)[0].is_open_gop.any()
+        with loader_of(dataset, num_workers=num_workers) as loader:
+            assert_same(taken(loader), expected)
+            assert not loader.statistics().counters.get("late_requests", 0)
+
+
+def _transcode(path: Path, codec: str, options: dict[str, str]) -> None:
+    """Have the same pictures in other packets."""
+    target: Any
+    new = path.with_suffix(".new.mp4")
+    with av.open(str(path)) as source, av.open(str(new), "w") as target:
+        stream = target.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(source.decode(video=0)):
+            copy = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
+            copy.pts, copy.time_base = number, Fraction(1, 30)
+            target.mux(stream.encode(copy))
+        target.mux(stream.encode(None))
+    new.replace(path)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_windows_that_are_gathered_are_those_of_the_folder(
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = synth(**MANY)
+    small_steps(layout="gathered")
+    expected = epoch_of(LeRobotDataset(root, delta_timestamps=WINDOWS), num_workers=0)
+    with streamed(root, delta_timestamps=WINDOWS) as (dataset, _):
+        with loader_of(dataset, num_workers=num_workers) as loader:
+            assert loader.memory_plan().layout == "gathered"
+            assert_same(taken(loader), expected)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("image_features", [1, 2])
+def test_pictures_in_parquet_are_those_of_the_folder(
+    num_workers: int,
+    image_features: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    """In another order: a row group is fetched as one, so it is a GOP."""
+    root = synth(**MANY, image_features=image_features)
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    small_steps(ring_bytes=1 << 20)
+    with streamed(root) as (dataset, server):
+        server.forget()
+        with loader_of(dataset, num_workers=num_workers) as loader:
+            assert_same_rows(taken(loader), expected)
+            told = loader.statistics().counters
+        assert told["tasks_not_fetched_ahead"] == told.get("late_requests", 0) == 0
+        assert (told["requests"], told["bytes_fetched"]) == asked_for(server)
+        if image_features == 2:  # every chunk of pictures, and no other byte
+            chunks = [r for group in _parquet_chunks(dataset) for r in group]
+            assert told["bytes_fetched"] == sum(map(len, chunks))
+
+
+def _parquet_chunks(dataset: LeRobotDataset) -> Iterator[list[Any]]:
+    from millpond._datasets.parquet_files import ParquetReader
+
+    for place in dataset._layout.data.paths:
+        version = dataset._files.version(place)
+        with ParquetReader(dataset._files.open(version, dataset._store), place) as parquet:
+            for group in range(len(parquet.bounds) - 1):
+                yield parquet.ranges(group, list(dataset.cameras))
+
+
+def test_several_epochs_are_those_of_the_folder(synth: MakeDataset, small_steps: SmallSteps) -> None:
+    root = synth(**MANY)
+    small_steps()
+    with loader_of(LeRobotDataset(root)) as local, streamed(root) as (dataset, _), loader_of(dataset) as loader:
+        for _ in range(3):
+            assert_same(taken(loader), taken(local))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("ring_bytes", [1, 2500])
+def test_what_does_not_fit_the_ring_is_fetched_by_who_reads_it(
+    ring_bytes: int,
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = synth(**MANY)
+    small_steps(ring_bytes=ring_bytes)
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    with streamed(root) as (dataset, server):
+        server.forget()
+        with loader_of(dataset, num_workers=num_workers) as loader:
+            assert_same(taken(loader), expected)
+            told = loader.statistics().counters
+            tasks = loader.memory_plan().num_segments * 2
+        assert (told["tasks_not_fetched_ahead"] == tasks) is (ring_bytes == 1)
+        assert told["late_requests"] >= told["tasks_not_fetched_ahead"] > 0
+        fetched = told["bytes_fetched"] + (told["late_bytes"] if num_workers else 0)
+        assert fetched == asked_for(server)[1]
+
+
+# ---- whatever the store
+
+
+@pytest.fixture(scope="module", autouse=True)
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server() as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _on_http(root: Path, s3: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    with rclone_http(root) as url:
+        yield url, {}
+
+
+@contextmanager
+def _on_s3(root: Path, s3: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    prefix = uuid.uuid4().hex
+    for path in root.rglob("*"):
+        if path.is_file():
+            put(s3, f"{prefix}/{path.relative_to(root).as_posix()}", path.read_bytes())
+    yield f"s3://{BUCKET}/{prefix}", {"storage_options": s3_options(s3)}
+
+
+@contextmanager
+def _in_memory(root: Path, s3: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    files, target = fsspec.filesystem("memory"), f"/{uuid.uuid4().hex}"
+    for path in root.rglob("*"):
+        if path.is_file():
+            files.pipe_file(f"{target}/{path.relative_to(root).as_posix()}", path.read_bytes())
+    yield f"memory:/{target}", {}
+    files.rm(target, recursive=True)
+
+
+@contextmanager
+def _by_file_url(root: Path, s3: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield root.as_uri(), {}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("store", [_on_http, _on_s3, _in_memory, _by_file_url])
+def test_every_store_gives_the_same_batches(
+    store: Callable[..., Any],
+    num_workers: int,
+    s3: str,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = synth(**MANY)
+    small_steps()
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    with store(root, s3) as (url, options):
+        assert_same(epoch_of(LeRobotDataset(url, **options), num_workers=num_workers), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"etags": "off"}, {"etags": "weak"}, {"etags": "off", "last_modified": False}, {"head_status": 405}],
+    ids=lambda settings: ", ".join(f"{name} {value}" for name, value in settings.items()),
+)
+def test_servers_that_tell_little_give_the_same_batches(settings: dict[str, Any], synth: MakeDataset) -> None:
+    root = synth(**MANY)
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    with streamed(root, server=settings) as (dataset, _):
+        assert_same(epoch_of(dataset, num_workers=0), expected)
+
+
+def test_a_dataset_below_a_path_and_behind_a_query(synth: MakeDataset) -> None:
+    root = synth()
+    with serving_store(root.parent) as server:
+        dataset = LeRobotDataset(f"{server.url}/{root.name}/?signature=abc")
+        assert_same(epoch_of(dataset), epoch_of(LeRobotDataset(root)))
+        assert all(path.endswith("?signature=abc") for path, _ in ((r[1], r) for r in server.requests))
+
+
+# ---- how much is fetched
+
+
+def test_an_epoch_fetches_the_packets_and_hardly_anything_else(
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    with streamed(synth(**MANY)) as (dataset, server):
+        small_steps()
+        needed = media_bytes(dataset)
+        server.forget()
+        with loader_of(dataset) as loader:
+            taken(loader)
+            told = loader.statistics().counters
+        assert (told["requests"], told["bytes_fetched"]) == asked_for(server, ".mp4") == asked_for(server)
+        assert told["requests"] == told["ranges_planned"]
+        assert needed <= told["bytes_fetched"] <= needed + 64 * told["ranges_planned"]  # 32 bytes on either side
+        assert told["most_bytes_held"] <= 16 << 10
+
+
+def test_a_second_open_takes_from_sidecars_what_it_can(synth: MakeDataset) -> None:
+    with serving_store(synth(**MANY, image_features=1)) as server:
+        LeRobotDataset(server.url).close()
+        first = asked_for(server)
+        server.forget()
+        LeRobotDataset(server.url).close()
+        assert asked_for(server)[1] < first[1] / 2
+        assert asked_for(server, ".mp4") == (4, 4 * 4096)  # is it the file that is known?
+        data = [method for method, path, _ in server.requests if path.startswith("/data")]
+        assert data == ["HEAD"] * 5  # the first is also looked for, to see that it is a dataset
+
+
+def test_tables_are_made_from_headers(synth: MakeDataset, own_sidecars: Path) -> None:
+    root = synth(episodes=2, frames=200, gop=100)
+    size = (root / FRONT_PATH).stat().st_size
+    with streamed(root) as (_, server):
+        requests, num_bytes = asked_for(server, FRONT_PATH)
+        assert requests <= 2
+        assert num_bytes < size / 2
+    assert any(own_sidecars.rglob("*.npz"))
+
+
+def test_a_column_is_fetched_without_the_pictures_beside_it(synth: MakeDataset) -> None:
+    root = synth(image_features=2)
+    with streamed(root) as (_, server):
+        assert asked_for(server, DATA_PATH)[1] < (root / DATA_PATH).stat().st_size / 4
+
+
+# ---- resume
+
+
+@pytest.mark.parametrize("stop_at", [1, 9, 17])
+@pytest.mark.parametrize("goes_to", ["folder", "store"])
+def test_an_epoch_goes_on_elsewhere(
+    stop_at: int,
+    goes_to: str,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = synth(**MANY)
+    small_steps()
+    with streamed(root) as (remote, _):
+        here, there = (remote, LeRobotDataset(root)) if goes_to == "folder" else (LeRobotDataset(root), remote)
+        with loader_of(here, num_workers=2) as loader:
+            whole = taken(loader)
+        with loader_of(here, num_workers=0) as loader:
+            first = taken(loader, stop_at)
+            state = json.loads(json.dumps(loader.state_dict()))
+        with loader_of(there, num_workers=1) as loader:
+            loader.load_state_dict(state)
+            assert_same([*first, *taken(loader)], whole)
+            books = loader.statistics().books
+            assert books is not None
+            assert (books.delivered, books.balance) == (144, 0)
+
+
+# ---- objects that are not what they were, or not there
+
+
+def _rewritten(root: Path, camera: str, file: int) -> str:
+    """Put another file in the place of one; its name in the URL."""
+    name = f"videos/{camera}/chunk-000/file-{file:03d}.mp4"
+    shutil.copyfile(root / name.replace(f"{file:03d}.mp4", f"{(file + 1) % 4:03d}.mp4"), root / name)
+    os.utime(root / name, ns=(1, 1))
+    return name
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
+    num_workers: int,
+    damaged: MakeDataset,
+    small_steps: SmallSteps,
+    tmp_path: Path,
+) -> None:
+    root = damaged(**MANY)
+    small_steps(ring_bytes=8 << 10)
+    expected = epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars"), num_workers=0, shuffle=False)
+    quarantine = tmp_path / "quarantine.jsonl"
+    with streamed(root) as (dataset, server):
+        with loader_of(
+            dataset, num_workers=num_workers, shuffle=False, on_error="skip", quarantine=quarantine
+        ) as loader:
+            found: Batches = []
+            for batch in loader:
+                if not found:
+                    name = _rewritten(root, FRONT, 3)
+                found.append(copied(batch))
+            books = loader.statistics().books
+        bad = samples_in(dataset, FRONT, 3).tolist()
+        assert len(bad) == 36
+        assert_same_rows(found, expected, [sample for sample in range(144) if sample not in bad])
+        assert books is not None
+        assert (books.delivered, books.skipped, books.balance) == (108, 36, 0)
+        lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+        assert sorted(line["sample"] for line in lines) == bad
+        assert {line["error"] for line in lines} == {"CorruptMedia"}
+        assert all(f"{server.url}/{name}" in line["message"] for line in lines)
+        assert all("open the dataset again" in line["message"] for line in lines)
+        again = LeRobotDataset(server.url)
+        assert FRONT in again.cameras
+        again.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_object_that_changed_stops_an_epoch_that_skips_nothing(
+    num_workers: int,
+    damaged: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = damaged(**MANY)
+    small_steps(ring_bytes=8 << 10)
+    with streamed(root) as (dataset, server), loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
+        batches = iter(loader)
+        found = [copied(next(batches))]
+        name = _rewritten(root, WRIST, 2)
+        with pytest.raises(errors.CorruptMedia, match="open the dataset again") as caught:
+            found.extend(copied(batch) for batch in batches)
+        assert f"{server.url}/{name}" in str(caught.value)
+        assert samples_of(found) == [*range(len(found) * 8)]
+        assert 8 <= len(found) * 8 <= 72
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_object_that_goes_amid_an_epoch_is_named(
+    num_workers: int,
+    damaged: MakeDataset,
+    small_steps: SmallSteps,
+    tmp_path: Path,
+) -> None:
+    root = damaged(**MANY)
+    small_steps(ring_bytes=8 << 10)
+    name = f"videos/{FRONT}/chunk-000/file-003.mp4"
+    quarantine = tmp_path / "quarantine.jsonl"
+    with streamed(root) as (dataset, server):
+        with loader_of(
+            dataset, num_workers=num_workers, shuffle=False, on_error="skip", quarantine=quarantine
+        ) as loader:
+            found: Batches = []
+            for batch in loader:
+                if not found:
+                    (root / name).unlink()
+                found.append(copied(batch))
+        assert samples_of(found) == [*range(108)]
+        lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+        assert {line["error"] for line in lines} == {"ObjectMissing"}
+        assert all(f"{server.url}/{name}" in line["message"] for line in lines)
+
+
+def _without_a_video(root: Path) -> None:
+    (root / "videos" / FRONT / "chunk-000" / "file-001.mp4").unlink()
+
+
+def _without_rows(root: Path) -> None:
+    (root / "data" / "chunk-000" / "file-002.parquet").unlink()
+
+
+def _with_a_video_cut_short(root: Path) -> None:
+    path = root / "videos" / WRIST / "chunk-000" / "file-000.mp4"
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def _with_rows_cut_short(root: Path) -> None:
+    path = root / "data" / "chunk-000" / "file-001.parquet"
+    os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def _with_an_empty_video(root: Path) -> None:
+    os.truncate(root / "videos" / WRIST / "chunk-000" / "file-002.mp4", 0)
+
+
+def _with_garbage_for_a_video(root: Path) -> None:
+    path = root / "videos" / WRIST / "chunk-000" / "file-002.mp4"
+    path.write_bytes(np.random.default_rng(1).bytes(30_000))
+
+
+def _with_a_hole_in_a_video(root: Path) -> None:
+    with open(root / "videos" / FRONT / "chunk-000" / "file-003.mp4", "r+b") as file:
+        file.seek(5000)
+        file.write(bytes(2000))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without_a_video,
+        _without_rows,
+        _with_a_video_cut_short,
+        _with_rows_cut_short,
+        _with_an_empty_video,
+        _with_garbage_for_a_video,
+        _with_a_hole_in_a_video,
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_wrong_with_it_in_a_store(
+    damage: Callable[[Path], None], num_workers: int, damaged: MakeDataset, tmp_path: Path
+) -> None:
+    """The same samples fail, for the same kind of reason, and the others are what they were."""
+    root = damaged(**MANY)
+    damage(root)
+
+    def outcome(dataset: LeRobotDataset, name: str) -> tuple[Batches, dict[int, str], list[tuple[int, str]]]:
+        options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / name}
+        batches = epoch_of(dataset, num_workers=num_workers, shuffle=False, **options)
+        lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        problems = {episode: type(error).__name__ for episode, error in dataset.problems.items()}
+        return batches, problems, sorted((line["sample"], line["error"]) for line in lines)
+
+    batches, problems, skipped = outcome(LeRobotDataset(root, cache_dir=tmp_path / "sidecars"), "local.jsonl")
+    with streamed(root) as (dataset, server):
+        found = outcome(dataset, "remote.jsonl")
+        assert found[1:] == (problems, skipped)
+        assert skipped
+        assert_same_rows(found[0], batches)
+        assert all(server.url in str(error) for error in dataset.problems.values())
+
+
+def test_a_folder_that_is_none_says_what_is_missing(tmp_path: Path) -> None:
+    with serving_store(tmp_path) as server:
+        with pytest.raises(errors.ObjectMissing, match=r"no LeRobot dataset at 'http.*there is no meta/info\.json"):
+            LeRobotDataset(f"{server.url}/nothing")
+
+
+def test_a_dataset_without_any_data_says_so(damaged: MakeDataset) -> None:
+    root = damaged()
+    shutil.rmtree(root / "data")
+    with serving_store(root) as server, pytest.raises(errors.ObjectMissing, match="none of the data files"):
+        LeRobotDataset(server.url)
+
+
+def test_videos_that_decode_only_through_a_container_are_fetched_whole(
+    damaged: MakeDataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = damaged()
+    _transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
+    expected = epoch_of(LeRobotDataset(root))
+    with streamed(root) as (dataset, _):
+        assert f"of '{dataset.root}/{FRONT_PATH}' are fetched to index it" in caplog.text
+        for num_workers in (0, 2):
+            assert_same(epoch_of(dataset, num_workers=num_workers), expected)
+
+
+# ---- a store that is gone, or silent
+
+
+@pytest.fixture
+def quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight tries in a fifth of a second, in this process."""
+    monkeypatch.setattr("millpond._sources.retrying.FIRST_WAIT_SECONDS", 0.0001)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("how", ["connection refused", "503"])
+def test_a_store_that_is_gone_for_good_is_an_error_that_counts_the_tries(
+    how: str,
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+    quick_tries: None,
+) -> None:
+    small_steps(ring_bytes=8 << 10)
+    with ExitStack() as serving:
+        server = serving.enter_context(serving_store(synth(**MANY)))
+        dataset = LeRobotDataset(server.url)
+        with loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
+            iterator = iter(loader)
+            next(iterator)
+            if how == "503":
+                server.set(unavailable=1.0)
+            else:
+                serving.close()
+            with pytest.raises(errors.FetchError) as caught:
+                deque(iterator, maxlen=0)
+        told = str(caught.value)
+        assert f"'{dataset.root}/videos/observation.images." in told
+        assert caught.value.facts["path"].endswith(".mp4")
+        assert (caught.value.facts["tries"], "8 tries" in told) == (8, True)
+        assert caught.value.facts.get("status") == (503 if how == "503" else None)
+
+
+def test_a_store_that_does_not_answer_in_time_is_an_error_with_the_limit(
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    small_steps(ring_bytes=8 << 10)
+    with (
+        streamed(synth(**MANY), fetch_timeout=1.0) as (dataset, server),
+        loader_of(dataset, shuffle=False) as loader,
+    ):
+        iterator = iter(loader)
+        next(iterator)
+        server.set(slow=1.0, hang_seconds=600.0)
+        with pytest.raises(errors.FetchTimeout) as caught:
+            deque(iterator, maxlen=0)
+        assert caught.value.limit_seconds == 1.0
+        assert caught.value.tries > 1
+        assert dataset.root in str(caught.value)
+
+
+def test_a_store_that_is_gone_costs_each_sample_its_line_and_the_books_balance(
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+    quick_tries: None,
+    tmp_path: Path,
+) -> None:
+    small_steps(ring_bytes=8 << 10)
+    options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl"}
+    with streamed(synth(**MANY)) as (dataset, server), loader_of(dataset, **options) as loader:
+        iterator = iter(loader)
+        found = [copied(next(iterator))]
+        server.set(unavailable=1.0)
+        found += [copied(batch) for batch in iterator]
+        skipped = [json.loads(line)["sample"] for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+        assert sorted(samples_of(found) + skipped) == [*range(144)]
+        books = loader.statistics().books
+        assert books is not None
+        assert books.balance == 0
+        server.set(unavailable=0.0)
+        assert sorted(samples_of(taken(loader))) == [*range(144)]  # it is back
+
+
+def test_a_store_that_is_gone_when_a_dataset_is_opened(synth: MakeDataset, quick_tries: None) -> None:
+    with serving_store(synth(), unavailable=1.0) as server:
+        with pytest.raises(errors.FetchError, match=r"meta/info\.json") as caught:
+            LeRobotDataset(server.url)
+        assert caught.value.tries == 8
+
+
+# ---- the end, whenever it comes
+
+
+def _in_time(act: Callable[[], object]) -> None:
+    """Do something that must not wait for a server that hangs."""
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits for the server"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("hangs", [False, True], ids=["while it answers", "while it hangs"])
+def test_a_loader_is_closed_amid_an_epoch(
+    hangs: bool,
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    small_steps(ring_bytes=8 << 10)
+    with streamed(synth(**MANY)) as (dataset, server):
+        loader = loader_of(dataset, num_workers=num_workers)
+        iterator = iter(loader)
+        next(iterator)
+        if hangs:
+            server.set(slow=1.0, hang_seconds=600.0)
+        _in_time(loader.close)
+        with pytest.raises(errors.ClosedError):
+            next(iterator)
+        del iterator
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_is_closed_before_its_first_bytes_come(num_workers: int, synth: MakeDataset) -> None:
+    with streamed(synth()) as (dataset, server):
+        server.set(slow=1.0, hang_seconds=600.0)
+        loader = loader_of(dataset, num_workers=num_workers)
+        iterator = iter(loader)
+        _in_time(loader.close)
+        del iterator
+
+
+def test_who_waits_for_a_batch_is_let_go_when_the_loader_is_closed(synth: MakeDataset) -> None:
+    with streamed(synth()) as (dataset, server):
+        server.set(slow=1.0, hang_seconds=600.0)
+        loader, seen = loader_of(dataset), queue.SimpleQueue[BaseException]()
+        begun = threading.Event()
+
+        def consume() -> None:
+            try:
+                iterator = iter(loader)
+                begun.set()
+                next(iterator)
+            except BaseException as error:  # noqa: BLE001 - it is what the test looks at
+                seen.put(error)
+
+        consumer = threading.Thread(target=consume, daemon=True)
+        consumer.start()
+        assert begun.wait(20)
+        _in_time(loader.close)
+        assert isinstance(seen.get(timeout=20), errors.ClosedError)
+        consumer.join()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epochs_that_are_broken_off_leave_nothing_in_the_next(
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    root = synth(**MANY)
+    small_steps(ring_bytes=12 << 10)
+    with loader_of(LeRobotDataset(root), num_workers=0) as local, streamed(root) as (dataset, _):
+        with loader_of(dataset, num_workers=num_workers) as loader:
+            for stop_at in (1, 5, 11, 17, 2):
+                assert_same(taken(loader, stop_at), taken(local, stop_at))
+            assert_same(taken(loader), taken(local))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_two_loaders_share_a_dataset(
+    num_workers: int,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+) -> None:
+    """Also after one of them was closed, and with it the connections of both."""
+    root = synth(**MANY)
+    small_steps(ring_bytes=12 << 10)
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    found: tuple[Batches, Batches] = ([], [])
+    with streamed(root) as (dataset, _), loader_of(dataset, num_workers=num_workers) as second:
+        with loader_of(dataset, num_workers=num_workers) as first:
+            of_first, of_second = iter(first), iter(second)
+            for _ in range(11):
+                found[0].append(copied(next(of_first)))
+                found[1].append(copied(next(of_second)))
+        found[1].extend(copied(batch) for batch in of_second)
+        del of_first
+    assert_same(found[0], expected[:11])
+    assert_same(found[1], expected)
+
+
+def test_a_closed_dataset_is_opened_by_its_next_use(synth: MakeDataset) -> None:
+    root = synth()
+    with streamed(root) as (dataset, _):
+        first = epoch_of(dataset)
+        dataset.close()
+        dataset.close()
+        assert_same(epoch_of(dataset), first)
+
+
+def test_a_dataset_that_is_dropped_leaves_no_thread(synth: MakeDataset) -> None:
+    with serving_store(synth()) as server:
+        LeRobotDataset(server.url)  # what is left behind is looked for after each test
+
+
+# ---- other processes
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_forked_child_is_told_what_to_do(num_workers: int, synth: MakeDataset) -> None:
+    with streamed(synth()) as (dataset, _):
+
+        def work() -> bytes:
+            try:
+                epoch_of(dataset, num_workers=num_workers)
+            except errors.UsageError as error:
+                return str(error).encode()
+            finally:
+                millpond.shutdown()
+            return b"no error"
+
+        with forked(work) as result:
+            assert b"start processes by spawn or forkserver" in result()
+        assert len(epoch_of(dataset)) == 9  # the parent's connections are as they were
+
+
+def test_a_dataset_that_was_pickled_reads_for_itself(synth: MakeDataset) -> None:
+    root = synth()
+    with streamed(root) as (dataset, server):
+        copy = pickle.loads(pickle.dumps(dataset))
+        server.forget()
+        assert_same(epoch_of(copy), epoch_of(LeRobotDataset(root)))
+        assert server.counts.requests > 0
+        assert copy._files is not dataset._files
+
+
+_READ = """
+import pickle, sys
+from streamed import epoch_of, samples_of
+with open(sys.argv[1], "rb") as file:
+    dataset = pickle.load(file)
+print(sorted(samples_of(epoch_of(dataset))) == [*range(69)])
+"""
+
+
+def test_a_dataset_is_read_by_another_program(synth: MakeDataset, tmp_path: Path) -> None:
+    with streamed(synth()) as (dataset, _):
+        (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(dataset))
+        with program(_READ, tmp_path / "temporary", str(tmp_path / "dataset.pickle")) as other:
+            assert other.ended() == (0, "True\n", "")
+        assert not [*(tmp_path / "temporary").iterdir()]
+
+
+# ---- sidecars
+
+
+def test_nothing_is_lost_where_sidecars_cannot_be_kept(
+    synth: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = synth(**MANY, image_features=1)
+    expected = epoch_of(LeRobotDataset(root), num_workers=0)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MILLPOND_CACHE_DIR", str(tmp_path / "file" / "below"))
+    with streamed(root) as (dataset, _):
+        assert "cannot keep the sample table" in caplog.text
+        for num_workers in (0, 2):
+            with loader_of(dataset, num_workers=num_workers) as loader:
+                for _ in range(2):
+                    assert_same_rows(taken(loader), expected)
+                    loader.set_epoch(0)
+
+
+def test_crcs_that_an_epoch_learned_are_known_to_the_next_process(
+    damaged: MakeDataset,
+    own_sidecars: Path,
+) -> None:
+    root = damaged()
+    with streamed(root) as (dataset, server):
+        epoch_of(dataset)
+        again = LeRobotDataset(server.url)
+        place = camera_paths(again, FRONT)[0]
+        assert again._files.load_table(place, again._store)[0].crc_known.all()
+        again.close()
+
+
+# ---- secrets
+
+
+SECRETS = ("swordfish", "opensesame")
+
+
+def _tokens() -> dict[str, Any]:
+    return {"token": SECRETS[0], "storage_options": {"headers": {"X-Key": SECRETS[1]}}}
+
+
+def _wrong_tokens() -> dict[str, Any]:
+    return {"token": SECRETS[1]}
+
+
+@pytest.mark.parametrize("way", ["token", "password", "query"])
+def test_secrets_are_told_to_the_server_and_to_nobody_else(
+    way: str,
+    damaged: MakeDataset,
+    own_sidecars: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    quick_tries: None,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    root = damaged(**MANY)
+    (root / "videos" / FRONT / "chunk-000" / "file-001.mp4").unlink()
+    told: list[str] = []
+    settings = {"token": {"bearer": SECRETS[0]}, "password": {"basic": ":".join(SECRETS)}, "query": {}}[way]
+    with serving_store(root, **settings) as server:
+        url, options = server.url, dict[str, Any]()
+        if way == "token":
+            options = _tokens()
+        else:
+            url = url.replace("//", f"//{':'.join(SECRETS)}@") if way == "password" else f"{url}?sig={SECRETS[0]}"
+        dataset = LeRobotDataset(url, cache_dir=tmp_path / "cache", **options)
+        quarantine = tmp_path / "quarantine.jsonl"
+        with loader_of(dataset, on_error="skip", quarantine=quarantine, shuffle=False) as loader:
+            batches = iter(loader)
+            next(batches)
+            server.set(unavailable=1.0)
+            for _ in batches:
+                pass
+            told += [repr(loader), str(loader.statistics()), json.dumps(loader.state_dict())]
+        told += [repr(dataset), dataset.root, str(dataset.problems), repr(vars(dataset)), repr(dataset.byte_source)]
+        told += [repr(error.facts) + "".join(traceback.format_exception(error)) for error in dataset.problems.values()]
+        told.append(dataset.fingerprint)
+        assert dataset.problems
+        with pytest.raises(errors.FetchError) as caught:
+            LeRobotDataset(url, **options)
+        told += ["".join(traceback.format_exception(caught.value)), repr(caught.value), repr(caught.value.facts)]
+        dataset.close()
+        assert any(SECRETS[0] in repr(request) or way == "password" for request in server.requests)
+    told += [record.getMessage() + repr(record.args) for record in caplog.records]
+    files = [*texts_below(tmp_path / "cache"), *texts_below(own_sidecars), (str(quarantine), quarantine.read_bytes())]
+    assert any("npz" in name for name, _ in files)
+    told += [name + data.decode("latin-1") for name, data in files]
+    assert not [text[:2000] for text in told for secret in SECRETS if secret in text]
+
+
+@pytest.mark.parametrize("way", ["token", "password", "s3"])
+def test_a_secret_that_is_wrong_is_not_told(way: str, synth: MakeDataset, s3: str) -> None:
+    with serving_store(synth(), bearer="right") as server:
+        url, options = server.url, dict[str, Any]()
+        if way == "token":
+            options = _wrong_tokens()
+        elif way == "password":
+            url = url.replace("//", f"//{':'.join(SECRETS)}@")
+        else:
+            url = "s3://no-such-bucket/dataset"
+            options = {"storage_options": {**s3_options(s3), "key": SECRETS[0], "secret": SECRETS[1]}}
+        with pytest.raises(errors.MillpondError) as caught:
+            LeRobotDataset(url, **options)
+    told = "".join(traceback.format_exception(caught.value)) + repr(caught.value.facts)
+    assert not any(secret in told for secret in SECRETS)
+    if way != "s3":
+        assert isinstance(caught.value, errors.FetchError)
+        assert caught.value.status == 401
+
+
+def test_options_that_mean_nothing_are_refused_without_their_values(synth: MakeDataset) -> None:
+    with pytest.raises(ValueError, match="storage_options= and token= are for URLs"):
+        LeRobotDataset(synth(), token=SECRETS[0])
+    with pytest.raises(ValueError, match="secrit") as caught:
+        LeRobotDataset("s3://bucket/dataset", storage_options={"secrit": SECRETS[0]})
+    assert SECRETS[0] not in str(caught.value)
+    with pytest.raises(ValueError, match="beside"):
+        LeRobotDataset("s3://bucket/dataset", cache_dir="beside")
