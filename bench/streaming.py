@@ -10,6 +10,7 @@ LeRobot's streaming does. The exit code is 1 if a sample was lost, came twice, o
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from contextlib import ExitStack
@@ -46,7 +47,7 @@ def parse() -> argparse.Namespace:
     add("--seconds", type=float, default=10.0, help="least length of a timed epoch (default: %(default)s)")
     add("--num-workers", type=int, default=1, help="of a client on one core (default: %(default)s)")
     add("--batch-size", type=int, default=32, help="(default: %(default)s)")
-    add("--memory", default="1GiB", help="(default: %(default)s)")
+    add("--memory", default="2GiB", help="(default: %(default)s)")
     add("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     add("--latency", type=float, default=0.05, help="seconds to the first byte (default: %(default)s)")
     add("--mib-per-second", type=float, default=5.0, help="of a connection (default: %(default)s)")
@@ -141,6 +142,8 @@ def main() -> int:
             roots = [write_dataset(stack.enter_context(temporary_folder()) / "synth", **SYNTH)]
         for root in roots:
             report["datasets"][root.name] = measure(root, options)
+            if options.out:  # each takes minutes
+                options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if options.index_files:
         with Store(server_core, latency_seconds=options.latency) as store:
             built = rows.index(options, store, (client_core,))
