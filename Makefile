@@ -11,7 +11,7 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types setup bench bench-peers fuzz chaos soak clean
+.PHONY: demo test lint types setup bench bench-streaming bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -36,6 +36,12 @@ bench: $(TEST_ENV)/ready $(BENCH_DATA)
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/epoch.json $(BENCH_OUT)/epoch.svg
 	$(BIN)/python bench/windows.py $(BENCH_DATA) --out $(BENCH_OUT)/windows.json $(PEERS)
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/windows.json $(BENCH_OUT)/windows.svg
+
+# Datasets behind a server of ours, beside the same in memory.
+bench-streaming: $(TEST_ENV)/ready $(BENCH_DATA)
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/streaming.py $(BENCH_DATA) --out $(BENCH_OUT)/streaming.json
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/streaming.json $(BENCH_OUT)/streaming.svg
 
 .cache/bench/av1_gop2: | $(TEST_ENV)/ready
 	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec av1 --gop 2
