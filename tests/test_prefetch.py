@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -63,10 +63,13 @@ class CellModel:
             self.owner[start : start + size] = [0] * size
 
 
-ACTS = st.lists(st.one_of(st.tuples(st.just("take"), st.integers(1, 12)), st.tuples(st.just("back"), st.integers(0))))
+ACTS = st.lists(
+    st.one_of(st.tuples(st.just("take"), st.integers(1, 6)), st.tuples(st.just("back"), st.integers(0, 5))), max_size=40
+)
 
 
-@given(size=st.integers(1, 20), acts=ACTS)
+@settings(max_examples=400)
+@given(size=st.integers(1, 12), acts=ACTS)
 def test_a_ring_gives_the_room_that_there_is_and_none_twice(size: int, acts: list[tuple[str, int]]) -> None:
     ring, model, held = Ring(size), CellModel(size), list[tuple[int, int, int]]()
     for number, (act, value) in enumerate(acts, 1):
@@ -85,6 +88,13 @@ def test_a_ring_gives_the_room_that_there_is_and_none_twice(size: int, acts: lis
     for _, start, _ in held:
         ring.give_back(start)
     assert (ring.take(size), ring.taken_bytes) == (0, size)
+
+
+def test_the_last_byte_before_the_oldest_piece_is_room() -> None:
+    ring = Ring(10)
+    assert [ring.take(4), ring.take(4)] == [0, 4]
+    ring.give_back(0)
+    assert [ring.take(3), ring.take(1), ring.take(1)] == [0, 3, None]
 
 
 def test_a_ring_gives_a_piece_back_only_once_where_another_begins_there_later() -> None:
@@ -537,6 +547,18 @@ def test_a_new_epoch_cancels_what_is_under_way() -> None:
         for _ in range(2):
             r.source.next().answer()
         assert r.holds([*r.places(0), *r.places(1)])
+
+
+def test_bytes_of_the_former_epoch_are_not_those_of_the_new_one() -> None:
+    with rig() as r:
+        r.prefetcher.begin(plan_of(1))
+        r.source.next().answer()
+        assert r.places(0)
+        r.source.extra[0] = [WantedRange("a", 3, 0, 20)]
+        r.prefetcher.begin(plan_of(1))  # an epoch that was broken off gives nothing back
+        assert r.prefetcher.places(0, 0) is None
+        r.source.next().answer()
+        assert [one.file for one, _ in r.places(0)] == [3]
 
 
 @pytest.mark.parametrize("outcome", ["bytes", "error"])
