@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -174,7 +175,16 @@ def _driver(
 
 
 def _close(driver: Driver, outbox: Outbox, arena: ArenaMemory, pid: int) -> None:
-    if os.getpid() == pid:
-        driver.close()
-        outbox.close()
-        arena.close()
+    if os.getpid() != pid:
+        return
+    if threading.current_thread().name.startswith("millpond-"):
+        # Garbage is collected in any thread: one of those that are ended here would wait for itself, locks in hand.
+        threading.Thread(target=_end, args=(driver, outbox, arena), name="millpond-close", daemon=True).start()
+    else:
+        _end(driver, outbox, arena)
+
+
+def _end(driver: Driver, outbox: Outbox, arena: ArenaMemory) -> None:
+    driver.close()
+    outbox.close()
+    arena.close()
