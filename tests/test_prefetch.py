@@ -724,11 +724,11 @@ def test_it_counts_what_was_fetched_since_it_was_made() -> None:
 # ---- its share of the memory plan
 
 
-def streamed(bytes_per_sample: int, fetch_workers: int = 16) -> MemoryPlan:
+def streamed(bytes_per_sample: int, fetch_workers: int = 16, memory: str = "2GiB") -> MemoryPlan:
     def fetched(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         return (stops - starts) * bytes_per_sample
 
-    return chosen(replace(demand(30), fetched_bytes=fetched, fetch_workers=fetch_workers), "2GiB")
+    return chosen(replace(demand(30), fetched_bytes=fetched, fetch_workers=fetch_workers), memory)
 
 
 def test_a_dataset_at_hand_has_no_ring() -> None:
@@ -751,6 +751,13 @@ def test_more_requests_at_once_want_a_larger_ring_within_bounds() -> None:
     assert streamed(10).prefetch_bytes == LEAST_PREFETCH_BYTES
     assert streamed(10_000, 64).prefetch_bytes > 3 * streamed(10_000, 16).prefetch_bytes
     assert streamed(10_000_000).prefetch_bytes == MOST_PREFETCH_BYTES
+
+
+def test_a_small_budget_has_fewer_open_batches_for_the_sake_of_the_ring() -> None:
+    plan = streamed(10_000_000, memory="1GiB")
+    assert plan.prefetch_bytes == MOST_PREFETCH_BYTES
+    assert plan.heap_bytes >= 0
+    assert plan.pond_slots < chosen(demand(30), "1GiB").pond_slots
 
 
 def test_the_ring_holds_a_few_of_the_largest_tasks() -> None:
