@@ -65,6 +65,9 @@ class Backend(Protocol):
     async def keys(self, prefix: str) -> list[str]:
         """Keys below a folder, in any order."""
 
+    async def settle(self) -> None:
+        """Wait until what was cancelled is over: a thread that comes to an interpreter that has ended would panic."""
+
     def close(self) -> None:
         """Let go of connections and threads."""
 

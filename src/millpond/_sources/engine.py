@@ -44,7 +44,7 @@ class Engine:
             raise error_of(Fetch(maker.address.name, 0.0, limits.timeout_seconds), failure, 0.0) from None
         self.fetcher = Fetcher(self._backend, maker.address, limits, counters)
         self._cached = CachedRanges(cache, counters) if cache is not None else None
-        self._loop = LoopThread("millpond-fetch")
+        self._loop = LoopThread("millpond-fetch", self._backend.settle)
 
     @property
     def is_ours(self) -> bool:

@@ -55,6 +55,9 @@ class FsspecBackend:
         """See `Backend`."""
         return await self._do(lambda: self._find(prefix.strip("/")))
 
+    async def settle(self) -> None:
+        """See `Backend`. Threads of Python's own are no danger."""
+
     def close(self) -> None:
         """Threads end after what they do: a call of fsspec is not to be interrupted."""
         self._threads.end()

@@ -44,6 +44,9 @@ class LocalBackend:
         """See `Backend`."""
         return await self._do(lambda: self._walk(prefix.strip("/")))
 
+    async def settle(self) -> None:
+        """See `Backend`. Threads of Python's own are no danger."""
+
     def close(self) -> None:
         """End the threads."""
         self._threads.end()

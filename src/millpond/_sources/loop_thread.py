@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -16,14 +16,18 @@ class LoopThread:
     """Begun when it is made, ended once. A daemon: a process that ends waits for no request.
 
     Whatever ends it need not be the thread that made it, and may be the loop's own.
+
+    Args:
+        name: Of the thread.
+        settle: Waited for at the end, when everything has been cancelled.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_ended = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name=name, daemon=True)
+        self._thread = threading.Thread(target=_run, args=(self._loop, settle), name=name, daemon=True)
         self._thread.start()
 
     @property
@@ -53,11 +57,12 @@ class LoopThread:
             self._thread.join()
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
         loop.run_until_complete(_cancel_others())
+        loop.run_until_complete(settle())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         asyncio.set_event_loop(None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import weakref
+from collections.abc import Awaitable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
@@ -22,10 +25,11 @@ from millpond.errors import MillpondError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_T = TypeVar("_T")
 _CONNECT_SECONDS = 10.0
+_SETTLE_SECONDS = 1.0
 _NO_LIMIT = timedelta(days=1)  # a request as a whole is limited by its fetch's deadline
 _USER_AGENT = "millpond"
-
 
 _pid_of_runtime: int | None = None
 
@@ -56,6 +60,7 @@ class ObstoreBackend:
         }
         shared: dict[str, Any] = {"client_options": client, "retry_config": {"max_retries": 0}}
         self._prefix = ""
+        self._cancelled: list[weakref.ref[Any]] = []
         self._itself: HTTPStore | None = None
         try:
             if address.kind == "http":
@@ -87,15 +92,15 @@ class ObstoreBackend:
         if identity is not None and identity.etag and not identity.etag.startswith("W/"):
             options["if_match"] = identity.etag
         try:
-            result = await obstore.get_async(self._of(key), joined(self._prefix, key), options=options)  # type: ignore[arg-type]
-            return Answer(await result.bytes_async(), _identity(result.meta))
+            result = await self.wait(self._get(key, options))
+            return Answer(await self.wait(result.bytes_async()), _identity(result.meta))
         except Exception as error:  # noqa: BLE001 - obstore's, and builtin ones
             raise failure_of(error, self._limits.stall_seconds) from None
 
     async def head(self, key: str) -> FileIdentity:
         """See `Backend`."""
         try:
-            return _identity(await obstore.head_async(self._of(key), joined(self._prefix, key)))
+            return _identity(await self.wait(obstore.head_async(self._of(key), joined(self._prefix, key))))
         except Exception as error:  # noqa: BLE001
             raise failure_of(error, self._limits.stall_seconds) from None
 
@@ -105,8 +110,7 @@ class ObstoreBackend:
         if identity is not None and identity.etag and not identity.etag.startswith("W/"):
             options["if_match"] = identity.etag
         try:
-            result = await obstore.get_async(self._of(key), joined(self._prefix, key), options=options)  # type: ignore[arg-type]
-            return ObstoreParts(result, self._limits.stall_seconds)
+            return ObstoreParts(self, await self.wait(self._get(key, options)), self._limits.stall_seconds)
         except Exception as error:  # noqa: BLE001
             failure = failure_of(error, self._limits.stall_seconds)
         if failure.kind is not Kind.UNSIZED or self._itself is None or start:
@@ -129,6 +133,27 @@ class ObstoreBackend:
         """Connections go with the last reference to the client; requests in flight hold one."""
         self._store = self._itself = None
 
+    async def settle(self) -> None:
+        """See `Backend`. A request that was cancelled is over when its future is gone: obstore's threads hold that."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _SETTLE_SECONDS
+        while any(request() is not None for request in self._cancelled) and clock() < deadline:
+            await asyncio.sleep(1e-4)
+
+    async def wait(self, request: Awaitable[_T]) -> _T:
+        """Wait for a request, and remember it if it is cancelled meanwhile."""
+        try:
+            return await request
+        except asyncio.CancelledError:
+            alive = [earlier for earlier in self._cancelled if earlier() is not None]
+            self._cancelled = [*alive, weakref.ref(request)]
+            raise
+        finally:
+            del request
+
+    def _get(self, key: str, options: dict[str, Any]) -> Awaitable[obstore.GetResult]:
+        return obstore.get_async(self._of(key), joined(self._prefix, key), options=options)  # type: ignore[arg-type]
+
     def _of(self, key: str) -> Any:
         return self._itself if self._itself is not None and not key else self._store
 
@@ -136,7 +161,8 @@ class ObstoreBackend:
 class ObstoreParts:
     """The body of one answer. See `Parts`."""
 
-    def __init__(self, result: obstore.GetResult, stall_seconds: float) -> None:
+    def __init__(self, backend: ObstoreBackend, result: obstore.GetResult, stall_seconds: float) -> None:
+        self._backend = backend
         self.identity: FileIdentity | None = _identity(result.meta)
         self.size_bytes: int | None = self.identity.size_bytes
         self._stall_seconds = stall_seconds
@@ -145,7 +171,10 @@ class ObstoreParts:
     async def part(self) -> Buffer | None:
         """See `Parts`."""
         try:
-            return await anext(self._stream, None)
+            part: Buffer = await self._backend.wait(anext(self._stream))
+            return part
+        except StopAsyncIteration:
+            return None
         except Exception as error:  # noqa: BLE001
             raise failure_of(error, self._stall_seconds) from None
 
