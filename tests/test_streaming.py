@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
 import pickle
 import queue
 import shutil
+import sys
 import threading
 import traceback
 import uuid
@@ -755,6 +757,56 @@ def test_a_closed_dataset_is_opened_by_its_next_use(synth: MakeDataset) -> None:
 def test_a_dataset_that_is_dropped_leaves_no_thread(synth: MakeDataset) -> None:
     with serving_store(synth()) as server:
         LeRobotDataset(server.url)  # what is left behind is looked for after each test
+
+
+@pytest.mark.parametrize(
+    ("num_workers", "thread", "place"),
+    [
+        (0, "millpond-prefetch", "prefetch.Ring.take"),
+        (2, "millpond-prefetch", "prefetch.Ring.take"),
+        (2, "millpond-driver", "worker_driver.WorkerDriver._give_out"),
+    ],
+)
+def test_a_loader_that_is_collected_in_a_thread_of_its_own_is_closed(
+    num_workers: int,
+    thread: str,
+    place: str,
+    synth: MakeDataset,
+    small_steps: SmallSteps,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Garbage is collected wherever memory is allocated, also with the lock of the requests in hand."""
+    small_steps(ring_bytes=8 << 10)
+    dropped, collected = threading.Event(), threading.Event()
+    with streamed(synth(**MANY)) as (dataset, _):
+        loader = loader_of(dataset, num_workers=num_workers, shuffle=False)
+        iterator = iter(loader)
+        next(iterator)
+        driver: Any = iterator._driver  # type: ignore[attr-defined]
+        prefetcher = driver._prefetch
+        module, owner, name = f"millpond._loader.{place}".rsplit(".", 2)
+        usual = getattr(getattr(sys.modules[module], owner), name)
+
+        def collecting(self: Any, *arguments: Any) -> Any:
+            if dropped.is_set() and not collected.is_set() and threading.current_thread().name == thread:
+                gc.collect()
+                collected.set()
+            return usual(self, *arguments)
+
+        monkeypatch.setattr(f"millpond._loader.{place}", collecting)
+        gc.disable()
+        try:
+            loader.me = loader, iterator  # type: ignore[attr-defined]
+            del loader, iterator
+            dropped.set()
+            with prefetcher._lock:
+                prefetcher._has_work.notify_all()
+            if num_workers:
+                driver._supervisor.wake()
+            del driver, prefetcher
+            assert collected.wait(20), "the thread hangs"
+        finally:
+            gc.enable()
 
 
 # ---- other processes
