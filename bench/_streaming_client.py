@@ -73,29 +73,30 @@ class Client:
         return {"seconds": time.monotonic() - began, "files": index.num_files, "episodes": len(index)}
 
     def churn(self, url: str, max_bytes: int, ahead: int, passes: int) -> dict[str, Any]:
-        """Go through the episodes in random order, always some of them ahead, and decode one frame of each camera."""
+        """Go through the episodes in random order, always some of them ahead, and decode a frame of each camera."""
         index = EpisodeByteIndex.build(url)
-        self._pass(index, max_bytes // 4, ahead, 1)  # what any cache needs once: connections, threads, decoders
-        with MemorySampler(interval_seconds=0.02) as sampler:
-            stats = self._pass(index, max_bytes, ahead, passes)
-        return {**asdict(stats), "pss_growth_bytes": sampler.peak_growth_bytes, "looks": len(sampler.points)}
-
-    def _pass(self, index: Any, max_bytes: int, ahead: int, passes: int) -> Any:
         order = index.episodes.tolist() * passes
         random.Random(0).shuffle(order)
-        with EpisodeByteCache(index, max_bytes=max_bytes) as cache:
-            for at, episode in enumerate(order):
-                for coming in order[at : at + ahead]:
-                    cache.submit_prefetch(coming)
-                cache.ensure_ready(episode)
-                for camera in index.video_keys:
-                    cache.get_decoder(episode, camera).get_frames_at([0])
-            return cache.stats
+        go_through(index, max_bytes, order[:2], ahead=0)  # what any cache needs once: connections, threads, decoders
+        with MemorySampler(interval_seconds=0.02) as sampler:
+            stats = go_through(index, max_bytes, order, ahead)
+        return {**asdict(stats), "pss_growth_bytes": sampler.peak_growth_bytes, "looks": len(sampler.points)}
 
     def close(self) -> None:
         if self._loader is not None:
             self._loader.close()
             self._loader = None
+
+
+def go_through(index: Any, max_bytes: int, episodes: list[int], ahead: int) -> Any:
+    with EpisodeByteCache(index, max_bytes=max_bytes) as cache:
+        for at, episode in enumerate(episodes):
+            for coming in episodes[at : at + 1 + ahead]:
+                cache.submit_prefetch(coming)
+            cache.ensure_ready(episode)
+            for camera in index.video_keys:
+                cache.get_decoder(episode, camera).get_frame_at(0)
+        return cache.stats
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ import av
 from millpond._synth import write_dataset
 
 SYNTH: dict[str, Any] = {"episodes": 30, "frames": 100, "cameras": 2, "codec": "h264", "gop": 30}
-_TMPFS = Path("/dev/shm")
 _MANY: dict[str, Any] = {"frames": 30, "cameras": 1, "size": (96, 128), "codec": "h264", "gop": 15}
 _LONG: dict[str, Any] = {"episodes": 1, "frames": 750, "cameras": 1, "size": (64, 64), "codec": "h264", "gop": 30}
 
@@ -59,18 +58,18 @@ def look_at(root: Path) -> Videos:
 
 
 @contextmanager
-def temporary_folder(*, num_bytes: int = 0) -> Iterator[Path]:
-    """In memory, where there is room for twice so many bytes."""
-    in_memory = _TMPFS.is_dir() and shutil.disk_usage(_TMPFS).free > 2 * num_bytes
-    with tempfile.TemporaryDirectory(prefix="millpond-bench-", dir=_TMPFS if in_memory else None) as folder:
+def temporary_folder(parent: Path | None = None, *, num_bytes: int = 0) -> Iterator[Path]:
+    """In a folder that is in memory, if there is room for twice so many bytes; else where temporary files go."""
+    has_room = parent is not None and parent.is_dir() and shutil.disk_usage(parent).free > 2 * num_bytes
+    with tempfile.TemporaryDirectory(prefix="millpond-bench-", dir=parent if has_room else None) as folder:
         yield Path(folder)
 
 
 @contextmanager
-def copied(root: Path) -> Iterator[Path]:
+def copied(root: Path, parent: Path | None) -> Iterator[Path]:
     """The dataset in memory, or, where there is no room, in another folder, read once and so in the page cache."""
     size = sum(file.stat().st_size for file in root.rglob("*") if file.is_file())
-    with temporary_folder(num_bytes=size) as folder:
+    with temporary_folder(parent, num_bytes=size) as folder:
         shutil.copytree(root, folder / root.name, ignore=shutil.ignore_patterns(".millpond"))
         yield folder / root.name
 

@@ -61,8 +61,8 @@ class Rig:
     @contextmanager
     def contender(self, script: str) -> Iterator[Contender]:
         """A process of its own, which keeps what it keeps in a folder that goes with it."""
-        with temporary_folder() as cache:
-            environment = os.environ | {"MILLPOND_CACHE_DIR": str(cache)}
+        with temporary_folder() as folder:
+            environment = os.environ | {"MILLPOND_CACHE_DIR": str(folder), "TMPDIR": str(folder)}
             with pinned(*self.cores):
                 contender = Contender(script, environment=environment)
             with contender:
@@ -272,7 +272,10 @@ def one_beside(rig: Rig) -> Answer:
 
 def beside_download(rig: Rig, peer: Contender) -> Answer:
     names = [str(file.relative_to(rig.root)) for file in sorted(rig.root.rglob("*")) if file.is_file()]
-    with temporary_folder(num_bytes=rig.videos.file_bytes) as folder, rig.contender("_streaming_client.py") as client:
+    with (
+        temporary_folder(rig.options.ram, num_bytes=rig.videos.file_bytes) as folder,
+        rig.contender("_streaming_client.py") as client,
+    ):
         rig.store.forget()
         got = peer.ask("download", url=rig.url, names=names, folder=str(folder))
         traffic = rig.store.traffic()
@@ -307,7 +310,7 @@ def from_nothing(seconds: float, epoch: Answer, traffic: Traffic) -> Answer:
 
 def index(options: argparse.Namespace, store: Store, cores: tuple[int, ...]) -> Answer:
     """Index many files from nothing: a dataset with an episode in each, and single files."""
-    with temporary_folder() as folder:
+    with temporary_folder(options.ram) as folder:
         dataset, names = write_many_files(folder, options.index_files)
         store.serve(folder)
         sources = {"dataset": f"{store.url}/{dataset}", "files": [f"{store.url}/{name}" for name in names]}

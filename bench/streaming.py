@@ -43,6 +43,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("datasets", nargs="*", type=Path, metavar="DATASET", help="of LeRobot v3; none: one that is made for this")
     add("--out", type=Path, help="JSON goes here, too")
+    add("--ram", type=Path, default=Path("/dev/shm"), help="a folder that is in memory (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--seconds", type=float, default=10.0, help="least length of a timed epoch (default: %(default)s)")
     add("--num-workers", type=int, default=1, help="of a client on one core (default: %(default)s)")
@@ -71,7 +72,7 @@ def parse() -> argparse.Namespace:
 def measure(root: Path, options: argparse.Namespace) -> dict[str, Any]:
     client_core, server_core = two_cores()
     settings = {"latency_seconds": options.latency, "bytes_per_second": options.mib_per_second * 2**20}
-    with copied(root) as copy:
+    with copied(root, options.ram) as copy:
         videos = look_at(copy)
         with Store(server_core, **settings) as store:
             store.serve(copy.parent)
@@ -132,7 +133,7 @@ def main() -> int:
     client_core, server_core = two_cores()
     report: dict[str, Any] = {
         "bench": "streaming",
-        "settings": {name: value for name, value in vars(options).items() if name not in ("datasets", "out")},
+        "settings": {name: value for name, value in vars(options).items() if name not in ("datasets", "out", "ram")},
         "environment": environment_facts() | {"has_a_core_each": client_core != server_core},
         "datasets": {},
     }

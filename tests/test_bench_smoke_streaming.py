@@ -23,10 +23,10 @@ ROWS = {
 
 
 def test_streaming_measures_every_row_of_its_table(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
-    often = ("--faults", "0.2", "0.1", "0.1", "--cache-bytes", "20000")
+    often = ("--faults", "0.2", "0.1", "0.1", "--cache-bytes", "40000")
     written = tmp_path / "out.json"
     printed: dict[str, Any] = json.loads(
-        run("streaming.py", dataset, *SMALL, *SMALLER, *often, "--out", written, cache_dir=tmp_path)
+        run("streaming.py", dataset, *SMALL, *SMALLER, *often, "--ram", tmp_path, "--out", written, cache_dir=tmp_path)
     )
     measured = printed["datasets"]["tiny"]
     assert measured["table"].keys() == ROWS
