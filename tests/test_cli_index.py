@@ -13,7 +13,7 @@ import typer
 
 import media_zoo as zoo
 from millpond._cli import app
-from millpond._cli.index import parse_storage_options
+from millpond._cli.options import parse_storage_options
 from millpond._datasets.episode_index import EpisodeByteIndex
 from store_server import serving_store
 from synthesized import FRONT, FRONT_PATH, WRIST, MakeDataset
@@ -28,8 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("MILLPOND_CACHE_DIR", str(tmp_path / "cache"))
 
-    def run(*arguments: str | Path) -> int:
-        monkeypatch.setattr(sys, "argv", ["millpond", "index", *map(str, arguments)])
+    def run(*arguments: str | Path, command: str = "index") -> int:
+        monkeypatch.setattr(sys, "argv", ["millpond", command, *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             app()
         return int(ended.value.code or 0)
@@ -135,3 +135,16 @@ def test_storage_options_are_texts_flags_and_tables() -> None:
 def test_the_bar_is_only_for_terminals(run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset) -> None:
     assert run(synth()) == 0
     assert "reading headers" not in capsys.readouterr().out
+
+
+def test_inspect_looks_at_a_dataset_behind_a_url(
+    run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset
+) -> None:
+    with serving_store(synth()) as server:
+        url = server.url.replace("://", "://user:pa55word@") + "?sig=s1gnature"
+        assert run(url, "--memory", "512MiB", "--num-workers", "1", command="inspect") == 0
+    told = "".join(capsys.readouterr())
+    assert told.startswith(f"{server.url}?...: 5 episodes")
+    assert "prefetch" in told
+    assert "pa55word" not in told
+    assert "s1gnature" not in told

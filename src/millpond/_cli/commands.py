@@ -12,10 +12,13 @@ from millpond._cli.options import (
     DEMO_DATA,
     BatchSize,
     DatasetPath,
+    DatasetPlace,
     ImageSize,
     Memory,
     NumWorkers,
     Seed,
+    StorageOptions,
+    TokenEnv,
     check_report_place,
     check_size,
     parse_image_size,
@@ -102,11 +105,13 @@ def synth(
 
 
 def inspect(
-    dataset: DatasetPath,
+    dataset: DatasetPlace,
     memory: Memory = "2GiB",
     batch_size: BatchSize = 32,
     num_workers: NumWorkers = None,
     image_size: ImageSize = None,
+    storage_options: StorageOptions = None,
+    token_env: TokenEnv = None,
 ) -> None:
     """Show episodes, cameras, codecs, GOPs and bytes; the memory plan; the trade of memory, mixing and decoding."""
     from millpond._cli.inspect import run_inspect
@@ -117,6 +122,8 @@ def inspect(
         batch_size=batch_size,
         num_workers=num_workers,
         image_size=parse_image_size(image_size),
+        storage_options=storage_options or (),
+        token_env=token_env,
     )
 
 
@@ -159,18 +166,8 @@ def index(
     out: Annotated[
         Path | None, typer.Option(help="Also write the index into this file.", callback=check_report_place)
     ] = None,
-    storage_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="How the store is reached, such as endpoint_url=http://localhost:9000; may be repeated. Better leave "
-            "secrets to the environment: others may see what is typed here.",
-            metavar="KEY=VALUE",
-            show_default=False,
-        ),
-    ] = None,
-    token_env: Annotated[
-        str | None, typer.Option(help="The environment variable that holds a token.", metavar="NAME")
-    ] = None,
+    storage_options: StorageOptions = None,
+    token_env: TokenEnv = None,
     workers: Annotated[
         int | None, typer.Option(help="Files at a time; 8 of a disk and 32 of a store if not given.", min=1)
     ] = None,
@@ -183,7 +180,7 @@ def index(
     run_index(
         sources,
         out=out,
-        storage_options=storage_option or (),
+        storage_options=storage_options or (),
         token_env=token_env,
         workers=workers,
         as_json=json_,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from millpond._cli.options import parse_storage_options, token_of
 from millpond._cli.terminal import print_lines
 from millpond._datasets.episode_index import EpisodeByteIndex, IndexBuild
 from millpond._urls import redacted, scheme_of
@@ -31,7 +30,7 @@ def run_index(
     quiet: bool,
 ) -> None:
     """Build it, and say what was indexed. Values of options, tokens, and secrets of URLs are never printed."""
-    options, token = parse_storage_options(storage_options), _token(token_env)
+    options, token = parse_storage_options(storage_options), token_of(token_env)
     console = Console()
     with _progress(console, hidden=quiet or as_json) as progress:
         index = EpisodeByteIndex.build(
@@ -50,40 +49,6 @@ def run_index(
     else:
         names = [redacted(source) if scheme_of(source) else source for source in sources]
         print_lines(console, _lines(index, built, out, index.root or ", ".join(names[:3]) + ", ..." * (len(names) > 3)))
-
-
-def parse_storage_options(texts: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs; a dot in the key leads into a table (client_kwargs.region_name=x); true and false are such."""
-    options: dict[str, Any] = {}
-    for number, text in enumerate(texts, 1):
-        key, mark, value = text.partition("=")
-        if not mark or not key or not all(key.split(".")):
-            # what stands there may be a secret, and is not repeated
-            raise typer.BadParameter(
-                f"the {number}. --storage-option is not KEY=VALUE, such as endpoint_url=http://localhost:9000",
-                param_hint="'--storage-option'",
-            )
-        *folders, name = key.split(".")
-        table = options
-        for folder in folders:
-            table = table.setdefault(folder, {})
-            if not isinstance(table, dict):
-                raise typer.BadParameter(f"{folder!r} is a value and a table", param_hint="'--storage-option'")
-        table[name] = {"true": True, "false": False}.get(value.lower(), value)
-    return options
-
-
-def _token(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    token = os.environ.get(variable)
-    if not token:
-        # somebody may have given the token itself
-        raise typer.BadParameter(
-            "give the name of an environment variable that holds the token: there is none of this name",
-            param_hint="'--token-env'",
-        )
-    return token
 
 
 @contextmanager

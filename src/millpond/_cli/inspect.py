@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -12,21 +12,35 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from millpond._cli.options import as_options
+from millpond._cli.options import as_options, parse_storage_options, token_of
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._plan.memory import MemoryPlan, choose
+from millpond._urls import scheme_of
 
 
 def run_inspect(
-    dataset: Path, *, memory: str, batch_size: int, num_workers: int | None, image_size: tuple[int, int] | None
+    dataset: str,
+    *,
+    memory: str,
+    batch_size: int,
+    num_workers: int | None,
+    image_size: tuple[int, int] | None,
+    storage_options: Sequence[str],
+    token_env: str | None,
 ) -> None:
-    """Print it all."""
+    """Print it all; nothing of options, tokens and what is secret in URLs."""
     console = Console()
-    opened = LeRobotDataset(dataset, image_size=image_size)
+    opened = LeRobotDataset(
+        dataset,
+        image_size=image_size,
+        storage_options=parse_storage_options(storage_options) or None,
+        token=token_of(token_env),
+    )
     try:
         counts = f"{opened.num_episodes} episodes, {len(opened)} frames, {opened.fps:g} fps"
-        console.print(f"[bold]{escape(str(dataset))}[/bold]: {counts}", soft_wrap=True)
+        name = opened.root if scheme_of(dataset) else dataset
+        console.print(f"[bold]{escape(name)}[/bold]: {counts}", soft_wrap=True)
         console.print(_cameras_table(opened, is_resized=image_size is not None))
         for episode, problem in sorted(opened.problems.items()):
             console.print(_problem_text(episode, str(problem)), highlight=False, soft_wrap=True)

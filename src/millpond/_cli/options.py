@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,6 +60,24 @@ def check_report_place(path: Path | None) -> Path | None:
 
 
 DatasetPath = Annotated[Path, typer.Argument(help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json).")]
+DatasetPlace = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json), or its URL, such as s3://bucket/pusht.",
+        show_default=False,
+    ),
+]
+StorageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        help="How the store is reached, such as endpoint_url=http://localhost:9000; may be repeated. Better leave "
+        "secrets to the environment: others may see what is typed here.",
+        metavar="KEY=VALUE",
+        show_default=False,
+    ),
+]
+TokenEnv = Annotated[str | None, typer.Option(help="The environment variable that holds a token.", metavar="NAME")]
 Memory = Annotated[
     str, typer.Option(help="Budget for everything that the loader holds, such as 2GiB.", callback=check_memory)
 ]
@@ -82,3 +101,38 @@ def as_options(message: str) -> str:
         return f"--{match[1].replace('_', '-')}{value}"
 
     return _KEYWORD.sub(option, message)
+
+
+def parse_storage_options(texts: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs; a dot in the key leads into a table (client_kwargs.region_name=x); true and false are such."""
+    options: dict[str, Any] = {}
+    for number, text in enumerate(texts, 1):
+        key, mark, value = text.partition("=")
+        if not mark or not key or not all(key.split(".")):
+            # what stands there may be a secret, and is not repeated
+            raise typer.BadParameter(
+                f"the {number}. --storage-option is not KEY=VALUE, such as endpoint_url=http://localhost:9000",
+                param_hint="'--storage-option'",
+            )
+        *folders, name = key.split(".")
+        table = options
+        for folder in folders:
+            table = table.setdefault(folder, {})
+            if not isinstance(table, dict):
+                raise typer.BadParameter(f"{folder!r} is a value and a table", param_hint="'--storage-option'")
+        table[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return options
+
+
+def token_of(variable: str | None) -> str | None:
+    """What an environment variable holds; None where none is named."""
+    if variable is None:
+        return None
+    token = os.environ.get(variable)
+    if not token:
+        # somebody may have given the token itself
+        raise typer.BadParameter(
+            "give the name of an environment variable that holds the token: there is none of this name",
+            param_hint="'--token-env'",
+        )
+    return token
