@@ -343,6 +343,41 @@ def test_a_column_is_fetched_without_the_pictures_beside_it(synth: MakeDataset) 
         assert asked_for(server, DATA_PATH)[1] < (root / DATA_PATH).stat().st_size / 4
 
 
+def test_opening_some_episodes_asks_for_their_files_alone(synth: MakeDataset) -> None:
+    with streamed(synth(**MANY), episodes=[0, 7]) as (dataset, server):
+        epoch_of(dataset)
+        asked = {path for _, path, _ in server.requests if not path.startswith("/meta")}
+    assert {path[-8:-4] for path in asked if path.endswith(".mp4")} == {"-000", "-003"}
+    assert {path for path in asked if path.endswith(".parquet")} == {
+        f"/data/chunk-000/file-{number}.parquet" for number in ("000", "003")
+    }
+
+
+def test_a_store_is_opened_with_a_count_of_its_files(synth: MakeDataset) -> None:
+    seen: list[tuple[int, int]] = []
+    with streamed(synth(**MANY), progress=lambda done, total: seen.append((done, total))):
+        assert seen == [(number, 12) for number in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"ranges": False}, "the server sends the whole object where a byte range is asked for"),
+        ({"lengths": False}, "the server does not say how long it is"),
+    ],
+)
+def test_a_server_that_cannot_be_streamed_from_is_told_so(
+    settings: dict[str, Any], reason: str, synth: MakeDataset
+) -> None:
+    with serving_store(synth(), **settings) as server, pytest.raises(errors.FetchError, match=reason):
+        LeRobotDataset(server.url)
+
+
+def test_a_loader_needs_at_least_one_request_at_a_time(synth: MakeDataset) -> None:
+    with streamed(synth()) as (dataset, _), pytest.raises(ValueError, match="video_fetch_workers"):
+        loader_of(dataset, video_fetch_workers=0)
+
+
 # ---- resume
 
 
@@ -383,14 +418,12 @@ def _rewritten(root: Path, camera: str, file: int) -> str:
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("ring_bytes", [8 << 10, 1], ids=["fetched ahead", "fetched by who reads it"])
 def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
-    num_workers: int,
-    damaged: MakeDataset,
-    small_steps: SmallSteps,
-    tmp_path: Path,
+    ring_bytes: int, num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
 ) -> None:
     root = damaged(**MANY)
-    small_steps(ring_bytes=8 << 10)
+    small_steps(ring_bytes)
     expected = epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars"), num_workers=0, shuffle=False)
     quarantine = tmp_path / "quarantine.jsonl"
     with streamed(root) as (dataset, server):
@@ -416,6 +449,24 @@ def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
         again = LeRobotDataset(server.url)
         assert FRONT in again.cameras
         again.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_table_of_another_version_is_not_taken_for_that_of_the_dataset(
+    num_workers: int, damaged: MakeDataset, own_sidecars: Path, tmp_path: Path
+) -> None:
+    """Also where the sidecar is gone, and the header is read anew."""
+    root = damaged(**MANY)
+    quarantine = tmp_path / "quarantine.jsonl"
+    with streamed(root) as (dataset, _):
+        for path in own_sidecars.rglob("*.table*"):
+            path.unlink()
+        _rewritten(root, WRIST, 1)
+        batches = epoch_of(dataset, num_workers=num_workers, on_error="skip", quarantine=quarantine)
+        bad = samples_in(dataset, WRIST, 1).tolist()
+    lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    assert sorted(line["sample"] for line in lines) == bad == sorted({*range(144)} - {*samples_of(batches)})
+    assert {line["error"] for line in lines} == {"CorruptMedia"}
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -530,6 +581,9 @@ def test_what_is_wrong_with_a_folder_is_wrong_with_it_in_a_store(
         assert skipped
         assert_same_rows(found[0], batches)
         assert all(server.url in str(error) for error in dataset.problems.values())
+        again = LeRobotDataset(server.url)  # from sidecars, as far as there are any
+        assert {episode: type(error).__name__ for episode, error in again.problems.items()} == problems
+        again.close()
 
 
 def test_a_folder_that_is_none_says_what_is_missing(tmp_path: Path) -> None:
