@@ -1,10 +1,13 @@
-"""Ranges of objects that were fetched, kept on this machine's disk: bounded, for many processes, worthless once lost.
+"""Ranges of objects that were fetched, on a disk of this machine: the next epoch, or the next run, need not fetch them.
 
-One file holds one range of one version of one object: its name carries digests of the object's name and version, and
-the range. It is written under another name and put in place at once, and it carries its CRC-32, so that what a crash, a
-full disk or a stranger left is not taken for data. The sum of all sizes stands in a file of its own, which is changed
-under a lock, before a range is put in place: after a crash it says too much, and never too little. Where it comes to
-the limit, the folder is looked through, the ranges that were not used for longest go, and the sum is right again.
+A range is a file of its own, named by a digest of everything that makes its bytes what they are: the object's name
+(which holds no secret), its version, and the range. So nothing that changed is ever found, and readers need no lock: a
+file comes into its place whole, by a rename, and one that does not hold what it should is dropped.
+
+Writers take turns by a lock on one file of the folder, which also holds the sum of all sizes. It is raised before a
+range comes into its place and lowered after one has gone, so a process that is killed in between leaves a sum that is
+too large, never one that is too small; the next count of the folder sets it right. What was being written lies in one
+place, where the next writer begins anew.
 """
 
 from __future__ import annotations
@@ -12,15 +15,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import itertools
 import logging
 import os
 import struct
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millpond._values import ByteRange, FileIdentity
 
@@ -29,134 +32,199 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("millpond")
 
-_HEAD = struct.Struct("<8sI")  # what it is, and the CRC-32 of the range
-_MAGIC = b"mprange1"
-_SUFFIX = ".range"
-_WRITING, _WRITING_SECONDS = ".writing-", 3600.0
-_LOCK, _TOTAL = "lock", "total"
+_LOCK, _WRITING, _SUFFIX = "lock", "writing", ".range"
+_HEAD = struct.Struct("<8sIQ")  # what it is, CRC-32 of the bytes, how many
+_SUM = struct.Struct("<8sQ")  # what it is, bytes of all ranges; its CRC-32 follows
+_CRC = struct.Struct("<I")
+_IS_RANGE, _IS_SUM = b"mprange1", b"mpsum__1"
 _KEPT_SHARE = 0.9
-"""Of the limit, when something must go: looking through a folder of 10,000 files takes 20 ms."""
+"""When room is made, this share stays: a count of the folder, a second for 300,000 ranges, then serves many writes."""
+_LOCK_SECONDS = 2.0
+"""A write takes a millisecond. A writer that was stopped amid one keeps others from writing, but not from going on."""
+_LONGEST_WAIT_SECONDS = 0.05
 
-_numbers = itertools.count()
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    used_ns: int
+    size_bytes: int
+    path: str
 
 
 class RangeCache:
-    """A folder of ranges. Any thread, any number of processes; picklable.
+    """A folder of ranges, bounded; those not used for longest go first. Any thread, and several processes at once.
+
+    A disk that is full or cannot be written is told once; what is there is still read. Picklable: a name and a bound.
 
     Args:
-        folder: Made when the first range is kept. Nothing else may lie there.
-        max_bytes: Of all ranges together.
-
-    Raises:
-        ValueError: `max_bytes` is less than 1.
+        folder: Made when something is first kept. Nothing else belongs there.
+        max_bytes: Of all files in it together, at any moment.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         if max_bytes < 1:
-            raise ValueError(f"a cache of {max_bytes} bytes keeps nothing: give at least 1, or no cache")
+            raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         self.folder, self.max_bytes = Path(folder), max_bytes
-        self._is_off = False
+        self._cannot_write = False
+        self._was_counted = False
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
 
+    def __repr__(self) -> str:
+        return f"RangeCache({str(self.folder)!r}, {self.max_bytes})"
+
     def find(self, name: str, identity: FileIdentity, wanted: ByteRange) -> bytes | None:
-        """The bytes of a range of a version of an object, if they are kept, and whole; they count as used now."""
+        """The bytes of a range that was kept; None if it was not, or no longer is whole.
+
+        Args:
+            name: Of the object, without secrets.
+            identity: Its version. One that does not tell versions apart is never found.
+            wanted: Exactly this range, not a part of another one.
+        """
+        if not _tells_versions_apart(identity):
+            return None
         path = self._path_of(name, identity, wanted)
         try:
             with open(path, "rb", buffering=0) as file:
-                content = file.read()
+                head, data = file.read(_HEAD.size), file.readall()
         except OSError:
             return None
-        magic, crc = _HEAD.unpack_from(content) if len(content) >= _HEAD.size else (b"", 0)
-        data = content[_HEAD.size :]
-        if magic != _MAGIC or len(data) != len(wanted) or zlib.crc32(data) != crc:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+        if head != _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted)) or len(data) != len(wanted):
+            self._drop(path)
             return None
-        with contextlib.suppress(OSError):  # another process has dropped it meanwhile, or the folder is read-only
+        with contextlib.suppress(OSError):  # somebody made room, or the disk is not to be written
             os.utime(path)
         return data
 
     def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Buffer) -> None:
-        """Keep the bytes of a range; where the disk does not take them they are not kept, and that is said once."""
-        size = _HEAD.size + len(wanted)
-        path = self._path_of(name, identity, wanted)
-        if self._is_off or size > self.max_bytes or path.exists():
+        """Keep the bytes of a range; without a word where that cannot be, except for the first time.
+
+        Args:
+            name, identity, wanted: As `find` will be asked.
+            data: All of it.
+        """
+        size_bytes = _HEAD.size + len(wanted)
+        if self._cannot_write or size_bytes > self.max_bytes or not _tells_versions_apart(identity):
             return
-        temporary = self.folder / f"{_WRITING}{os.getpid()}-{next(_numbers)}"
+        path = self._path_of(name, identity, wanted)
+        head = _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted))
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb", buffering=0) as file:
-                for part in (_HEAD.pack(_MAGIC, zlib.crc32(data)), data):
-                    _write_all(file.fileno(), part)
-            with self._locked():
-                self._make_room(size)
-                os.replace(temporary, path)
+            with self._locked() as lock:
+                if lock is not None and not path.exists():
+                    self._write(lock, path, head, data)
         except OSError as error:
-            self._is_off = True
+            self._cannot_write = True
             _logger.warning(
-                "ranges are not kept in '%s' any more: %s; they are fetched each time", self.folder, str(error)
+                "cannot keep ranges in %s (%s): what is not there yet is fetched each time",
+                self.folder,
+                os.strerror(error.errno) if error.errno else type(error).__name__,
             )
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
     def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> Path:
-        version = f"{identity.size_bytes} {identity.mtime_ns} {identity.etag}"
-        return self.folder / f"{_digest(name)}-{_digest(version)}-{wanted.start:x}-{wanted.stop:x}{_SUFFIX}"
+        words = (name, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
+        digest = hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()[:40]
+        return self.folder / digest[:2] / f"{digest[2:]}{_SUFFIX}"
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Alone in the folder, among threads and processes; a lock of a process that dies is gone with it."""
+    def _locked(self) -> Iterator[int | None]:
+        """Be the only writer; gives the descriptor of the file that holds the sum, None where it is not to be had."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
+            yield descriptor if _lock_soon(descriptor) else None
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the descriptor, too
         finally:
             os.close(descriptor)
 
-    def _make_room(self, size: int) -> None:
-        """Count `size` bytes in, after others have gone if need be. Under the lock."""
-        total = self._total()
-        if total is None or total + size > self.max_bytes:
-            total = self._drop(self.max_bytes - size)
-        (self.folder / _TOTAL).write_text(str(total + size))
-
-    def _total(self) -> int | None:
+    def _write(self, lock: int, path: Path, head: bytes, data: Buffer) -> None:
+        size_bytes = len(head) + memoryview(data).nbytes
+        total_bytes = self._room_for(lock, size_bytes)
+        writing = self.folder / _WRITING
         try:
-            return int((self.folder / _TOTAL).read_text())
-        except (OSError, ValueError):  # there is none yet, or it is torn
-            return None
+            with open(writing, "wb", buffering=0) as file:
+                for part in (head, data):
+                    rest = memoryview(part).cast("B")
+                    while rest:
+                        rest = rest[file.write(rest) :]
+            path.parent.mkdir(exist_ok=True)
+            _set_sum(lock, total_bytes + size_bytes)
+            os.replace(writing, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(writing)  # a disk that is full has that back
+            raise
 
-    def _drop(self, most_bytes: int) -> int:
-        """Drop what was not used for longest, and what writers left that were killed; the bytes that stay."""
-        found: list[tuple[int, int, str]] = []
-        oldest = time.time() - _WRITING_SECONDS
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):  # torn, and dropped by who looked for it
-                    status = entry.stat()
-                    if entry.name.endswith(_SUFFIX):
-                        found.append((status.st_mtime_ns, status.st_size, entry.path))
-                    elif entry.name.startswith(_WRITING) and status.st_mtime < oldest:
-                        os.unlink(entry)
-        total = sum(size for _, size, _ in found)
-        if total <= most_bytes:
-            return total
-        for _, size, path in sorted(found):
-            if total <= min(most_bytes, _KEPT_SHARE * self.max_bytes):
-                break
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            total -= size
-        return total
+    def _room_for(self, lock: int, size_bytes: int) -> int:
+        """Drop what was not used for longest, if need be; gives the bytes that are there."""
+        total_bytes = _get_sum(lock) if self._was_counted else None
+        if total_bytes is not None and total_bytes + size_bytes <= self.max_bytes:
+            return total_bytes
+        kept = self._count()
+        self._was_counted = True
+        total_bytes = sum(one.size_bytes for one in kept)
+        if total_bytes + size_bytes > self.max_bytes:
+            goal = min(int(self.max_bytes * _KEPT_SHARE), self.max_bytes - size_bytes)
+            for one in sorted(kept, key=lambda one: one.used_ns):
+                if total_bytes <= goal:
+                    break
+                with contextlib.suppress(FileNotFoundError):  # a reader dropped it
+                    os.unlink(one.path)
+                total_bytes -= one.size_bytes
+        _set_sum(lock, total_bytes)
+        return total_bytes
+
+    def _count(self) -> list[_Kept]:
+        """The ranges that are in the folder. What a killed writer left goes."""
+        kept = []
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.folder / _WRITING)
+        with os.scandir(self.folder) as folders:
+            for folder in folders:
+                if len(folder.name) != 2 or not folder.is_dir(follow_symlinks=False):
+                    continue
+                with os.scandir(folder.path) as entries:
+                    for entry in entries:
+                        if not entry.name.endswith(_SUFFIX):
+                            continue
+                        with contextlib.suppress(FileNotFoundError):  # a reader dropped it
+                            status = entry.stat(follow_symlinks=False)
+                            kept.append(_Kept(status.st_mtime_ns, status.st_size, entry.path))
+        return kept
+
+    def _drop(self, path: Path) -> None:
+        """A file that is torn, or of somebody else: it was counted, so whoever counts next counts less."""
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
-def _write_all(descriptor: int, data: Buffer) -> None:
-    rest = memoryview(data).cast("B")
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def _tells_versions_apart(identity: FileIdentity) -> bool:
+    return bool(identity.etag or identity.mtime_ns)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+def _get_sum(lock: int) -> int | None:
+    """None where it is not there, or torn."""
+    found = os.pread(lock, _SUM.size + _CRC.size, 0)
+    words, crc = found[: _SUM.size], found[_SUM.size :]
+    if crc != _CRC.pack(zlib.crc32(words)) or not words.startswith(_IS_SUM):
+        return None
+    return int(_SUM.unpack(words)[1])
+
+
+def _set_sum(lock: int, total_bytes: int) -> None:
+    words = _SUM.pack(_IS_SUM, total_bytes)
+    os.pwrite(lock, words + _CRC.pack(zlib.crc32(words)), 0)
+
+
+def _lock_soon(descriptor: int) -> bool:
+    """Take the lock, unless it is not to be had soon."""
+    deadline, wait_seconds = time.monotonic() + _LOCK_SECONDS, 0.0005
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(wait_seconds)
+        wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
