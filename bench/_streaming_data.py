@@ -17,7 +17,7 @@ from millpond._synth import write_dataset
 
 SYNTH: dict[str, Any] = {"episodes": 30, "frames": 100, "cameras": 2, "codec": "h264", "gop": 30}
 _MANY: dict[str, Any] = {"frames": 30, "cameras": 1, "size": (96, 128), "codec": "h264", "gop": 15}
-_LONG: dict[str, Any] = {"episodes": 1, "frames": 750, "cameras": 1, "size": (64, 64), "codec": "h264", "gop": 30}
+_LONG: dict[str, Any] = {"episodes": 1, "frames": 1200, "cameras": 1, "size": (64, 64), "codec": "h264", "gop": 30}
 
 
 @dataclass(frozen=True)

@@ -256,11 +256,12 @@ def medians(answers: list[Any]) -> Any:
 
 def one_beside(rig: Rig) -> Answer:
     found: Answer = {}
-    with rig.contender("_streaming_client.py") as client:
-        rig.store.forget()
-        opened = client.ask("open", root=rig.url, repeats=1, loader=rig.loader, order=None)
-        epoch = client.ask("epoch")
-        found["millpond"] = from_nothing(opened["open_seconds"], epoch, rig.store.traffic())
+    for name, root in (("memory", str(rig.root)), ("millpond", rig.url)):
+        with rig.contender("_streaming_client.py") as client:
+            rig.store.forget()
+            opened = client.ask("open", root=root, repeats=1, loader=rig.loader, order=None)
+            epoch = client.ask("epoch")
+            found[name] = from_nothing(opened["open_seconds"], epoch, rig.store.traffic())
     with rig.contender("_peer_fsspec.py") as peer:
         found["versions"] = peer.facts
         missing = [name for name, version in peer.facts.items() if version == "not installed"]
@@ -300,6 +301,7 @@ def beside_readahead(rig: Rig, peer: Contender) -> Answer:
 def from_nothing(seconds: float, epoch: Answer, traffic: Traffic) -> Answer:
     """`seconds` went by before the loader was asked for its first batch."""
     return {
+        "open_seconds": seconds,
         "first_batch_seconds": seconds + epoch["first_batch_seconds"],
         "samples": epoch["samples"],
         "samples_per_second": epoch["samples"] / (seconds + epoch["wall_seconds"]),

@@ -100,6 +100,7 @@ def streamed(dataset: dict[str, Any]) -> Iterator[Bar]:
         note = f" (keep-up {results[name]['keep_up']:.2f})"
         yield Bar(label, "millpond", results[name]["samples_per_second"], note)
     firsts = (
+        ("memory", "from memory", "ceiling"),
         ("millpond", "streamed", "millpond"),
         ("fsspec_download", "fsspec download, then read", "lerobot"),
         ("fsspec_readahead", "fsspec and torchcodec", "lerobot"),

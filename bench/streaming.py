@@ -35,6 +35,7 @@ TARGETS = {
     "cache_peak_over_max": ("<=", 1.0),
     "held_over_ring": ("<=", 1.0),
     "index_seconds": ("<=", 10.0),
+    "index_seconds_long_headers": ("<=", 10.0),
 }
 
 
@@ -148,8 +149,11 @@ def main() -> int:
     if options.index_files:
         with Store(server_core, latency_seconds=options.latency) as store:
             built = rows.index(options, store, (client_core,))
-        seconds = max(one["seconds"] for one in built.values())
-        report["index"] = built | {"table": table({"index_seconds": seconds})}
+        seconds = {
+            "index_seconds": built["dataset"]["seconds"],
+            "index_seconds_long_headers": built["files"]["seconds"],
+        }
+        report["index"] = built | {"table": table(seconds)}
     publish(report, options.out)
     wrong = "samples_lost_or_twice_or_altered"
     return int(not all(found["table"][wrong]["is_met"] for found in report["datasets"].values()))
