@@ -104,6 +104,8 @@ def test_the_batches_are_those_of_the_folder(
             told = loader.statistics().counters
         assert told["tasks_not_fetched_ahead"] == told.get("late_requests", 0) == 0
         assert (told["requests"], told["bytes_fetched"]) == asked_for(server)
+        if recipe != "sound":  # which lies between the packets
+            assert told["bytes_fetched"] == told["bytes_read"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -322,6 +324,7 @@ def test_a_second_open_takes_from_sidecars_what_it_can(synth: MakeDataset) -> No
         server.forget()
         LeRobotDataset(server.url).close()
         assert asked_for(server)[1] < first[1] / 2
+        assert first[0] <= 45
         assert asked_for(server, ".mp4") == (4, 4 * 4096)  # is it the file that is known?
         data = [method for method, path, _ in server.requests if path.startswith("/data")]
         assert data == ["HEAD"] * 5  # the first is also looked for, to see that it is a dataset
@@ -599,7 +602,7 @@ def test_a_dataset_without_any_data_says_so(damaged: MakeDataset) -> None:
         LeRobotDataset(server.url)
 
 
-def test_videos_that_decode_only_through_a_container_are_fetched_whole(
+def test_videos_that_decode_only_through_a_container_are_fetched_whole_by_who_reads_them(
     damaged: MakeDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = damaged()
@@ -609,6 +612,9 @@ def test_videos_that_decode_only_through_a_container_are_fetched_whole(
         assert f"of '{dataset.root}/{FRONT_PATH}' are fetched to index it" in caplog.text
         for num_workers in (0, 2):
             assert_same(epoch_of(dataset, num_workers=num_workers), expected)
+    with streamed(root, cameras=[FRONT]) as (dataset, _), loader_of(dataset, num_workers=0) as loader:
+        taken(loader)
+        assert loader.statistics().counters["ranges_planned"] == 0
 
 
 # ---- a store that is gone, or silent
@@ -924,10 +930,7 @@ def test_nothing_is_lost_where_sidecars_cannot_be_kept(
     with streamed(root) as (dataset, _):
         assert "cannot keep the sample table" in caplog.text
         for num_workers in (0, 2):
-            with loader_of(dataset, num_workers=num_workers) as loader:
-                for _ in range(2):
-                    assert_same_rows(taken(loader), expected)
-                    loader.set_epoch(0)
+            assert_same_rows(epoch_of(dataset, num_workers=num_workers), expected)
 
 
 def test_crcs_that_an_epoch_learned_are_known_to_the_next_process(
@@ -941,6 +944,122 @@ def test_crcs_that_an_epoch_learned_are_known_to_the_next_process(
         place = camera_paths(again, FRONT)[0]
         assert again._files.load_table(place, again._store)[0].crc_known.all()
         again.close()
+
+
+# ---- bytes kept on a disk
+
+
+@pytest.mark.parametrize("image_features", [0, 1])
+def test_what_was_fetched_once_needs_no_network_again(
+    image_features: int, synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    root = synth(**MANY, image_features=image_features)
+    small_steps(ring_bytes=1 << 20)
+    with ExitStack() as serving:
+        server = serving.enter_context(serving_store(root))
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        with loader_of(dataset, num_workers=0) as loader:
+            expected = [taken(loader)]
+            fetched = loader.statistics().counters["bytes_fetched"]
+            assert loader.statistics().counters["bytes_from_cache"] == 0
+        with serving_store(root) as other:  # not the same object
+            expected.append(epoch_of(LeRobotDataset(other.url), num_workers=0))
+        serving.close()
+        with loader_of(dataset) as loader:
+            assert_same(taken(loader), expected[0])
+            assert_same(expected[0], expected[1])
+            assert len(taken(loader)) == 18  # another order, the same ranges
+            told = loader.statistics().counters
+        assert (told["requests"], told["bytes_fetched"], told["bytes_from_cache"]) == (0, 0, 2 * fetched)
+
+
+def test_the_next_run_fetches_no_media_either(synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path) -> None:
+    small_steps()
+    with serving_store(synth(**MANY)) as server:
+        first = epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))
+        again = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        server.forget()
+        assert_same(epoch_of(again), first)
+        assert not server.requests
+
+
+def test_bytes_kept_of_another_version_are_not_taken(
+    damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    root = damaged(**MANY)
+    small_steps()
+    with serving_store(root) as server:
+        epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))
+        for file in range(4):
+            path = root / f"videos/{FRONT}/chunk-000/file-{file:03d}.mp4"
+            _transcode(path, "libx264", {"g": "6", "bf": "0"})
+        found = epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))
+    assert_same(found, epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars")))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "other bytes", "empty"])
+def test_kept_bytes_that_are_damaged_are_fetched_again(
+    damage: str, synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    small_steps()
+    with serving_store(synth(**MANY)) as server:
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        first = epoch_of(dataset)
+        kept = [path for path in (tmp_path / "cache" / "ranges").rglob("*.range") if path.stat().st_size > 100]
+        for path in kept:
+            data = bytearray(path.read_bytes())
+            if damage == "other bytes":
+                data[50:90] = bytes(40)
+            path.write_bytes(data[: {"cut short": len(data) // 2, "empty": 0}.get(damage, len(data))])
+        server.forget()
+        assert_same(epoch_of(dataset), first)
+        assert len(server.requests) == 48 < len(kept)
+
+
+def test_kept_bytes_are_bounded(synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path) -> None:
+    small_steps()
+    root = synth(**MANY)
+    with serving_store(root) as server:
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache", cache_bytes=10_000)
+        for _ in range(2):
+            assert_same(epoch_of(dataset), epoch_of(LeRobotDataset(root)))
+            sizes = [path.stat().st_size for path in (tmp_path / "cache" / "ranges").rglob("*") if path.is_file()]
+            assert 5_000 < sum(sizes) <= 10_000
+
+
+def test_bytes_that_cannot_be_kept_are_fetched_each_time(
+    synth: MakeDataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = synth()
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "ranges").touch()
+    with serving_store(root) as server:
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        for _ in range(2):
+            assert_same(epoch_of(dataset), epoch_of(LeRobotDataset(root)))
+    assert len([record for record in caplog.records if "cannot keep ranges in" in record.message]) == 1
+
+
+def test_two_datasets_keep_their_bytes_in_one_place(
+    synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    root = synth(**MANY)
+    small_steps()
+    expected = epoch_of(LeRobotDataset(root))
+    with serving_store(root) as server:
+        datasets = [LeRobotDataset(server.url, cache_dir=tmp_path / "cache", cache_bytes=20_000) for _ in range(2)]
+        with loader_of(datasets[0]) as first, loader_of(datasets[1]) as second:
+            for _ in range(2):
+                of_first, of_second = iter(first), iter(second)
+                found: tuple[Batches, Batches] = ([], [])
+                for _ in expected:
+                    found[0].append(copied(next(of_first)))
+                    found[1].append(copied(next(of_second)))
+                assert (next(of_first, None), next(of_second, None)) == (None, None)
+                assert_same(*found)
+                for loader in (first, second):
+                    loader.set_epoch(0)
+                assert_same(found[0], expected)
 
 
 # ---- secrets
