@@ -146,10 +146,14 @@ class HandSource:
         self.futures: list[Future[Any]] = []
         self.most_under_way = 0
         self.count = Counter(requests=7, bytes_fetched=700)
+        self.silent: int | None = None  # the first sample of which `wanted` waits until it is interrupted
+        self.interrupted = threading.Event()
 
     def wanted(self, parts: Sequence[str], samples: NDArray[np.int64]) -> list[WantedRange]:
         first, stop = int(samples[0]), int(samples[-1]) + 1
         self._note(f"wanted {first}")
+        if first == self.silent:
+            assert self.interrupted.wait(PATIENCE_SECONDS)
         if first in self.extra:
             return self.extra[first]
         return [WantedRange(part, 0, first * self.sample_bytes, stop * self.sample_bytes) for part in parts]
@@ -165,6 +169,9 @@ class HandSource:
 
     def segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         return (stops - starts) * self.sample_bytes
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
 
     def counters(self) -> dict[str, int]:
         return dict(self.count)
@@ -699,6 +706,16 @@ def test_it_can_be_closed_at_any_stage_and_twice(stage: Callable[[Rig], None]) -
         assert "millpond-prefetch" not in {thread.name for thread in threading.enumerate()}
         r.prefetcher.close()
         r.memory.clear()  # nobody holds a view of it
+
+
+def test_a_wait_for_the_table_of_a_file_is_interrupted_by_the_end() -> None:
+    source = HandSource()
+    source.silent = 0
+    with rig(source) as r:
+        r.prefetcher.begin(plan_of(2))
+        source.until("wanted 0")
+        r.prefetcher.close()
+    assert source.log == ["wanted 0"]
 
 
 def test_an_answer_after_the_end_harms_nobody() -> None:

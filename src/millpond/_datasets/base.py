@@ -107,6 +107,10 @@ class ByteSource(Protocol):
         """int64, (n,): about how many bytes the samples start to stop of each pair take, over all parts."""
         ...
 
+    def interrupt(self) -> None:
+        """End what is under way, `wanted` included; used again, it goes on. Any thread."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """What was fetched so far: requests, retries, hedges, bytes_fetched, bytes_from_cache."""
         ...

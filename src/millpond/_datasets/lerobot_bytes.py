@@ -22,7 +22,7 @@ from millpond._plan.requests import plan_requests
 from millpond._plan.sample_table import SampleTable
 from millpond._sources.limits import FETCH_LIMITS
 from millpond._values import ByteRange
-from millpond.errors import DataError
+from millpond.errors import ClosedError, DataError
 
 MAX_TABLES = 256
 """Sample tables, and footers of parquet files, kept at once; one of 3,000 rows takes 0.2 MB."""
@@ -69,7 +69,7 @@ class LeRobotBytes:
             for file, _, frames in frames_wanted(camera, call).jobs if camera else ():
                 try:
                     ranges = self._ranges(part, file, frames)
-                except DataError:
+                except (DataError, ClosedError):  # closed under another loader of the dataset
                     continue
                 joined = plan_requests(ranges, FETCH_LIMITS.max_gap_bytes, sys.maxsize).requests
                 found += [WantedRange(part, file, one.start, one.stop) for one in joined]
@@ -106,6 +106,10 @@ class LeRobotBytes:
         version = self._version(wanted.part, wanted.file)
         key = self._files.key_of(version.name)
         return self._files.objects.submit(key, ByteRange(wanted.start, wanted.stop), identity=version.identity)
+
+    def interrupt(self) -> None:
+        """See `ByteSource`."""
+        self._files.close()
 
     def counters(self) -> dict[str, int]:
         """See `ByteSource`."""

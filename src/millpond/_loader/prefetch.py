@@ -35,6 +35,8 @@ _logger = logging.getLogger("millpond")
 MAX_REQUEST_BYTES = 4 << 20
 """Longer ranges are fetched by several requests at once."""
 
+_END_SECONDS = 0.5
+
 _FREE_SHARE = 0.25
 """Of a ring that was full, when it is filled again."""
 
@@ -206,7 +208,10 @@ class Prefetcher:
         with self._lock:
             self._is_closed = True
             self._has_work.notify_all()
-        self._thread.join()
+        self._thread.join(_END_SECONDS)
+        while self._thread.is_alive():  # it waits for the table of a file
+            self._source.interrupt()
+            self._thread.join(_END_SECONDS)
         self.begin(None)
         self._memory.release()
 
