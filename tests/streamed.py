@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from millpond import LeRobotDataset, Loader
+from millpond._datasets.remote_files import RemoteFiles
 from store_server import StoreServer, serving_store
 
 Batches = list[dict[str, Any]]
@@ -118,6 +120,16 @@ def streamed(
             yield dataset, store
         finally:
             dataset.close()
+
+
+def limit(dataset: LeRobotDataset, **limits: Any) -> None:
+    """Other limits from now on, also in workers: short ones that its opening need not keep on a busy machine."""
+    store = cast(RemoteFiles, dataset._files).objects
+    store.close()
+    store._limits = replace(store._limits, **limits)
+    store._maker = replace(store._maker, limits=store._limits)
+    url, options, token, _, cache = store._arguments
+    store._arguments = (url, options, token, store._limits, cache)
 
 
 def asked_for(server: StoreServer, suffix: str = "") -> tuple[int, int]:

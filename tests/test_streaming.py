@@ -40,6 +40,7 @@ from streamed import (
     camera_paths,
     copied,
     epoch_of,
+    limit,
     loader_of,
     media_bytes,
     samples_in,
@@ -655,23 +656,22 @@ def test_a_store_that_is_gone_for_good_is_an_error_that_counts_the_tries(
         assert caught.value.facts.get("status") == (503 if how == "503" else None)
 
 
-def test_a_store_that_does_not_answer_in_time_is_an_error_with_the_limit(
-    synth: MakeDataset,
-    small_steps: SmallSteps,
-) -> None:
-    small_steps(ring_bytes=8 << 10)
-    with (
-        streamed(synth(**MANY), fetch_timeout=1.0) as (dataset, server),
-        loader_of(dataset, shuffle=False) as loader,
-    ):
-        iterator = iter(loader)
-        next(iterator)
+def test_a_store_that_does_not_answer_in_time_is_an_error_with_the_limit(synth: MakeDataset) -> None:
+    with streamed(synth(**MANY)) as (dataset, server):
+        limit(dataset, timeout_seconds=1.0)
         server.set(slow=1.0, hang_seconds=600.0)
-        with pytest.raises(errors.FetchTimeout) as caught:
-            deque(iterator, maxlen=0)
+        with loader_of(dataset) as loader, pytest.raises(errors.FetchTimeout) as caught:
+            next(iter(loader))
         assert caught.value.limit_seconds == 1.0
         assert caught.value.tries > 1
         assert dataset.root in str(caught.value)
+
+
+def test_a_store_that_is_silent_when_a_dataset_is_opened_has_the_time_that_was_given(synth: MakeDataset) -> None:
+    with serving_store(synth(), slow=1.0, hang_seconds=600.0) as server:
+        with pytest.raises(errors.FetchTimeout, match=r"meta/info\.json") as caught:
+            LeRobotDataset(server.url, fetch_timeout=0.5)
+        assert caught.value.limit_seconds == 0.5
 
 
 def test_a_store_that_is_gone_costs_each_sample_its_line_and_the_books_balance(

@@ -29,6 +29,7 @@ from streamed import (
     camera_paths,
     copied,
     epoch_of,
+    limit,
     loader_of,
     rows_of,
     samples_of,
@@ -126,7 +127,8 @@ def test_a_request_that_hangs_is_overtaken_by_another(fault: str, root: Path, ca
 
 def test_requests_that_hang_by_lot_cost_nothing_but_time(root: Path, calm: list[Batches]) -> None:
     """More of them than there are hedges: the others are cut off, and tried again."""
-    with streamed(root, fetch_timeout=4.0) as (dataset, server), loader_of(dataset) as loader:
+    with streamed(root) as (dataset, server), loader_of(dataset) as loader:
+        limit(dataset, timeout_seconds=6.0)
         server.set(slow=0.05, hang_seconds=600.0, seed=7)
         assert_same(taken(loader), calm[0])
         assert server.counts.faults > 1
@@ -301,12 +303,13 @@ def test_workers_that_fetch_for_themselves_are_killed_amid_it(
 def test_a_worker_that_waits_for_a_store_is_not_taken_for_hung(root: Path, small_steps: SmallSteps) -> None:
     """Its fetch ends by its own limit, which is longer than that of stalling."""
     small_steps(1)
-    with streamed(root, fetch_timeout=2.0) as (dataset, server):
-        with loader_of(dataset, shuffle=False, stall_timeout=0.6) as loader:
-            server.set(slow=1.0, hang_seconds=600.0)
+    with streamed(root) as (dataset, server):
+        limit(dataset, timeout_seconds=2.5)
+        server.set(slow=1.0, hang_seconds=600.0)
+        with loader_of(dataset, shuffle=False, stall_timeout=1.0) as loader:
             with pytest.raises(errors.FetchTimeout) as caught:
                 next(iter(loader))
-            assert caught.value.limit_seconds == 2.0
+            assert caught.value.limit_seconds == 2.5
             assert loader.statistics().worker_restarts == 0
 
 
