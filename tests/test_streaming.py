@@ -27,6 +27,7 @@ import pytest
 
 import millpond
 from millpond import LeRobotDataset, errors
+from millpond._datasets.remote_files import RemoteFiles
 from programs import forked, program
 from real_servers import BUCKET, put, rclone_http, s3_options, s3_server
 from store_server import serving_store
@@ -741,6 +742,27 @@ def test_a_loader_is_closed_before_its_first_bytes_come(num_workers: int, synth:
         server.set(slow=1.0, hang_seconds=600.0)
         loader = loader_of(dataset, num_workers=num_workers)
         iterator = iter(loader)
+        _in_time(loader.close)
+        del iterator
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loader_is_closed_while_the_header_of_a_file_is_waited_for(
+    num_workers: int, synth: MakeDataset, own_sidecars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, usual = threading.Event(), RemoteFiles.load_table
+
+    def load_table(*arguments: Any) -> Any:
+        begun.set()
+        return usual(*arguments)
+
+    with streamed(synth()) as (dataset, server):
+        shutil.rmtree(own_sidecars)
+        server.set(slow=1.0, hang_seconds=600.0)
+        monkeypatch.setattr(RemoteFiles, "load_table", load_table)
+        loader = loader_of(dataset, num_workers=num_workers)
+        iterator = iter(loader)
+        assert begun.wait(20)
         _in_time(loader.close)
         del iterator
 
