@@ -87,6 +87,12 @@ class EpisodeByteCache:
         fetch_timeout: float = 60.0,
         lease_timeout: float | None = 60.0,
     ) -> None:
+        missing = [name for name in ("video_keys", "lookup", "file_lookup") if not hasattr(index, name)]
+        if missing:
+            raise TypeError(
+                f"index must be an EpisodeByteIndex, or have its methods, not {type(index).__name__} (it has no "
+                f"{', '.join(missing)}): EpisodeByteIndex.build(URL) makes one, EpisodeByteIndex.load(PATH) reads one"
+            )
         self.index = index
         self.max_bytes = parse_bytes(max_bytes)
         self.max_prefetch_workers = operator.index(max_prefetch_workers)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.parquet_files import ParquetReader, readable_parquet
 from millpond._media.sidecars import SidecarStore
-from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
+from millpond.errors import CorruptMedia, MillpondError, ObjectMissing, UnsupportedFormat
 
 SUPPORTED_VERSION = "v3.0"
 
@@ -148,7 +148,7 @@ def _read_info(files: DatasetFiles) -> dict[str, Any]:
             f"no LeRobot dataset at '{root}': there is no meta/info.json; give the folder that holds meta/ and data/",
             path=path,
         ) from None
-    except DataError:
+    except MillpondError:
         raise
     except (OSError, ValueError) as error:
         raise CorruptMedia(f"'{path}' does not read as JSON: {error}", path=path) from error
@@ -282,7 +282,7 @@ def _read_tasks(files: DatasetFiles, store: SidecarStore) -> dict[int, str]:
         indices = table.column("task_index").to_pylist()
         texts = next(c for c, f in zip(table.columns, table.schema, strict=True) if f.name != "task_index").to_pylist()
         return {int(index): str(text) for index, text in zip(indices, texts, strict=True)}
-    except DataError:
+    except MillpondError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, StopIteration) as error:
         raise CorruptMedia(f"'{path}' does not read as a table of tasks: {error}", path=path) from error

@@ -144,6 +144,12 @@ class LeRobotDataset:
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
 
+    def __enter__(self) -> LeRobotDataset:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def __len__(self) -> int:
         return int(self._bounds[-1])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from millpond._datasets.dataset_files import DatasetFiles, LocalFiles
-from millpond._datasets.writable_store import store_in
+from millpond._datasets.writable_store import absolute, store_in
 from millpond._media.sidecars import SidecarStore
 from millpond._urls import path_of_file_url, scheme_of
 from millpond._values import parse_bytes
@@ -35,10 +35,17 @@ def open_files(
     scheme = scheme_of(root) if isinstance(root, str) else None
     if scheme in (None, "file"):
         if storage_options or token:
-            raise ValueError(f"storage_options= and token= are for URLs, and {str(root)!r} is a local folder")
+            raise ValueError(
+                f"storage_options= and token= are for stores behind URLs, and {str(root)!r} is on this machine: leave "
+                "them out"
+            )
         path = path_of_file_url(str(root)) if scheme else root
         folder = os.path.abspath(path)  # also after a chdir, here or in a worker
         return LocalFiles(folder), store_in(cache_dir, Path(folder))
+    if not isinstance(fetch_timeout, int | float) or not fetch_timeout > 0:
+        raise ValueError(f"fetch_timeout must be a number of seconds above 0, not {fetch_timeout!r}")
+    if storage_options is not None and not isinstance(storage_options, Mapping):
+        raise TypeError(f"storage_options must be a mapping of names to values, not {type(storage_options).__name__}")
     if cache_dir == "beside":
         raise ValueError('cache_dir="beside" is for local folders: give a folder of this machine')
     # whoever reads local files alone need not wait for these imports
@@ -48,8 +55,10 @@ def open_files(
     from millpond._sources.range_cache import RangeCache
 
     size = parse_bytes(cache_bytes)
+    if size < 1:
+        raise ValueError(f"cache_bytes must be at least 1, not {cache_bytes!r}; without cache_dir= no range is kept")
     store = store_in(cache_dir, Path())
-    cache = None if cache_dir is None else RangeCache(Path(os.path.abspath(cache_dir)) / RANGES_FOLDER, size)
+    cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size)
     limits = FetchLimits(timeout_seconds=fetch_timeout)
     objects = ObjectStore(str(root), storage_options=storage_options, token=token, limits=limits, cache=cache)
     return RemoteFiles(objects), store

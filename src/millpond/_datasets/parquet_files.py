@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._values import ByteRange
-from millpond.errors import CorruptMedia, DataError
+from millpond.errors import CorruptMedia, MillpondError
 
 HELD_BYTES = 8 << 20
 """Of row groups that are fetched together."""
@@ -33,7 +33,7 @@ def readable_parquet(path: str) -> Iterator[None]:
 
     try:
         yield
-    except DataError:
+    except MillpondError:
         raise
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise CorruptMedia(f"'{path}' does not read as parquet: {error}", path=path) from error

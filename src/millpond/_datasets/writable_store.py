@@ -33,7 +33,12 @@ def store_in(cache_dir: str | os.PathLike[str] | None, folder: Path) -> SidecarS
     """
     if cache_dir == "beside":
         return SidecarStore(folder / BESIDE_FOLDER)
-    return SidecarStore(None if cache_dir is None else Path(os.path.abspath(cache_dir)))
+    return SidecarStore(None if cache_dir is None else absolute(cache_dir))
+
+
+def absolute(folder: str | os.PathLike[str]) -> Path:
+    """A folder that a user names, also after a chdir; "~" is the home folder."""
+    return Path(os.path.abspath(os.path.expanduser(folder)))
 
 
 class WritableStore:

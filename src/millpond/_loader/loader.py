@@ -138,6 +138,8 @@ class Loader:
         video_fetch_workers: int = 16,
         output: Literal["auto", "torch", "numpy"] = "auto",
     ) -> None:
+        if isinstance(dataset, str | os.PathLike):
+            raise TypeError(f"dataset must be a dataset, not a path: give LeRobotDataset({str(dataset)!r})")
         check_arguments(
             batch_size=batch_size,
             seed=seed,
