@@ -59,6 +59,6 @@ def test_a_path_is_no_index(index: Any) -> None:
 def test_a_dataset_closes_with_its_block(tmp_path: Path) -> None:
     from millpond._synth import write_dataset
 
-    write_dataset(tmp_path / "data", episodes=1, frames=4, cameras=1, size=(32, 32), codec="h264", gop=2)
+    write_dataset(tmp_path / "data", episodes=1, frames=4, cameras=1, size=(64, 64), codec="h264", gop=2)
     with LeRobotDataset(tmp_path / "data") as dataset:
         assert len(dataset) == 4
