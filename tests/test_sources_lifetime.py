@@ -77,9 +77,50 @@ def test_a_store_that_is_collected_ends_its_thread(server: StoreServer) -> None:
     store = ObjectStore(server.url)
     future = store.submit("a", WANTED)
     future.result(10)
+    threads = fetch_threads()
     del store
     gc.collect()
+    for thread in threads:
+        thread.join(10)
     assert not fetch_threads()
+
+
+def test_a_store_may_be_collected_in_its_own_thread(server: StoreServer) -> None:
+    stores = [ObjectStore(server.url)]
+    server.set(latency_seconds=0.05)
+    gone = threading.Event()
+
+    def collect(_: object) -> None:
+        stores.clear()
+        gc.collect()
+        gone.set()
+
+    stores[0].submit("a", WANTED).add_done_callback(collect)
+    threads = fetch_threads()
+    assert gone.wait(10)
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_store_that_is_collected_waits_for_nobody(server: StoreServer) -> None:
+    """A finalizer runs in any thread, and in that may be held what a callback wants."""
+    stores = [ObjectStore(server.url)]
+    server.set(slow=1.0)
+    lock, told = threading.Lock(), threading.Event()
+
+    def tell(_: object) -> None:
+        with lock:
+            told.set()
+
+    stores[0].submit("a", WANTED).add_done_callback(tell)
+    threads = fetch_threads()
+    with lock:
+        stores.clear()
+        gc.collect()
+    assert told.wait(10)
+    for thread in threads:
+        thread.join(10)
 
 
 def test_close_cancels_what_is_in_flight(server: StoreServer) -> None:

@@ -38,6 +38,10 @@ class CachedRanges:
         if len(wanted) and self._writer.num_waiting < _MAX_WAITING:
             self._writer.submit(lambda: self._cache.keep(name, identity, wanted, data))
 
+    def forget(self, name: str, identity: FileIdentity, wanted: ByteRange) -> None:
+        """Have it dropped, after whatever waits to be written."""
+        self._writer.submit(lambda: self._cache.forget(name, identity, wanted))
+
     def end(self) -> None:
         """Write what waits, and end the threads."""
         self._readers.end()

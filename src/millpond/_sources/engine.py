@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millpond._plan.requests import Piece, plan_requests
-from millpond._sources.backends import BackendMaker
+from millpond._sources.backends import Backend, BackendMaker
 from millpond._sources.cached_ranges import CachedRanges
 from millpond._sources.failures import TryFailed
 from millpond._sources.fetch_errors import Fetch, error_of
@@ -44,7 +44,8 @@ class Engine:
             raise error_of(Fetch(maker.address.name, 0.0, limits.timeout_seconds), failure, 0.0) from None
         self.fetcher = Fetcher(self._backend, maker.address, limits, counters)
         self._cached = CachedRanges(cache, counters) if cache is not None else None
-        self._loop = LoopThread("millpond-fetch", self._backend.settle)
+        backend, cached = self._backend, self._cached
+        self._loop = LoopThread("millpond-fetch", lambda: _tear_down(backend, cached))
 
     @property
     def is_ours(self) -> bool:
@@ -56,13 +57,12 @@ class Engine:
         return self._loop.begin(work)
 
     def end(self) -> None:
-        """Cancel what runs, end threads and connections. In a forked child nothing happens."""
-        if not self.is_ours:
-            return
+        """Have what runs cancelled, threads and connections ended. Waits for nothing; in a forked child a no-op."""
         self._loop.end()
-        self._backend.close()
-        if self._cached is not None:
-            self._cached.end()
+
+    def join(self) -> None:
+        """Wait until that is done; a callback, which runs in the thread that does it, does not wait."""
+        self._loop.join()
 
     async def range(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Buffer:
         """The bytes of one range, from the cache or the network."""
@@ -77,6 +77,11 @@ class Engine:
         data = (await self.fetcher.range(key, wanted, identity)).data
         self._cached.keep(name, identity, wanted, data)
         return data
+
+    def forget(self, key: str, wanted: ByteRange, identity: FileIdentity) -> None:
+        """Drop a range from the cache."""
+        if self._cached is not None:
+            self._cached.forget(self._address.name_of(key), identity, wanted)
 
     async def whole(
         self, key: str, *, max_bytes: int | None, stall_seconds: float, timeout_seconds: float | None
@@ -125,6 +130,13 @@ class Engine:
             for task in tasks:
                 task.cancel()
         return [_joined(got, pieces) for pieces in plan.pieces]
+
+
+async def _tear_down(backend: Backend, cached: CachedRanges | None) -> None:
+    await backend.settle()
+    backend.close()
+    if cached is not None:
+        cached.end()
 
 
 def _joined(got: Sequence[memoryview], pieces: Sequence[Piece]) -> bytes:

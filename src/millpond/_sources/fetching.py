@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from millpond._sources.addresses import Address
 from millpond._sources.backends import Answer, Backend
@@ -16,6 +17,10 @@ from millpond._sources.statistics import FetchCounters
 from millpond._values import ByteRange, FileIdentity
 
 _T = TypeVar("_T")
+_logger = logging.getLogger("millpond")
+
+_TOLD_TRIES = 4
+"""After so many, in a second or two, whoever waits is told: not of each request of a store that fails now and then."""
 
 
 class Fetcher:
@@ -110,16 +115,24 @@ class Fetcher:
 
     async def _retry(self, fetch: Fetch, work: Callable[[], Awaitable[_T]]) -> _T:
         self._counters.add(retries=1)
+        if fetch.tries == _TOLD_TRIES and fetch.last is not None:
+            _logger.warning(
+                "%s: %s, %d times; tried on for up to %g s",
+                fetch.what,
+                fetch.last.reason,
+                fetch.tries,
+                fetch.limit_seconds,
+            )
         return await self._try(fetch, work)
 
     async def _hedged(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Answer:
         """One request, and a second one beside it where it is slow: the first whole answer wins."""
-        pending = {asyncio.ensure_future(self._request(key, wanted, identity))}
+        pending = {_begun(self._request(key, wanted, identity))}
         try:
             done, _ = await asyncio.wait(pending, timeout=self._pace.hedge_after(len(wanted)))
             if not done and self._pace.try_hedge():
                 self._counters.add(hedges=1)
-                pending.add(asyncio.ensure_future(self._request(key, wanted, identity)))
+                pending.add(_begun(self._request(key, wanted, identity)))
             while True:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
                 for request in done:
@@ -163,6 +176,13 @@ class Fetcher:
                 return await self._head(key)
         except (TryFailed, TimeoutError):
             return None
+
+
+def _begun(request: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
+    """A task of which nobody need look at the error: of two requests one may fail unheard."""
+    task = asyncio.ensure_future(request)
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return task
 
 
 def _check(answer: Answer, num_bytes: int, wanted: ByteRange, identity: FileIdentity | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LONGEST_SECONDS = 3.2e7
+
 
 @dataclass(frozen=True, slots=True)
 class FetchLimits:
@@ -26,8 +28,10 @@ class FetchLimits:
     hedge_seconds: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.timeout_seconds <= 0:
-            raise ValueError(f"timeout_seconds must be more than 0, not {self.timeout_seconds:g}")
+        if not 0 < self.timeout_seconds < _LONGEST_SECONDS:
+            raise ValueError(
+                f"a timeout must be more than 0 seconds, and less than a year, not {self.timeout_seconds:g}"
+            )
         if self.max_tries < 1:
             raise ValueError(f"max_tries must be at least 1, not {self.max_tries}")
         if self.max_gap_bytes < 0 or self.max_request_bytes < 1:

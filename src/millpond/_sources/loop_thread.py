@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -10,24 +11,26 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_EXIT_SECONDS = 2.0
+_running: set[LoopThread] = set()
 
 
 class LoopThread:
     """Begun when it is made, ended once. A daemon: a process that ends waits for no request.
 
-    Whatever ends it need not be the thread that made it, and may be the loop's own.
-
     Args:
         name: Of the thread.
-        settle: Waited for at the end, when everything has been cancelled.
+        tear_down: Called and waited for in the thread, after everything was cancelled, as the last that it does.
     """
 
-    def __init__(self, name: str, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, name: str, tear_down: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._is_ended = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self._loop, settle), name=name, daemon=True)
+        self._tear_down = tear_down
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _running.add(self)
         self._thread.start()
 
     @property
@@ -46,27 +49,33 @@ class LoopThread:
         return cancelled
 
     def end(self) -> None:
-        """Cancel what runs, and end the thread. Idempotent; in a forked child nothing happens."""
+        """Have it cancel what runs, and end. Idempotent; in a forked child nothing happens.
+
+        Nothing is waited for: a finalizer may call this amid anything, in any thread.
+        """
         if not self.is_ours:
             return
         with self._lock:
             if not self._is_ended:
                 self._is_ended = True
                 self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
 
+    def join(self, timeout_seconds: float | None = None) -> None:
+        """Wait until it has ended; its own thread does not."""
+        if self.is_ours and threading.current_thread() is not self._thread:
+            self._thread.join(timeout_seconds)
 
-def _run(loop: asyncio.AbstractEventLoop, settle: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        loop.run_until_complete(_cancel_others())
-        loop.run_until_complete(settle())
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(_cancel_others())
+            self._loop.run_until_complete(self._tear_down())
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            asyncio.set_event_loop(None)
+            self._loop.close()
+            _running.discard(self)
 
 
 async def _cancel_others() -> None:
@@ -74,3 +83,15 @@ async def _cancel_others() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _end_all() -> None:
+    """Before the interpreter ends: what threads of other languages bring home later would meet nobody."""
+    threads = list(_running)
+    for thread in threads:
+        thread.end()
+    for thread in threads:
+        thread.join(_EXIT_SECONDS)
+
+
+atexit.register(_end_all)

@@ -96,18 +96,29 @@ class ObjectStore:
         """What errors, logs and sidecars call an object; "" is the URL itself. No secret is in it."""
         return self._address.name_of(key)
 
-    def identity(self, key: str) -> FileIdentity:
+    def identity(self, key: str, *, progress: Callable[[], None] | None = None) -> FileIdentity:
         """The version of an object that is there: by a HEAD, or a GET of one byte where HEAD is refused.
+
+        Args:
+            key: Of the object.
+            progress: See `read`.
 
         Raises:
             ObjectMissing: No such object.
             FetchError, FetchTimeout, UnsupportedFormat: See `read`.
         """
-        found: FileIdentity = self._wait(self._begin(lambda engine: engine.fetcher.identity(key)))
+        found: FileIdentity = self._wait(self._begin(lambda engine: engine.fetcher.identity(key)), progress)
         return found
 
-    def begin(self, key: str, num_bytes: int) -> tuple[bytes, FileIdentity]:
+    def begin(
+        self, key: str, num_bytes: int, *, progress: Callable[[], None] | None = None
+    ) -> tuple[bytes, FileIdentity]:
         """The first bytes of an object, fewer where it has fewer, and its version, in one GET.
+
+        Args:
+            key: Of the object.
+            num_bytes: At least 1.
+            progress: See `read`.
 
         Raises:
             ObjectMissing: No such object.
@@ -115,7 +126,7 @@ class ObjectStore:
         """
         if num_bytes < 1:
             raise ValueError(f"num_bytes must be at least 1, not {num_bytes}")
-        answer = self._wait(self._begin(lambda engine: engine.fetcher.begin(key, num_bytes)))
+        answer = self._wait(self._begin(lambda engine: engine.fetcher.begin(key, num_bytes)), progress)
         return bytes(answer.data), answer.identity
 
     def read(
@@ -160,6 +171,13 @@ class ObjectStore:
         """
         _require_range(wanted)
         return self._begin(lambda engine: engine.range(key, wanted, identity))
+
+    def forget(self, key: str, wanted: ByteRange, *, identity: FileIdentity) -> None:
+        """Drop from the cache what `submit` brought, since it is not what the object should hold; nothing if closed."""
+        with self._lock:
+            engine = self._engine
+        if engine is not None and engine.is_ours:
+            engine.forget(key, wanted, identity)
 
     def read_ranges(
         self,
@@ -249,9 +267,10 @@ class ObjectStore:
     def close(self) -> None:
         """End the thread and the connections at once; what is in flight is cancelled. Idempotent."""
         with self._lock:
-            finalizer, self._finalizer, self._engine = self._finalizer, None, None
-        if finalizer is not None:
+            engine, finalizer, self._engine, self._finalizer = self._engine, self._finalizer, None, None
+        if engine is not None and finalizer is not None:
             finalizer()
+            engine.join()
 
     def _begin(self, work: Callable[[Engine], Any]) -> Future[Any]:
         engine = self._open()

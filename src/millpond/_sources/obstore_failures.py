@@ -19,10 +19,17 @@ _NO_CREDENTIALS = (
 )
 _CREDENTIAL_WORDS = ("169.254.169.254", "169.254.170.", "token request", "metadata.google.internal")
 
+_NO_RANGES = (
+    "the server sends the whole object where a byte range is asked for: serve it by one that knows ranges, such as "
+    "nginx or `rclone serve http`"
+)
+
 # The first that is in the text names the reason. Those of which the last column is AGAIN pass.
 _WORDS = (
     ("MissingContentLength", Kind.UNSIZED, "the server does not say how long it is"),
-    ("RangeNotSupported", Kind.UNRANGED, "the server sends the whole object where a byte range is asked for"),
+    ("RangeNotSupported", Kind.UNRANGED, _NO_RANGES),
+    ("non-partial response", Kind.UNRANGED, _NO_RANGES),
+    ("InvalidUri", Kind.REFUSED, "its address, or the endpoint's, is no URL"),
     ("NoContentRange", Kind.UNRANGED, "the server sends a byte range without saying which"),
     ("ParseContentRange", Kind.UNRANGED, "the server sends a byte range without saying of how many bytes"),
     ("without LOCATION", Kind.REFUSED, "the bucket lies in another region: name it, storage_options={'region': ...}"),

@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import struct
 import time
@@ -42,6 +43,8 @@ _KEPT_SHARE = 0.9
 _LOCK_SECONDS = 2.0
 """A write takes a millisecond. A writer that was stopped amid one keeps others from writing, but not from going on."""
 _LONGEST_WAIT_SECONDS = 0.05
+_LOCKED_OUT_SECONDS = 60.0
+"""After a lock that was not to be had nothing is kept for so long: who waits for each range would wait for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class RangeCache:
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._cannot_write = False
         self._was_counted = False
+        self._locked_out_until = -math.inf
 
     def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
@@ -107,11 +111,15 @@ class RangeCache:
         size_bytes = _HEAD.size + len(wanted)
         if self._cannot_write or size_bytes > self.max_bytes or not _tells_versions_apart(identity):
             return
+        if time.monotonic() < self._locked_out_until:
+            return
         path = self._path_of(name, identity, wanted)
         head = _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted))
         try:
             with self._locked() as lock:
-                if lock is not None and not path.exists():
+                if lock is None:
+                    self._locked_out_until = time.monotonic() + _LOCKED_OUT_SECONDS
+                elif not path.exists():
                     self._write(lock, path, head, data)
         except OSError as error:
             self._cannot_write = True
@@ -120,6 +128,10 @@ class RangeCache:
                 self.folder,
                 os.strerror(error.errno) if error.errno else type(error).__name__,
             )
+
+    def forget(self, name: str, identity: FileIdentity, wanted: ByteRange) -> None:
+        """Drop a range: what was kept turned out not to be what the object holds."""
+        self._drop(self._path_of(name, identity, wanted))
 
     def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> Path:
         words = (name, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
@@ -168,7 +180,7 @@ class RangeCache:
             for one in sorted(kept, key=lambda one: one.used_ns):
                 if total_bytes <= goal:
                     break
-                with contextlib.suppress(FileNotFoundError):  # a reader dropped it
+                with contextlib.suppress(OSError):  # a reader dropped it
                     os.unlink(one.path)
                 total_bytes -= one.size_bytes
         _set_sum(lock, total_bytes)
@@ -185,7 +197,7 @@ class RangeCache:
                     continue
                 with os.scandir(folder.path) as entries:
                     for entry in entries:
-                        if not entry.name.endswith(_SUFFIX):
+                        if not entry.name.endswith(_SUFFIX) or not entry.is_file(follow_symlinks=False):
                             continue
                         with contextlib.suppress(FileNotFoundError):  # a reader dropped it
                             status = entry.stat(follow_symlinks=False)

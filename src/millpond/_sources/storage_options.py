@@ -8,11 +8,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
+from urllib.parse import urlsplit
 
 from millpond._sources.addresses import Address
+from millpond._urls import redacted
 
 Options = dict[str, Any]
 
@@ -40,6 +43,7 @@ _FSSPEC = {
     "http": ("headers", "auth", "client_kwargs"),
     "file": ("auto_mkdir",),
 }  # fmt: skip
+_S3_CLIENT = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "endpoint_url", "region_name")
 _OBSTORE = {"s3": _S3, "gs": _GS, "az": _AZ, "http": (), "file": ()}
 _PREFIXES = {"s3": "aws_", "gs": "google_", "az": "azure_"}
 
@@ -69,16 +73,32 @@ def access_of(address: Address, options: Mapping[str, Any] | None, token: str | 
     """
     known = sorted({*_FSSPEC[address.kind], *_OBSTORE[address.kind], *_SHARED})
     given = {_without_prefix(name, address.kind): value for name, value in dict(options or {}).items()}
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(
-            f"storage_options for {address.name!r}: {', '.join(map(repr, unknown))} is not known; "
-            f"known are {', '.join(known)}"
-        )
+    _require_known("storage_options", address, given, known)
     if address.kind in _PREFIXES:
         address.bucket_and_prefix()
     client = _mapping(given, "client_options")
     made = _MAKERS[address.kind](address, given, token)
     return Access(made.config, {**made.client, **client}, made.profile, made.needs_credentials)
+
+
+def _require_known(what: str, address: Address, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if not unknown:
+        return
+    meant = sorted({match for name in unknown for match in get_close_matches(name, known, 1)})
+    hint = f"; did you mean {', '.join(map(repr, meant))}?" if meant else ";"
+    raise ValueError(
+        f"{what} for {address.name!r}: not known: {', '.join(map(repr, unknown))}{hint} known are {', '.join(known)}"
+    )
+
+
+def _require_url(endpoint: str) -> None:
+    parts = urlsplit(endpoint)
+    if endpoint and not (parts.scheme in ("http", "https") and parts.hostname):
+        raise ValueError(
+            f"the endpoint {redacted(endpoint)!r} (endpoint_url of storage_options, or AWS_ENDPOINT_URL) is no URL: "
+            "write https://HOST:PORT or http://HOST:PORT"
+        )
 
 
 def _without_prefix(name: str, kind: str) -> str:
@@ -88,6 +108,7 @@ def _without_prefix(name: str, kind: str) -> str:
 def _s3(address: Address, given: Options, token: str | None) -> Access:
     config = _own_names(given, "s3")
     more = _mapping(given, "client_kwargs")
+    _require_known("client_kwargs", address, more, _S3_CLIENT)
     _rename(given, config, {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"})
     _rename(given, config, {"anon": "skip_signature", "requester_pays": "request_payer", "endpoint_url": "endpoint"})
     _rename(more, config, {"endpoint_url": "endpoint", "region_name": "region"})
@@ -100,6 +121,9 @@ def _s3(address: Address, given: Options, token: str | None) -> Access:
         config["session_token"] = token
     endpoint = str(config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
                    or os.environ.get("AWS_ENDPOINT") or "")  # fmt: skip
+    _require_url(endpoint)
+    if bool(config.get("access_key_id")) != bool(config.get("secret_access_key")):
+        raise ValueError(f"storage_options for {address.name!r}: give both, key and secret, or neither")
     is_plain = endpoint.startswith("http://") or given.get("use_ssl") is False
     explicit = {"access_key_id", "skip_signature", "web_identity_token_file", "role_arn"} & {
         name for name, value in config.items() if value
@@ -155,10 +179,7 @@ def _of_connection_string(text: str | None) -> Options:
 
 def _http(address: Address, given: Options, token: str | None) -> Access:
     more = _mapping(given, "client_kwargs")
-    if unknown := sorted(set(more) - {"headers", "auth", "trust_env"}):
-        raise ValueError(
-            f"client_kwargs for {address.name!r}: {', '.join(unknown)} is not known; known are headers, auth"
-        )
+    _require_known("client_kwargs", address, more, ("auth", "headers", "trust_env"))
     headers = {
         str(name): str(value) for name, value in {**_mapping(more, "headers"), **_mapping(given, "headers")}.items()
     }
