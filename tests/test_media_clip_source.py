@@ -258,6 +258,9 @@ def test_a_device_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(("url", "shown"), [
     ("https://a.example/x.mp4?sig=1#f", "https://a.example/x.mp4?..."),
     ("https://u:p@a.example:8/x.mp4", "https://a.example:8/x.mp4"),
+    ("https://u:p/w@a.example/x.mp4", "https://a.example/x.mp4"),
+    ("https://a.example:8/x@y.mp4", "https://a.example:8/x@y.mp4"),
+    ("simplecache::https://u:p@a.example/x.mp4", "simplecache::https://a.example/x.mp4"),
     ("zip://x.mp4::https://u:p@a.example/x.zip?sig=1", "zip://x.mp4::https://a.example/x.zip?..."),
 ])  # fmt: skip
 def test_a_url_is_shown_without_what_may_be_secret(url: str, shown: str) -> None:

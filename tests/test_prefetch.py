@@ -148,6 +148,7 @@ class HandSource:
         self.count = Counter(requests=7, bytes_fetched=700)
         self.silent: int | None = None  # the first sample of which `wanted` waits until it is interrupted
         self.interrupted = threading.Event()
+        self.forgotten: list[WantedRange] = []
 
     def wanted(self, parts: Sequence[str], samples: NDArray[np.int64]) -> list[WantedRange]:
         first, stop = int(samples[0]), int(samples[-1]) + 1
@@ -169,6 +170,9 @@ class HandSource:
 
     def segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         return (stops - starts) * self.sample_bytes
+
+    def forget(self, wanted: WantedRange) -> None:
+        self.forgotten.append(wanted)
 
     def interrupt(self) -> None:
         self.interrupted.set()
@@ -706,6 +710,16 @@ def test_it_can_be_closed_at_any_stage_and_twice(stage: Callable[[Rig], None]) -
         assert "millpond-prefetch" not in {thread.name for thread in threading.enumerate()}
         r.prefetcher.close()
         r.memory.clear()  # nobody holds a view of it
+
+
+def test_bytes_of_a_task_that_failed_are_kept_no_longer() -> None:
+    with rig() as r:
+        r.prefetcher.begin(plan_of(2))
+        for segment in range(2):
+            r.source.next().answer()
+            assert r.places(segment)
+            r.prefetcher.release(segment, 0, is_bad=segment == 1)
+    assert r.source.forgotten == [WantedRange("a", 0, 20, 40)]
 
 
 def test_a_wait_for_the_table_of_a_file_is_interrupted_by_the_end() -> None:

@@ -59,7 +59,8 @@ def test_words_of_fsspec_for_s3() -> None:
 
 
 @pytest.mark.parametrize(("options", "config"), [
-    ({"aws_access_key_id": "k", "region": "r"}, {"access_key_id": "k", "region": "r"}),
+    ({"aws_access_key_id": "k", "aws_secret_access_key": "s", "region": "r"},
+     {"access_key_id": "k", "secret_access_key": "s", "region": "r"}),
     ({"anon": True}, {"skip_signature": True}),
     ({"endpoint_url": "https://h"}, {"endpoint": "https://h"}),
     ({"key": None, "anon": False}, {"skip_signature": False}),
@@ -96,7 +97,7 @@ def test_words_for_azure(monkeypatch: pytest.MonkeyPatch) -> None:
     ("http://h", {"key": SECRET}), ("/path", {"key": SECRET}), ("http://h", {"client_kwargs": {"timeout": SECRET}}),
 ])  # fmt: skip
 def test_a_name_that_is_not_known_is_told_with_those_that_are(url: str, options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"not known; .*known are") as caught:
+    with pytest.raises(ValueError, match=r"not known: .*known are") as caught:
         ObjectStore(url, storage_options=options)
     assert SECRET not in str(caught.value)
 

@@ -7,8 +7,12 @@ from urllib.parse import unquote, urlsplit
 
 from millpond.errors import UnsupportedFormat
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
-_USER = re.compile(r"://[^/]*@")
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::(?=[a-zA-Z][a-zA-Z0-9+.-]*:))")
+"""Also the first of a chain, as fsspec has them: simplecache::https://host/file."""
+
+_USER = re.compile(r"://(?:[^/]*@|[^/@:]*:(?!:|\d*(?:/|$))(?:(?!://)[^@])*@)")
+"""A password may hold what it should not, a "/": what follows a name and a ":" and is no port is one, up to the "@"."""
+
 _LONGEST_LABEL = 300
 """Of a longer path or URL, messages show both ends."""
 

@@ -107,6 +107,10 @@ class ByteSource(Protocol):
         """int64, (n,): about how many bytes the samples start to stop of each pair take, over all parts."""
         ...
 
+    def forget(self, wanted: WantedRange) -> None:
+        """What was submitted came, and is not what should be there: keep it no longer."""
+        ...
+
     def interrupt(self) -> None:
         """End what is under way, `wanted` included; used again, it goes on. Any thread."""
         ...

@@ -107,6 +107,12 @@ class LeRobotBytes:
         key = self._files.key_of(version.name)
         return self._files.objects.submit(key, ByteRange(wanted.start, wanted.stop), identity=version.identity)
 
+    def forget(self, wanted: WantedRange) -> None:
+        """See `ByteSource`."""
+        version = self._version(wanted.part, wanted.file)
+        key = self._files.key_of(version.name)
+        self._files.objects.forget(key, ByteRange(wanted.start, wanted.stop), identity=version.identity)
+
     def interrupt(self) -> None:
         """See `ByteSource`."""
         self._files.close()

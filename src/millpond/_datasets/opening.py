@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ from millpond._values import parse_bytes
 
 RANGES_FOLDER = "ranges"
 """In `cache_dir`: bytes that were fetched."""
+
+_LEAST_TRIES, _TRY_SECONDS = 8, 5.0
+"""Waits between tries grow to 10 s: so it is the time that ends them, not the number."""
 
 
 def open_files(
@@ -42,7 +46,7 @@ def open_files(
         path = path_of_file_url(str(root)) if scheme else root
         folder = os.path.abspath(path)  # also after a chdir, here or in a worker
         return LocalFiles(folder), store_in(cache_dir, Path(folder))
-    if not isinstance(fetch_timeout, int | float) or not fetch_timeout > 0:
+    if not isinstance(fetch_timeout, int | float) or not 0 < fetch_timeout < math.inf:
         raise ValueError(f"fetch_timeout must be a number of seconds above 0, not {fetch_timeout!r}")
     if storage_options is not None and not isinstance(storage_options, Mapping):
         raise TypeError(f"storage_options must be a mapping of names to values, not {type(storage_options).__name__}")
@@ -59,6 +63,6 @@ def open_files(
         raise ValueError(f"cache_bytes must be at least 1, not {cache_bytes!r}; without cache_dir= no range is kept")
     store = store_in(cache_dir, Path())
     cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size)
-    limits = FetchLimits(timeout_seconds=fetch_timeout)
+    limits = FetchLimits(timeout_seconds=fetch_timeout, max_tries=max(_LEAST_TRIES, int(fetch_timeout / _TRY_SECONDS)))
     objects = ObjectStore(str(root), storage_options=storage_options, token=token, limits=limits, cache=cache)
     return RemoteFiles(objects), store

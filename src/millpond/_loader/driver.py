@@ -167,7 +167,7 @@ class Driving:
     def _complete(self, job: Job) -> None:
         """All of a job's answers are here."""
         if self._prefetch is not None and job.place is not None:
-            self._prefetch.release(*job.place)
+            self._prefetch.release(*job.place, is_bad=bool(job.failures))
         job.pond.complete(job.task_id, job.failures)
 
     def _account(self, piece: Piece, outcome: Outcome) -> None:

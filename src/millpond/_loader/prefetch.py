@@ -187,10 +187,14 @@ class Prefetcher:
         entry = self._entries.get((segment, part))
         return None if entry is None or entry.waiting else [place for place in entry.places if place is not None]
 
-    def release(self, segment: int, part: int) -> None:
-        """The task is done with its bytes."""
+    def release(self, segment: int, part: int, *, is_bad: bool = False) -> None:
+        """The task is done with its bytes; if some of them were bad, they must not be kept for the next epoch."""
         with self._lock:
             entry = self._entries.pop((segment, part), None)
+            if is_bad and entry is not None:
+                came = [place[0] for place in entry.places if place is not None and isinstance(place[1], int)]
+                for request in self._requests(_Entry(entry.epoch), came):
+                    self._source.forget(request.piece)
             if entry is not None and entry.start >= 0:
                 self._ring.give_back(entry.start)
                 if self._is_full and self._ring.taken_bytes <= (1 - _FREE_SHARE) * self._ring.size:

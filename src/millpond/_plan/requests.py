@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ def _runs(ranges: Sequence[ByteRange], max_gap_bytes: int) -> list[tuple[ByteRan
         wanted = ranges[place]
         if runs and wanted.start - runs[-1][0].stop <= max_gap_bytes:
             run, members = runs[-1]
-            runs[-1] = ByteRange(run.start, max(run.stop, wanted.stop)), [*members, place]
+            members.append(place)
+            runs[-1] = ByteRange(run.start, max(run.stop, wanted.stop)), members
         else:
             runs.append((wanted, [place]))
     return runs
@@ -75,7 +77,9 @@ def _cuts(run: ByteRange, max_request_bytes: int) -> list[int]:
 
 def _pieces(wanted: ByteRange, requests: Sequence[ByteRange], first: int) -> tuple[Piece, ...]:
     found = []
-    for i in range(first, len(requests)):
+    for i in range(max(first, bisect_right(requests, wanted.start, key=lambda one: one.start) - 1), len(requests)):
+        if requests[i].start >= wanted.stop:
+            break
         start, stop = max(wanted.start, requests[i].start), min(wanted.stop, requests[i].stop)
         if start < stop:
             found.append(Piece(i, start - requests[i].start, stop - requests[i].start))

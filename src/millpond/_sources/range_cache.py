@@ -16,7 +16,6 @@ import contextlib
 import fcntl
 import hashlib
 import logging
-import math
 import os
 import struct
 import time
@@ -43,8 +42,6 @@ _KEPT_SHARE = 0.9
 _LOCK_SECONDS = 2.0
 """A write takes a millisecond. A writer that was stopped amid one keeps others from writing, but not from going on."""
 _LONGEST_WAIT_SECONDS = 0.05
-_LOCKED_OUT_SECONDS = 60.0
-"""After a lock that was not to be had nothing is kept for so long: who waits for each range would wait for minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +67,7 @@ class RangeCache:
         self.folder, self.max_bytes = Path(folder), max_bytes
         self._cannot_write = False
         self._was_counted = False
-        self._locked_out_until = -math.inf
+        self._is_locked_out = False
 
     def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
@@ -111,15 +108,12 @@ class RangeCache:
         size_bytes = _HEAD.size + len(wanted)
         if self._cannot_write or size_bytes > self.max_bytes or not _tells_versions_apart(identity):
             return
-        if time.monotonic() < self._locked_out_until:
-            return
         path = self._path_of(name, identity, wanted)
         head = _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted))
         try:
             with self._locked() as lock:
-                if lock is None:
-                    self._locked_out_until = time.monotonic() + _LOCKED_OUT_SECONDS
-                elif not path.exists():
+                self._is_locked_out = lock is None
+                if lock is not None and not path.exists():
                     self._write(lock, path, head, data)
         except OSError as error:
             self._cannot_write = True
@@ -144,7 +138,8 @@ class RangeCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            yield descriptor if _lock_soon(descriptor) else None
+            # who waited in vain once does not wait again for each range
+            yield descriptor if _lock_soon(descriptor, 0.0 if self._is_locked_out else _LOCK_SECONDS) else None
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the descriptor, too
         finally:
             os.close(descriptor)
@@ -228,15 +223,15 @@ def _set_sum(lock: int, total_bytes: int) -> None:
     os.pwrite(lock, words + _CRC.pack(zlib.crc32(words)), 0)
 
 
-def _lock_soon(descriptor: int) -> bool:
+def _lock_soon(descriptor: int, patience_seconds: float) -> bool:
     """Take the lock, unless it is not to be had soon."""
-    deadline, wait_seconds = time.monotonic() + _LOCK_SECONDS, 0.0005
+    deadline, wait_seconds = time.monotonic() + patience_seconds, 0.0005
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 return False
         time.sleep(wait_seconds)
         wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
