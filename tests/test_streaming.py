@@ -457,11 +457,18 @@ def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("ring_bytes", [1 << 20, 1], ids=["fetched ahead", "fetched by who reads it"])
 def test_a_table_of_another_version_is_not_taken_for_that_of_the_dataset(
-    num_workers: int, damaged: MakeDataset, own_sidecars: Path, tmp_path: Path
+    ring_bytes: int,
+    num_workers: int,
+    damaged: MakeDataset,
+    own_sidecars: Path,
+    small_steps: SmallSteps,
+    tmp_path: Path,
 ) -> None:
     """Also where the sidecar is gone, and the header is read anew."""
     root = damaged(**MANY)
+    small_steps(ring_bytes, segment=18)
     quarantine = tmp_path / "quarantine.jsonl"
     with streamed(root) as (dataset, _):
         for path in own_sidecars.rglob("*.table*"):
