@@ -957,7 +957,7 @@ def test_nothing_is_lost_where_sidecars_cannot_be_kept(
     (tmp_path / "file").touch()
     monkeypatch.setenv("MILLPOND_CACHE_DIR", str(tmp_path / "file" / "below"))
     with streamed(root) as (dataset, _):
-        assert "cannot keep the sample table" in caplog.text
+        assert "cannot keep sample tables" in caplog.text
         for num_workers in (0, 2):
             assert_same_rows(epoch_of(dataset, num_workers=num_workers), expected)
 

@@ -97,7 +97,7 @@ class RemoteFiles:
             try:
                 store.save(version, _FOOTER_KIND, {"footer": np.frombuffer(footer, np.uint8)}, {})
             except OSError as error:
-                _logger.warning("cannot keep the footer of %r in %s (%s)", version.name, store.folder, str(error))
+                store.warn_once("footers of parquet files", error)
         return cast(BinaryIO, RangedFile(contents, size, footer))
 
     def below(self, name: str, suffix: str) -> list[str]:

@@ -194,13 +194,7 @@ def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable) ->
     try:
         store.save(version, SIDECAR_KIND, {name: getattr(table, name) for name in _COLUMNS}, facts)
     except OSError as error:
-        _logger.warning(
-            "cannot keep the sample table of %r in %s (%s): it is read again each time; "
-            "set MILLPOND_CACHE_DIR to a folder that can be written",
-            version.name,
-            store.folder,
-            str(error),  # a handler may keep the record, and with an error all frames that it passed
-        )
+        store.warn_once("sample tables", error)
 
 
 def _table_from(kept: Sidecar) -> SampleTable | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 
 from millpond._values import FileIdentity
 from millpond.errors import ObjectMissing
+
+_logger = logging.getLogger("millpond")
+_told: set[tuple[Path, str]] = set()
 
 _FACTS = "facts.json"
 _WRITING = ".writing-"
@@ -101,6 +105,23 @@ class SidecarStore:
 
             folder = Settings().cache_dir / "sidecars"
         self.folder = Path(folder)
+
+    def warn_once(self, what: str, error: OSError) -> None:
+        """Say that this folder cannot be written, once per process: there may be thousands of files.
+
+        Args:
+            what: Cannot be kept, in the plural.
+            error: Why. Its text is told, not itself: whoever keeps the record would keep its frames.
+        """
+        if (self.folder, what) not in _told:
+            _told.add((self.folder, what))
+            _logger.warning(
+                "cannot keep %s in %s (%s): they are made anew each time; give cache_dir=, or set MILLPOND_CACHE_DIR to, "
+                "a folder that can be written",
+                what,
+                self.folder,
+                str(error),
+            )
 
     def path_of(self, version: FileVersion, kind: str, suffix: str) -> Path:
         """Name the sidecar file of a version, whether it exists or not."""
