@@ -116,8 +116,8 @@ class SidecarStore:
         if (self.folder, what) not in _told:
             _told.add((self.folder, what))
             _logger.warning(
-                "cannot keep %s in %s (%s): they are made anew each time; give cache_dir=, or set MILLPOND_CACHE_DIR to, a "
-                "folder that can be written",
+                "cannot keep %s in %s (%s): they are made anew each time; give cache_dir= or MILLPOND_CACHE_DIR "
+                "a folder that can be written",
                 what,
                 self.folder,
                 str(error),
