@@ -13,8 +13,6 @@ import millpond
 from _cpu import cpu_seconds, spent
 from _epochs import run_epoch
 from _repeated import RepeatedDataset
-from millpond._datasets.episode_cache import EpisodeByteCache
-from millpond._datasets.episode_index import EpisodeByteIndex
 from millpond._observe.memory import MemorySampler
 
 
@@ -69,12 +67,12 @@ class Client:
     def index(self, sources: str | list[str]) -> dict[str, Any]:
         """Build an index of a dataset, or of video files."""
         began = time.monotonic()
-        index = EpisodeByteIndex.build(sources)
+        index = millpond.EpisodeByteIndex.build(sources)
         return {"seconds": time.monotonic() - began, "files": index.num_files, "episodes": len(index)}
 
     def churn(self, url: str, max_bytes: int, ahead: int, passes: int) -> dict[str, Any]:
         """Go through the episodes in random order, always some of them ahead, and decode a frame of each camera."""
-        index = EpisodeByteIndex.build(url)
+        index = millpond.EpisodeByteIndex.build(url)
         order = index.episodes.tolist() * passes
         random.Random(0).shuffle(order)
         go_through(index, max_bytes, order[:2], ahead=0)  # what any cache needs once: connections, threads, decoders
@@ -89,7 +87,7 @@ class Client:
 
 
 def go_through(index: Any, max_bytes: int, episodes: list[int], ahead: int) -> Any:
-    with EpisodeByteCache(index, max_bytes=max_bytes) as cache:
+    with millpond.EpisodeByteCache(index, max_bytes=max_bytes) as cache:
         for at, episode in enumerate(episodes):
             for coming in episodes[at : at + 1 + ahead]:
                 cache.submit_prefetch(coming)
