@@ -171,7 +171,7 @@ def test_cameras_and_episodes_may_be_chosen(synth: MakeDataset, tmp_path: Path) 
         ({"cameras": ["image_0"]}, "pictures in parquet"),
         ({"episodes": [9]}, "episodes .9. are not in"),
         ({"workers": 0}, "workers must be at least 1"),
-        ({"token": "secret"}, "are for URLs"),
+        ({"token": "secret"}, "are for stores behind URLs"),
     ],
 )
 def test_misuse_is_a_value_error(synth: MakeDataset, tmp_path: Path, options: dict[str, Any], match: str) -> None:

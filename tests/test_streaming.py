@@ -647,7 +647,7 @@ def test_a_store_that_is_gone_for_good_is_an_error_that_counts_the_tries(
     small_steps(ring_bytes=8 << 10)
     with ExitStack() as serving:
         server = serving.enter_context(serving_store(synth(**MANY)))
-        dataset = LeRobotDataset(server.url)
+        dataset = LeRobotDataset(server.url, fetch_timeout=40.0)  # a try for every five seconds
         with loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
             iterator = iter(loader)
             next(iterator)
@@ -707,8 +707,8 @@ def test_a_store_that_is_gone_costs_each_sample_its_line_and_the_books_balance(
 def test_a_store_that_is_gone_when_a_dataset_is_opened(synth: MakeDataset, quick_tries: None) -> None:
     with serving_store(synth(), unavailable=1.0) as server:
         with pytest.raises(errors.FetchError, match=r"meta/info\.json") as caught:
-            LeRobotDataset(server.url)
-        assert caught.value.tries == 8
+            LeRobotDataset(server.url, fetch_timeout=60.0)
+        assert caught.value.tries == 12
 
 
 # ---- the end, whenever it comes
@@ -1171,7 +1171,7 @@ def test_a_secret_that_is_wrong_is_not_told(way: str, synth: MakeDataset, s3: st
 
 
 def test_options_that_mean_nothing_are_refused_without_their_values(synth: MakeDataset) -> None:
-    with pytest.raises(ValueError, match="storage_options= and token= are for URLs"):
+    with pytest.raises(ValueError, match="storage_options= and token= are for stores behind URLs"):
         LeRobotDataset(synth(), token=SECRETS[0])
     with pytest.raises(ValueError, match="secrit") as caught:
         LeRobotDataset("s3://bucket/dataset", storage_options={"secrit": SECRETS[0]})
