@@ -12,8 +12,8 @@ QUICK = ("--seconds", "0.2", "--memory", "400MiB", "--batch-size", "8", "--num-w
 
 
 def test_chaos_loses_nothing_and_says_how_long_a_hang_takes(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
-    # Spins are rare, kills not so quick that a busy machine gets nothing done between two: who kills workers faster than
-    # they move makes poison of what they do.
+    # Spins are rare, and a busy machine gets something done between two kills: who kills workers faster than they move
+    # makes poison of what they do.
     often = ("--seconds", "1.5", "--periods", "0.4", "0.5", "100", "--hangs", "1")
     printed: dict[str, Any] = json.loads(run("chaos.py", dataset, *QUICK, *often, cache_dir=tmp_path))
     assert min(printed["kills"], printed["stops"], printed["worker_restarts"]) > 0
