@@ -44,12 +44,7 @@ def find(cache: RangeCache, i: int, size_bytes: int = 1000) -> bytes | None:
 def size_of(folder: Path) -> int:
     """Of all files, while nobody writes."""
     with RangeCache(folder, 1)._locked():
-        return sum(
-            os.stat(f"{place}/{name}").st_size
-            for place, _, names in os.walk(folder)
-            for name in names
-            if name != "lock"
-        )
+        return sum(os.stat(f"{place}/{name}").st_size for place, _, names in os.walk(folder) for name in names)
 
 
 @pytest.fixture
@@ -132,6 +127,20 @@ def test_a_smaller_bound_holds_from_the_first_write_on(cache: RangeCache) -> Non
     keep(smaller, 100)
     assert size_of(cache.folder) <= 10_000
     assert find(smaller, 100) == data_of(100)
+
+
+def test_the_bound_holds_to_the_last_byte(cache: RangeCache) -> None:
+    keep(cache, 0)
+    sum_size = (cache.folder / "lock").stat().st_size
+    three = sum_size + 3 * (size_of(cache.folder) - sum_size)
+    for max_bytes, kept in [(three, 3), (three - 1, 2)]:
+        bounded = RangeCache(cache.folder, max_bytes)
+        for i in range(10, 13):
+            keep(bounded, i)
+        assert size_of(cache.folder) <= max_bytes
+        assert sum(find(bounded, i) is not None for i in (0, 10, 11, 12)) == kept
+        for path in cache.folder.glob("*/*.range"):
+            path.unlink()
 
 
 @pytest.mark.parametrize("words", [b"", b"torn", b"mpsum__1" + bytes(12)])

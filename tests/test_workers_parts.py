@@ -96,6 +96,12 @@ def test_limits_judge(since: float, progress_at: float, now: float, cause: Cause
     assert (hang.cause if hang else None) is cause
 
 
+def test_a_stall_that_nobody_watched_is_doubtful_and_a_limit_of_time_is_not() -> None:
+    assert Hang(Cause.STALLED, 2.0, 3.0).is_doubtful(0.21)
+    assert not Hang(Cause.STALLED, 2.0, 2.1).is_doubtful(0.1)
+    assert not Hang(Cause.TIMED_OUT, 2.0, 3.0).is_doubtful(1.0)
+
+
 def test_without_a_stall_limit_only_the_total_counts() -> None:
     limits = TaskLimits(10.0, None)
     assert limits.judge(0, 0, 9.9) is None

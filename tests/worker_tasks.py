@@ -92,6 +92,11 @@ def _steady(progress: Progress, steps: int, pause_seconds: float) -> int:
     return steps
 
 
+def _read(progress: Progress, fifo: str) -> str:
+    with open(fifo) as file:
+        return file.read()
+
+
 def _meet(progress: Progress, folder: str, count: int) -> int:
     """Return the pid once so many workers are in here at the same time."""
     open(os.path.join(folder, str(os.getpid())), "w").close()
@@ -147,6 +152,7 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "unpicklable_result": lambda progress: sys._getframe(),
     "descriptors": lambda progress: sorted(int(name) for name in os.listdir("/proc/self/fd")),
     "interrupt": lambda progress: os.kill(os.getpid(), signal.SIGINT),
+    "read": _read,
     "meet": _meet,
     "slow_pid": _slow_pid,
     "scheduling": lambda progress: os.sched_getscheduler(0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import millpond._workers.supervisor as supervisor_module
+from millpond._workers.supervisor import Completed
 from millpond._workers.verdicts import ProcessLimits, TaskLimits
 from millpond._workers.worker import Worker
 from millpond._workers.worker_set import MOST_LOST
@@ -86,6 +88,22 @@ def test_an_answer_that_came_while_nobody_looked_counts() -> None:
         time.sleep(0.2)  # the driver is late: what it finds first is that the limit has passed
         (answer,) = supervisor.wait(30)
         assert (answer.task_id, supervisor.statistics().restarts) == (1, 0)
+
+
+def test_a_driver_that_was_held_up_gives_its_workers_time_to_show_progress(tmp_path: Path) -> None:
+    """A machine that stood still has held up both: a stall that nobody has watched proves nothing."""
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=0.5)) as supervisor:
+        results(supervisor, ("echo", 0))
+        supervisor.submit(1, ("read", fifo))
+        time.sleep(1.5)  # nobody waits, and the limit passes
+        writer = threading.Timer(0.2, Path(fifo).write_text, ["done"])
+        writer.start()
+        (answer,) = collect(supervisor, 1)
+        writer.join()
+        assert isinstance(answer, Completed)
+        assert (answer.result, supervisor.statistics().restarts) == ("done", 0)
 
 
 def test_an_idle_worker_is_never_hung() -> None:

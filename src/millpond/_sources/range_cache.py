@@ -58,13 +58,14 @@ class RangeCache:
 
     Args:
         folder: Made when something is first kept. Nothing else belongs there.
-        max_bytes: Of all files in it together, at any moment.
+        max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         self.folder, self.max_bytes = Path(folder), max_bytes
+        self._max_range_bytes = max_bytes - _SUM.size - _CRC.size
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
@@ -106,7 +107,7 @@ class RangeCache:
             data: All of it.
         """
         size_bytes = _HEAD.size + len(wanted)
-        if self._cannot_write or size_bytes > self.max_bytes or not _tells_versions_apart(identity):
+        if self._cannot_write or size_bytes > self._max_range_bytes or not _tells_versions_apart(identity):
             return
         path = self._path_of(name, identity, wanted)
         head = _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted))
@@ -165,13 +166,13 @@ class RangeCache:
     def _room_for(self, lock: int, size_bytes: int) -> int:
         """Drop what was not used for longest, if need be; gives the bytes that are there."""
         total_bytes = _get_sum(lock) if self._was_counted else None
-        if total_bytes is not None and total_bytes + size_bytes <= self.max_bytes:
+        if total_bytes is not None and total_bytes + size_bytes <= self._max_range_bytes:
             return total_bytes
         kept = self._count()
         self._was_counted = True
         total_bytes = sum(one.size_bytes for one in kept)
-        if total_bytes + size_bytes > self.max_bytes:
-            goal = min(int(self.max_bytes * _KEPT_SHARE), self.max_bytes - size_bytes)
+        if total_bytes + size_bytes > self._max_range_bytes:
+            goal = min(int(self._max_range_bytes * _KEPT_SHARE), self._max_range_bytes - size_bytes)
             for one in sorted(kept, key=lambda one: one.used_ns):
                 if total_bytes <= goal:
                     break

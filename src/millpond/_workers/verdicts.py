@@ -13,6 +13,9 @@ from millpond.errors import DeadlineExceeded, DecodeTimeout, WorkerDied
 
 NEVER = float("inf")
 
+_LATE_SHARE = 0.1
+"""Of a limit. An idle driver wakes up within a millisecond of what it waits for, one on a crowded core within 20."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
@@ -93,6 +96,14 @@ class Hang:
     cause: Cause
     limit_seconds: float
     elapsed_seconds: float
+
+    def is_doubtful(self, late_seconds: float) -> bool:
+        """Whether the one who judges was itself so late that what held it up may have held up the worker, too.
+
+        A machine that stands still for two seconds (virtual ones do) stands still for both. Then the worker gets as
+        much time again, to show progress.
+        """
+        return self.cause is Cause.STALLED and late_seconds > _LATE_SHARE * self.limit_seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,6 +220,10 @@ class WorkerSet:
         if worker.hang is None:
             worker.due_at_seconds = limits.due_at(since, progress_at, now, has_begun=has_begun)
             return
+        late_seconds = now - worker.due_at_seconds
+        if worker.hang.is_doubtful(late_seconds):
+            worker.hang, worker.due_at_seconds = None, now + late_seconds
+            return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
         worker.due_at_seconds = now + self._limits.dump_seconds
