@@ -112,7 +112,7 @@ class CameraReader:
 
     def _open_video(self, file: int) -> VideoFile:
         version = self._version(file)
-        table, _ = self._source.files.load_table(version.name, self._store, version.identity)
+        table, _ = self._source.files.load_table(version.name, self._store, version.identity, self._fetched.progress)
         return self._source.files.open_video(version.name, table, self._fetched, file)
 
     def _open_images(self, file: int) -> ImageFile:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._media.demux import PacketRulesDoNotFit
+from millpond._media.demux import PacketRulesDoNotFit, Progress
 from millpond._media.header_copy import Read, copy_header
 from millpond._media.index import build_header_table, load_sample_table
 from millpond._media.media_path import MediaPath
@@ -24,8 +24,13 @@ from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError
 
 
-def load_table(path: str, store: SidecarStore) -> tuple[SampleTable, DataError | None]:
+def load_table(path: str, store: SidecarStore, progress: Progress) -> tuple[SampleTable, DataError | None]:
     """Get the sample table of a local file, of one that was cut short too.
+
+    Args:
+        path: Of the file.
+        store: Where the table is looked for and kept.
+        progress: Called per packet, where all of the file must be read.
 
     Returns:
         The table, and the error that says that the file was cut short. Such a table is not kept.
@@ -35,7 +40,7 @@ def load_table(path: str, store: SidecarStore) -> tuple[SampleTable, DataError |
         CorruptMedia: No video in it, or it was cut short before its header.
     """
     try:
-        return load_sample_table(path, store), None
+        return load_sample_table(path, store, progress=progress), None
     except CorruptMedia as error:
         if error.facts.get("wanted_bytes") is None:
             raise

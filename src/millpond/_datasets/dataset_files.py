@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from millpond._datasets.base import Progress
 from millpond._datasets.cut_short import load_table
-from millpond._datasets.fetched import Fetched
+from millpond._datasets.fetched import Fetched, no_progress
 from millpond._media.sidecars import FileVersion, SidecarStore, version_of
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, ObjectMissing
-
-Progress = Callable[[], None]
 
 
 class DatasetFiles(Protocol):
@@ -70,7 +68,11 @@ class DatasetFiles(Protocol):
         ...
 
     def load_table(
-        self, place: str, store: SidecarStore, expected: FileIdentity | None = None
+        self,
+        place: str,
+        store: SidecarStore,
+        expected: FileIdentity | None = None,
+        progress: Progress = no_progress,
     ) -> tuple[SampleTable, DataError | None]:
         """The sample table of a video, and the error that says that it was cut short.
 
@@ -78,6 +80,7 @@ class DatasetFiles(Protocol):
             place: Of the video.
             store: Where the table is looked for and kept.
             expected: The version that it must be, where one is known.
+            progress: Called while it is made.
 
         Raises:
             DataError: It has none, or is another version by now.
@@ -151,10 +154,14 @@ class LocalFiles:
         return sorted(file.path for inner in folders for file in os.scandir(inner) if file.name.endswith(suffix))
 
     def load_table(
-        self, place: str, store: SidecarStore, expected: FileIdentity | None = None
+        self,
+        place: str,
+        store: SidecarStore,
+        expected: FileIdentity | None = None,
+        progress: Progress = no_progress,
     ) -> tuple[SampleTable, DataError | None]:
         """See `DatasetFiles`."""
-        table, cut_short = load_table(place, store)
+        table, cut_short = load_table(place, store, progress)
         if expected is not None and table.identity != expected:
             raise changed(place, expected, table.identity)
         return table, cut_short

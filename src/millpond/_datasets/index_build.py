@@ -25,7 +25,6 @@ from millpond._datasets.survey import Surveyor, select_episodes
 from millpond._media.sidecars import SidecarStore
 from millpond._plan.sample_table import SampleTable
 from millpond._urls import path_of_file_url, scheme_of
-from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, retold
 
 FileProgress = Callable[[int, int], None]
@@ -136,11 +135,9 @@ class _KeptTables:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._files, name)
 
-    def load_table(
-        self, place: str, store: SidecarStore, expected: FileIdentity | None = None
-    ) -> tuple[SampleTable, DataError | None]:
+    def load_table(self, place: str, store: SidecarStore) -> tuple[SampleTable, DataError | None]:
         """See `DatasetFiles`."""
-        table, cut_short = self._files.load_table(place, store, expected)
+        table, cut_short = self._files.load_table(place, store)
         self.tables[place] = table
         return table, cut_short
 
@@ -161,9 +158,10 @@ def _of_dataset(
     kept = _KeptTables(files)
     total = sum(len(np.unique(layout.videos[name].file_of)) for name in names)
     surveyor = Surveyor(cast(DatasetFiles, kept), whole, selected, tolerance_s, store, _Counter(total, progress))
-    places = [surveyor.survey_videos(name, required_size=_ANY_SIZE).places for name in names]
+    surveys = surveyor.survey_videos(names, required_size=_ANY_SIZE)
     parts = _Parts(files.root, names, layout.episode_index)
-    for c, (name, found) in enumerate(zip(names, places, strict=True)):
+    for c, name in enumerate(names):
+        found = surveys[name].places
         paths = layout.videos[name].paths
         numbers = {
             file: parts.add_file(IndexFile(0, _key_of(files, paths[file]), paths[file]), table)

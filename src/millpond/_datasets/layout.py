@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -115,7 +116,9 @@ def read_layout(files: DatasetFiles, store: SidecarStore) -> Layout:
     root = files.root
     info = _read_info(files)
     features = tuple(_feature(name, of, root) for name, of in info["features"].items())
-    columns = _read_episodes(files, store, features)
+    with ThreadPoolExecutor(1, "millpond-tasks") as pool:  # in a store each file costs some round trips
+        tasks = pool.submit(_read_tasks, files, store)
+        columns = _read_episodes(files, store, features)
     order = np.argsort(columns["episode_index"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     _refuse_duplicates(columns["episode_index"], root)
@@ -134,7 +137,7 @@ def read_layout(files: DatasetFiles, store: SidecarStore) -> Layout:
         to_index=columns["dataset_to_index"],
         data=_placement(files, info["data_path"], columns, None),
         videos=videos,
-        tasks=_read_tasks(files, store),
+        tasks=tasks.result(),
         totals={name: int(info[name]) for name in ("total_episodes", "total_frames") if name in info},
     )
 
@@ -212,11 +215,14 @@ def _read_episodes(files: DatasetFiles, store: SidecarStore, features: Sequence[
     if not paths:
         folder = files.place_of("meta/episodes")
         raise ObjectMissing(f"no parquet file under '{folder}'", path=folder)
-    parts: list[dict[str, NDArray[Any]]] = []
-    for path in paths:
+
+    def read(path: str) -> dict[str, NDArray[Any]]:
         with ParquetReader(files.open(files.version(path), store), path) as parquet, readable_parquet(path):
             table = parquet.read(list(names))
-            parts.append({name: _episode_column(table, name, dtype, path) for name, dtype in names.items()})
+            return {name: _episode_column(table, name, dtype, path) for name, dtype in names.items()}
+
+    with ThreadPoolExecutor(min(files.threads, len(paths)), "millpond-episodes") as pool:
+        parts = list(pool.map(read, paths))
     return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 

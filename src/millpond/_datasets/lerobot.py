@@ -132,9 +132,9 @@ class LeRobotDataset:
         total = sum(len(np.unique(placement.file_of)) for placement in placements)
         surveyor = Surveyor(self._files, whole, selected, tolerance_s, self._store, _Counter(total, progress))
         self._columns = ColumnStore(self._files, self._store, whole.features)  # kept: it may own a temporary folder
-        self._table = surveyor.survey_table(self._columns, whole.features)
+        self._table, of_videos = surveyor.survey(self._columns, videos, required_size=self._image_size)
         self._seen: dict[str, VideoSurvey] = {
-            camera.name: surveyor.survey_videos(camera.name, required_size=self._image_size)
+            camera.name: of_videos[camera.name]
             if camera.dtype == "video"
             else survey_images(self._table, camera.name, len(self))
             for camera in self._cameras

@@ -38,7 +38,10 @@ _SMALL_BYTES = 1 << 20
 
 _FOOTER_KIND = "footer1"
 _FOOTER_BYTES = 64 << 10
-"""The end of a parquet file that pyarrow reads first; footers of LeRobot's take a few kB."""
+"""The end of a parquet file that pyarrow reads first; footers of LeRobot's data take a few kB."""
+
+_WHOLE_PARQUET_BYTES = 256 << 10
+"""Up to so many a parquet file is its footer: metadata of LeRobot's, whose footers take 70 kB of 150."""
 
 
 class RemoteFiles:
@@ -90,7 +93,7 @@ class RemoteFiles:
         """See `DatasetFiles`."""
         contents = RemoteBytes(self, version, fetched or Fetched(), file)
         size = version.identity.size_bytes
-        start = max(size - _FOOTER_BYTES, 0)
+        start = 0 if size <= _WHOLE_PARQUET_BYTES else size - _FOOTER_BYTES
         kept = store.load(version, _FOOTER_KIND)
         footer = contents.read(ByteRange(start, size)) if kept is None else kept.arrays["footer"].tobytes()
         if kept is None:
@@ -118,13 +121,17 @@ class RemoteFiles:
                 return found
 
     def load_table(
-        self, place: str, store: SidecarStore, expected: FileIdentity | None = None
+        self,
+        place: str,
+        store: SidecarStore,
+        expected: FileIdentity | None = None,
+        progress: Progress = no_progress,
     ) -> tuple[SampleTable, DataError | None]:
         """See `DatasetFiles`."""
         if expected is not None and (table := kept_table(FileVersion(place, expected), store)) is not None:
             return table, None
         key = self.key_of(place)
-        begin, identity = self.objects.begin(key, BEGIN_BYTES)
+        begin, identity = self.objects.begin(key, BEGIN_BYTES, progress=progress)
         if expected is not None and identity != expected:
             raise changed(place, expected, identity)
         version = FileVersion(place, identity)
@@ -133,21 +140,23 @@ class RemoteFiles:
             return table, None
         try:
             table, cut_short = table_by_header(
-                lambda start, stop: self.objects.read(key, ByteRange(start, stop), identity=identity),
+                lambda start, stop: self.objects.read(
+                    key, ByteRange(start, stop), identity=identity, progress=progress
+                ),
                 identity,
                 place,
                 begin,
             )
         except PacketRulesDoNotFit as reason:
             _logger.warning("all %d bytes of %r are fetched to index it: %s", identity.size_bytes, place, str(reason))
-            table, cut_short = self._table_of_whole(version), None
+            table, cut_short = self._table_of_whole(version, progress), None
         if cut_short is None:
             keep_table(version, store, table)
         return table, cut_short
 
-    def _table_of_whole(self, version: FileVersion) -> SampleTable:
+    def _table_of_whole(self, version: FileVersion, progress: Progress) -> SampleTable:
         with ExitStack() as stack:
-            table = build_sample_table(fetched_whole(self, version, stack, no_progress))
+            table = build_sample_table(fetched_whole(self, version, stack, progress), progress)
         return replace(table, identity=version.identity)
 
     def open_video(self, place: str, table: SampleTable, fetched: Fetched, file: int) -> VideoFile:
@@ -208,8 +217,12 @@ class RemoteBytes:
 
     def read_many(self, wanted: Sequence[ByteRange]) -> list[bytes]:
         """Several ranges at once, by requests of their own."""
-        key = self._files.key_of(self._version.name)
-        return self._files.objects.read_ranges(key, wanted, identity=self._version.identity)
+        return self._files.objects.read_ranges(
+            self._files.key_of(self._version.name),
+            wanted,
+            identity=self._version.identity,
+            progress=self._fetched.progress,
+        )
 
     def check_identity(self) -> None:
         """Nothing: every answer of the store is held against the identity."""
@@ -246,7 +259,7 @@ class RangedFile(io.RawIOBase):
     def hold(self, ranges: Sequence[ByteRange]) -> None:
         """See `Holding`."""
         self._held = []
-        wanted = sorted(set(ranges))
+        wanted = sorted({one for one in ranges if one.start < self._footer_start})
         self._held = list(zip((one.start for one in wanted), self._contents.read_many(wanted), strict=True))
 
     def readable(self) -> bool:

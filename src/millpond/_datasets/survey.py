@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from millpond._datasets.columns import ColumnStore
 from millpond._datasets.cut_short import frames_beyond_end
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.frame_match import Claims, match_frames
-from millpond._datasets.layout import Feature, Layout
+from millpond._datasets.layout import Layout
 from millpond._datasets.parquet_files import ParquetReader
 from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
@@ -27,6 +28,8 @@ from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
 
 _logger = logging.getLogger("millpond")
+
+Job = Callable[[], None]
 
 MAX_GROUP_ROWS = 256
 """A longer row group would be a segment that mixes badly."""
@@ -91,22 +94,41 @@ class Surveyor:
         self._lock = threading.Lock()
         self._samples = Runs.of(self._layout.lengths)
 
-    def survey_videos(self, camera: str, *, required_size: tuple[int, int] | None) -> VideoSurvey:
-        """Match one camera's frames.
+    def survey(
+        self, columns: ColumnStore, cameras: Sequence[str], *, required_size: tuple[int, int] | None
+    ) -> tuple[TableSurvey, dict[str, VideoSurvey]]:
+        """Match the rows, and the frames of cameras: all files side by side, since in a store most of it is waiting.
 
         Args:
-            camera: A feature of video.
-            required_size: (height, width) that all files must have; None asks them to be alike.
+            columns: Where columns are kept.
+            cameras: Features of video.
+            required_size: (height, width) that the files of a camera must have; None asks them to be alike.
         """
-        placement = self._layout.videos[camera]
-        claims = Claims(camera, placement, self._layout)
+        table, works = self._new_table(), {camera: self._new_work(camera) for camera in cameras}
+        self._run([*self._table_jobs(table, columns), *self._video_jobs(works)])
+        return table, {camera: work.result(required_size) for camera, work in works.items()}
+
+    def survey_videos(self, cameras: Sequence[str], *, required_size: tuple[int, int] | None) -> dict[str, VideoSurvey]:
+        """Match the frames of cameras alone; arguments as for `survey`."""
+        works = {camera: self._new_work(camera) for camera in cameras}
+        self._run(self._video_jobs(works))
+        return {camera: work.result(required_size) for camera, work in works.items()}
+
+    def _new_work(self, camera: str) -> VideoWork:
+        claims = Claims(camera, self._layout.videos[camera], self._layout)
         work = VideoWork(camera, claims, Claims(camera, self._all.videos[camera], self._all), self._samples)
         contradictions = work.all_claims.contradictions()
         for episode, position in enumerate(self._selected.tolist()):
             if position in contradictions:
                 work.places.fail(episode, contradictions[position])
-        self._each_file(np.unique(placement.file_of), lambda file: self._survey_video(work, file))
-        return work.result(required_size)
+        return work
+
+    def _video_jobs(self, works: Mapping[str, VideoWork]) -> list[Job]:
+        return [
+            partial(self._survey_video, work, file)
+            for work in works.values()
+            for file in np.unique(work.claims.placement.file_of).tolist()
+        ]
 
     def _survey_video(self, work: VideoWork, file: int) -> None:
         episodes = np.flatnonzero(work.claims.placement.file_of == file)
@@ -126,8 +148,7 @@ class Surveyor:
                 work.cut(file, frames_beyond_end(table), fit, cut_short)
             work.note(file, table, episodes)
 
-    def survey_table(self, columns: ColumnStore, features: Sequence[Feature]) -> TableSurvey:
-        """Match the rows."""
+    def _new_table(self) -> TableSurvey:
         placement, count = self._layout.data, len(self._samples.episode)
         survey = TableSurvey(
             Places.nowhere(len(self._selected)),
@@ -135,17 +156,23 @@ class Surveyor:
             [None] * len(placement.paths),
             np.zeros(count, np.int32),
         )
-        for feature in features:
+        for feature in self._all.features:
             if feature.is_text:
                 survey.text_codes[feature.name] = np.zeros((count, *feature.shape), np.int32)
                 survey.texts[feature.name] = []
-        pictures = [feature.name for feature in features if feature.dtype == "image"]
-        if self._files.is_remote and pictures:
+        if self._files.is_remote and self._pictures:
             survey.row_group = np.full(count, NOWHERE, np.int32)
-        self._each_file(np.unique(placement.file_of), lambda file: self._survey_rows(survey, columns, file, pictures))
         return survey
 
-    def _survey_rows(self, survey: TableSurvey, columns: ColumnStore, file: int, pictures: Sequence[str]) -> None:
+    @property
+    def _pictures(self) -> list[str]:
+        return [feature.name for feature in self._all.features if feature.dtype == "image"]
+
+    def _table_jobs(self, survey: TableSurvey, columns: ColumnStore) -> list[Job]:
+        files = np.unique(self._layout.data.file_of).tolist()
+        return [partial(self._survey_rows, survey, columns, file) for file in files]
+
+    def _survey_rows(self, survey: TableSurvey, columns: ColumnStore, file: int) -> None:
         path = self._layout.data.paths[file]
         episodes = np.flatnonzero(self._layout.data.file_of == file)
         try:
@@ -154,7 +181,7 @@ class Surveyor:
             found = columns.load(version, _nothing)
             rows = found.rows()
             keys = RowKeys.of(path, rows)
-            chunks = None if survey.row_group is None else self._chunks(version, pictures)
+            chunks = None if survey.row_group is None else self._chunks(version)
         except DataError as error:
             for episode in episodes.tolist():
                 number = int(self._layout.episode_index[episode])
@@ -169,8 +196,9 @@ class Surveyor:
             if chunks is not None:
                 self._note_chunks(survey, *chunks, episodes)
 
-    def _chunks(self, version: FileVersion, pictures: Sequence[str]) -> tuple[NDArray[np.int64], Counter[str]]:
+    def _chunks(self, version: FileVersion) -> tuple[NDArray[np.int64], Counter[str]]:
         """The first row of each row group of a file, and the bytes of its pictures."""
+        pictures = self._pictures
         with ParquetReader(self._files.open(version, self._store), version.name) as parquet:
             groups = range(len(parquet.bounds) - 1)
             sizes = {name: sum(len(r) for group in groups for r in parquet.ranges(group, [name])) for name in pictures}
@@ -211,15 +239,19 @@ class Surveyor:
             text = f"episode {number} has task {task}, which '{path}' does not list"
             survey.places.fail(episode, CorruptMedia(text, path=path, episode=number))
 
-    def _each_file(self, files: NDArray[np.int64], do: Callable[[int], None]) -> None:
-        def run(file: int) -> None:
-            do(file)
+    def _run(self, jobs: Sequence[Job]) -> None:
+        def run(job: Job) -> None:
+            job()
             with self._lock:
                 self._on_file()
 
-        with ThreadPoolExecutor(min(self._files.threads, max(len(files), 1)), "millpond-survey") as pool:
-            for done in [pool.submit(run, file) for file in files.tolist()]:
-                done.result()
+        with ThreadPoolExecutor(min(self._files.threads, max(len(jobs), 1)), "millpond-survey") as pool:
+            try:
+                for done in [pool.submit(run, job) for job in jobs]:
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def select_episodes(layout: Layout, selected: NDArray[np.int64]) -> Layout:

@@ -22,6 +22,8 @@ BEGIN_BYTES = 4096
 _TAIL_BYTES = 16 << 20
 _STEP_BYTES = 4096
 _HEAD_BYTES = 16
+_NEXT_BYTES = 64
+"""Read with a box that is copied: the heads of `free` and `mdat`, which follow a `moov` that comes first."""
 _SKIPPED = (MEDIA_BOX, b"free", b"skip", b"wide")
 
 Read = Callable[[int, int], bytes]
@@ -35,13 +37,14 @@ class _Window:
         self._read, self._size = read, size_bytes
         self._start, self._data = 0, begin
 
-    def get(self, start: int, stop: int, ahead: int = 0) -> bytes:
+    def get(self, start: int, stop: int, ahead: int) -> bytes:
+        """Bytes `start` to `stop`; if any of them must be read, then `ahead` bytes behind `stop`, too."""
         known = self._start <= start < self._start + len(self._data)
         first = self._start + len(self._data) if known else start
         if not known:
             self._start, self._data = start, b""
         if stop > first:
-            self._data += self._read(first, min(max(stop, first + ahead), self._size))
+            self._data += self._read(first, min(stop + ahead, self._size))
         return self._data[start - self._start : stop - self._start]
 
 
@@ -80,7 +83,7 @@ def copy_header(
             break
         is_copied = kind not in _SKIPPED and length <= MAX_HEADER_BYTES  # no header is larger, and who reads it says so
         stop = position + (min(length, rest) if is_copied else payload)
-        write_all(descriptor, window.get(position, stop), position)
+        write_all(descriptor, window.get(position, stop, _NEXT_BYTES), position)
         has_moov |= kind == b"moov" and length <= rest
         position += length
         seen += 1

@@ -3,6 +3,8 @@
 A sidecar belongs to one version of one file: its name carries a digest of the file's own name (an absolute path, or a
 URL without secrets), the kind, and what tells the version: size, and modification time or entity tag. So a file that
 changed is simply not found, and looking one up costs an open, and a stat where the file is local.
+
+Sidecars lie in 256 folders: who writes one looks through its folder for those of former versions.
 """
 
 from __future__ import annotations
@@ -127,7 +129,8 @@ class SidecarStore:
         """Name the sidecar file of a version, whether it exists or not."""
         identity = version.identity
         told = f"{identity.mtime_ns:x}" if not identity.etag else f"etag-{_digest(identity.etag)}"
-        return self.folder / f"{_stem(version.name, kind)}.{identity.size_bytes:x}-{told}{suffix}"
+        folder, stem = self._stem(version.name, kind)
+        return folder / f"{stem}.{identity.size_bytes:x}-{told}{suffix}"
 
     def find(self, version: FileVersion, kind: str, suffix: str) -> Path | None:
         """The sidecar file of a version; None if there is none."""
@@ -140,11 +143,12 @@ class SidecarStore:
         target = self.path_of(version, kind, suffix)
         with replacing(target) as temporary:
             yield temporary
-        self._drop_older(version, kind, suffix, target)
+        self._drop_older(version, kind, target)
 
     def versions(self, name: str, kind: str) -> list[Path]:
         """What `save` has made for any version of a file; `name` as in `FileVersion`."""
-        return list(self.folder.glob(f"{_stem(name, kind)}.*.npz"))
+        folder, stem = self._stem(name, kind)
+        return list(folder.glob(f"{stem}.*.npz"))
 
     def load(self, version: FileVersion, kind: str) -> Sidecar | None:
         """Read what was kept for a version; None if nothing was, or it does not read."""
@@ -165,19 +169,21 @@ class SidecarStore:
         with self.write(version, kind, ".npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **{_FACTS: text}, **dict(arrays))
 
-    def _drop_older(self, version: FileVersion, kind: str, suffix: str, keep: Path) -> None:
+    def _drop_older(self, version: FileVersion, kind: str, keep: Path) -> None:
         """Drop what was kept of former versions, and what a process left that was killed while it wrote."""
-        stem, oldest = f"{_stem(version.name, kind)}.", time.time() - _WRITING_SECONDS
-        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+        folder, stem = self._stem(version.name, kind)
+        oldest = time.time() - _WRITING_SECONDS
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                is_former = entry.name.startswith(stem) and entry.name.endswith(suffix) and entry.name != keep.name
+                name = entry.name
+                is_former = name.startswith(f"{stem}.") and name.endswith(keep.suffix) and name != keep.name
                 with contextlib.suppress(OSError):  # another process was first
-                    if is_former or (entry.name.startswith(_WRITING) and entry.stat().st_mtime < oldest):
+                    if is_former or (name.startswith(_WRITING) and entry.stat().st_mtime < oldest):
                         os.unlink(entry)
 
-
-def _stem(name: str, kind: str) -> str:
-    return f"{_digest(name)}.{kind}"
+    def _stem(self, name: str, kind: str) -> tuple[Path, str]:
+        digest = _digest(name)
+        return self.folder / digest[:2], f"{digest[2:]}.{kind}"
 
 
 def _digest(text: str) -> str:
