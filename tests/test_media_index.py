@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 import media_zoo as zoo
+from millpond._media.demux import PacketRulesDoNotFit, required_pts
 from millpond._media.index import build_sample_table, learn_crcs, load_sample_table
 from millpond._media.sidecars import SidecarStore, version_of
 from millpond._media.sparse_file import SparseFile, top_level_boxes
@@ -186,6 +189,13 @@ def test_the_second_load_comes_from_the_sidecar(tmp_path: Path, monkeypatch: pyt
     first = load_sample_table(path, store)
     monkeypatch.setattr("millpond._media.index.build_sample_table", None)
     assert _same(first, load_sample_table(path, store))
+
+
+@pytest.mark.parametrize("kind", ["new_extradata", "param_change"])
+def test_packets_that_bring_other_parameters_are_not_cut_out(kind: str) -> None:
+    packet: Any = SimpleNamespace(pts=1, size=1, iter_sidedata=lambda: [SimpleNamespace(data_type=kind)])
+    with pytest.raises(PacketRulesDoNotFit, match="parameters change"):
+        required_pts(packet)
 
 
 def test_a_file_that_changed_gets_a_new_table(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +29,7 @@ import pytest
 import millpond
 from millpond import LeRobotDataset, errors
 from millpond._datasets.remote_files import RemoteFiles
+from millpond._datasets.survey import Surveyor
 from programs import forked, program
 from real_servers import BUCKET, put, rclone_http, s3_options, s3_server
 from store_server import serving_store
@@ -340,6 +342,57 @@ def test_tables_are_made_from_headers(synth: MakeDataset, own_sidecars: Path) ->
         assert requests <= 2
         assert num_bytes < size / 2
     assert any(own_sidecars.rglob("*.npz"))
+
+
+def test_a_small_parquet_takes_one_request(synth: MakeDataset) -> None:
+    with streamed(synth(**MANY)) as (_, server):
+        got = [path for method, path, _ in server.requests if method == "GET" and path.endswith(".parquet")]
+    assert len(got) == len(set(got)) == 6  # tasks, episodes, four of data
+
+
+def test_files_of_all_kinds_are_opened_side_by_side(synth: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store most of it is waiting."""
+    all_are_here = threading.Barrier(3)
+
+    def meeting(survey: Callable[..., None]) -> Callable[..., None]:
+        def met(*arguments: Any) -> None:
+            all_are_here.wait(30)
+            survey(*arguments)
+
+        return met
+
+    monkeypatch.setattr(Surveyor, "_survey_video", meeting(Surveyor._survey_video))
+    monkeypatch.setattr(Surveyor, "_survey_rows", meeting(Surveyor._survey_rows))
+    with streamed(synth()) as (dataset, _):
+        assert (len(dataset.cameras), dataset.problems) == (2, {})
+
+
+def test_an_error_of_ours_ends_opening_with_files_still_to_come(
+    synth: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[int] = []
+    are_cancelled = threading.Event()
+
+    class OneThread(ThreadPoolExecutor):
+        def __init__(self, *_: object) -> None:
+            super().__init__(1)
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            are_cancelled.set()
+            super().shutdown(wait)
+
+    def survey(_: Surveyor, work: object, file: int) -> None:
+        if opened:
+            assert are_cancelled.wait(30)
+        opened.append(file)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Surveyor, "_survey_video", survey)
+    monkeypatch.setattr("millpond._datasets.survey.ThreadPoolExecutor", OneThread)
+    with pytest.raises(ZeroDivisionError):
+        LeRobotDataset(synth(**MANY))
+    assert 1 <= len(opened) <= 2  # of eight
 
 
 def test_a_column_is_fetched_without_the_pictures_beside_it(synth: MakeDataset) -> None:

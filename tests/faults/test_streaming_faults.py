@@ -314,6 +314,22 @@ def test_a_worker_that_waits_for_a_store_is_not_taken_for_hung(root: Path, small
             assert loader.statistics().worker_restarts == 0
 
 
+def test_a_worker_that_waits_for_a_header_is_not_taken_for_hung(
+    root: Path, tmp_path: Path, small_steps: SmallSteps
+) -> None:
+    """Where no sidecar is kept whoever reads a video makes its table anew."""
+    with streamed(root, cache_dir=tmp_path / "cache", episodes=[0], cameras=[FRONT]) as (dataset, server):
+        for table in (tmp_path / "cache").rglob("*.table*.npz"):
+            table.unlink()
+        limit(dataset, timeout_seconds=2.5)
+        server.set(slow=1.0, hang_seconds=600.0)
+        with loader_of(dataset, stall_timeout=1.0) as loader:
+            with pytest.raises(errors.FetchTimeout) as caught:
+                next(iter(loader))
+            assert caught.value.limit_seconds == 2.5
+            assert loader.statistics().worker_restarts == 0
+
+
 def test_a_killed_worker_is_no_reason_to_fetch_a_second_time(root: Path, tmp_path: Path) -> None:
     with streamed(root) as (dataset, server), loader_of(dataset) as loader:
         tormentor = Tormentor(lambda: ready_pids(loader), tmp_path / "spin", seed=1)

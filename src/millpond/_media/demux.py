@@ -147,7 +147,7 @@ def stream_parameters(stream: av.video.VideoStream, rotation_degrees: int) -> St
     )
 
 
-def _required_pts(packet: av.Packet[av.video.VideoStream]) -> int:
+def required_pts(packet: av.Packet[av.video.VideoStream]) -> int:
     """The time of a packet that the packet rules fit."""
     if packet.pts is None:
         raise PacketRulesDoNotFit("a packet has no presentation time")
@@ -179,7 +179,7 @@ def read_indexed_rows(
                 path=path.label,
                 limit_packets=most_packets,
             )
-        pts = _required_pts(packet)
+        pts = required_pts(packet)
         rows.pts.append(pts)
         rows.dts.append(pts if packet.dts is None else packet.dts)
         rows.is_discard.append(packet.is_discard)
@@ -214,7 +214,7 @@ def read_scanned_rows(
     for packet in packets_of(container, stream):
         if packet.size == 0 and packet.pts is None:
             continue
-        pts = _required_pts(packet)
+        pts = required_pts(packet)
         payload = bytes(packet)
         place = 0 if packet.pos is None else packet.pos
         stored = os.pread(descriptor, packet.size + _MAX_BLOCK_HEADER_BYTES, place)
