@@ -240,12 +240,24 @@ def test_a_token_is_passed_on_to_the_cache_in_memory_alone(server: StoreServer, 
         require_own_frames(cache, [2])
 
 
-def test_a_dataset_that_moved_is_found_by_its_new_root(synth: MakeDataset, tmp_path: Path) -> None:
-    index = build(synth(), tmp_path)
-    moved = tmp_path / "moved"
-    shutil.copytree(synth(), moved, copy_function=shutil.copy2)
-    with EpisodeByteCache(index, max_bytes="10MB", data_root=moved) as cache:
-        require_own_frames(cache, [3])
+@pytest.mark.parametrize("indexed", ["folder", "store"])
+@pytest.mark.parametrize("read", ["copy", "store"])
+def test_a_dataset_that_moved_is_found_by_its_new_root(indexed: str, read: str, large: Path, tmp_path: Path) -> None:
+    """A copy has other times, and no entity tags or other ones; its size it has."""
+    copy = tmp_path / "copy"
+    shutil.copytree(large, copy, copy_function=shutil.copy)
+    with serving_store(large) as server, serving_store(copy) as other:
+        index = build(large if indexed == "folder" else server.url, tmp_path)
+        data_root = copy if read == "copy" else other.url
+        with EpisodeByteCache(index, max_bytes="10MB", data_root=data_root) as cache:
+            require_own_frames(cache, [1])
+        for path in copy.rglob("*.mp4"):
+            path.write_bytes(path.read_bytes() + b"x")
+        with (
+            EpisodeByteCache(index, max_bytes="10MB", data_root=data_root) as cache,
+            pytest.raises(CorruptMedia, match=r"changed since it was indexed \([\d,]+ bytes then, "),
+        ):
+            cache.get_decoder(1, FRONT)
 
 
 def test_an_index_that_does_not_read_says_so(

@@ -65,7 +65,8 @@ class EpisodeByteCache:
     Args:
         index: An `EpisodeByteIndex`, or whatever has the methods of `ByteIndex`.
         max_bytes: A number or "2GiB".
-        data_root: Path or URL that paths of the index are relative to. None: the index's own.
+        data_root: Path or URL that paths of the index are relative to. None: the index's own. Of a copy elsewhere files
+            must have the size that the index knows; of the index's own place also the same time, or entity tag.
         max_prefetch_workers: Fetches at once.
         storage_options, token: For URLs, as for `LeRobotDataset`. None: those that the index was made with.
         fetch_timeout: Seconds that the bytes of one camera of an episode may take, all tries included.

@@ -206,5 +206,6 @@ def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity |
 def _told(identity: Any) -> str:
     if not isinstance(identity, FileIdentity):
         return "another version"
-    version = f"version {identity.etag}" if identity.etag else f"written at {identity.mtime_ns} ns"
-    return f"{identity.size_bytes:,} bytes, {version}"
+    version = f", version {identity.etag}" if identity.etag else ""
+    written = f", written at {identity.mtime_ns} ns" if identity.mtime_ns else ""
+    return f"{identity.size_bytes:,} bytes{version}{written}"

@@ -73,18 +73,22 @@ class IndexedSource:
     def fetch(self, episode: int, camera: str) -> EpisodeBytes:
         """See `EpisodeSource`."""
         table, frames = self._index.sample_table(episode, camera), self._index.frames(episode, camera)
-        location, key, place = self._index.whereabouts(episode, camera)
-        location = location if self._data_root is None else self._data_root
+        own_location, key, place = self._index.whereabouts(episode, camera)
+        location, identity = own_location, table.identity
+        if self._data_root is not None:
+            location = self._data_root
+            if not _is_same_place(location, own_location):  # a copy has another time, or tag, and the same size
+                identity = FileIdentity(identity.size_bytes, 0)
         path = MediaPath(place, place)
         if table.backend == "container":
             return EpisodeBytes.of_whole(
-                path, table, frames, lambda take: self._fetcher.read_whole(location, key, take, table.identity)
+                path, table, frames, lambda take: self._fetcher.read_whole(location, key, take, identity)
             )
         ranges = self._index.byte_ranges(episode, camera)
-        parts = self._fetcher.read(location, key, ranges, table.identity)
+        parts = self._fetcher.read(location, key, ranges, identity)
 
         def late(wanted: ByteRange) -> bytes:
-            return self._fetcher.read_one(location, key, wanted, table.identity)
+            return self._fetcher.read_one(location, key, wanted, identity)
 
         return EpisodeBytes(path, table, frames, parts, late)
 
@@ -138,6 +142,10 @@ class ForeignSource:
         if self._data_root is not None and scheme_of(place) is None and not place.startswith("/"):
             place = f"{self._data_root.rstrip('/')}/{place}"
         return place, ByteRange(int(start), int(start) + int(length)), int(header_length), int(size_bytes)
+
+
+def _is_same_place(location: str, other: str) -> bool:
+    return redacted(location).rstrip("/") == redacted(other).rstrip("/")
 
 
 def _fields(value: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
