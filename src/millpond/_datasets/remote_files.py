@@ -21,6 +21,7 @@ from millpond._media.header_copy import BEGIN_BYTES
 from millpond._media.index import build_sample_table, keep_table, kept_table
 from millpond._media.media_path import MediaPath
 from millpond._media.memory_file import memory_file, write_all
+from millpond._media.read_position import ReadPosition
 from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
@@ -239,7 +240,7 @@ class RemoteBytes:
         self._opened.close()
 
 
-class RangedFile(io.RawIOBase):
+class RangedFile(ReadPosition, io.RawIOBase):
     """A file object over a file in a store, for pyarrow: what is held costs nothing, anything else a request.
 
     Args:
@@ -254,31 +255,12 @@ class RangedFile(io.RawIOBase):
         self._footer_start = size_bytes - len(footer)
         self._footer = footer
         self._held: list[tuple[int, bytes]] = []
-        self._position = 0
 
     def hold(self, ranges: Sequence[ByteRange]) -> None:
         """See `Holding`."""
         self._held = []
         wanted = sorted({one for one in ranges if one.start < self._footer_start})
         self._held = list(zip((one.start for one in wanted), self._contents.read_many(wanted), strict=True))
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position of the next read."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
 
     def read(self, size: int = -1) -> bytes:
         """All that was asked for, up to the end of the file."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
+
+from millpond._media.read_position import ReadPosition
 
 MEDIA_BOX = b"mdat"
 FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
@@ -63,7 +64,7 @@ def inner_boxes(data: _Buffer) -> Iterator[tuple[bytes, _Buffer]]:
         position += length
 
 
-class SparseFile:
+class SparseFile(ReadPosition):
     """A readable, seekable file object: real bytes, but zeros for the payload of every `mdat`.
 
     It offers what PyAV asks of a Python file and no more: `read` returns bytes, and there is no `mode`.
@@ -72,7 +73,6 @@ class SparseFile:
     def __init__(self, descriptor: int, size_bytes: int) -> None:
         self._descriptor = descriptor
         self._size = size_bytes
-        self._position = 0
         self.boxes = top_level_boxes(descriptor, size_bytes)
         self._media = [(b.payload, min(b.stop, size_bytes)) for b in self.boxes if b.kind == MEDIA_BOX]
         self.real_bytes_read = 0
@@ -88,24 +88,6 @@ class SparseFile:
             if box.kind == kind:
                 return os.pread(self._descriptor, min(box.stop, self._size) - box.payload, box.payload)
         return b""
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position of the next read."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
 
     def read(self, count: int) -> bytes:
         """Read up to `count` bytes: one stretch that is all real or all zeros."""
