@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -41,20 +42,27 @@ def copied(batch: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in batch.items()}
 
 
-def taken(loader: Loader, batches: int | None = None) -> Batches:
-    """The next epoch, or so many batches of it."""
+def taken(loader: Loader, batches: int | None = None, after_first: Callable[[], object] | None = None) -> Batches:
+    """The next epoch, or so many batches of it; something may happen after the first."""
     found: Batches = []
     for batch in loader:
+        if not found and after_first is not None:
+            after_first()
         found.append(copied(batch))
         if len(found) == batches:
             break
     return found
 
 
-def epoch_of(dataset: LeRobotDataset, **options: Any) -> Batches:
+def epoch_of(dataset: LeRobotDataset, after_first: Callable[[], object] | None = None, **options: Any) -> Batches:
     """One epoch of a loader of its own."""
     with loader_of(dataset, **options) as loader:
-        return taken(loader)
+        return taken(loader, after_first=after_first)
+
+
+def quarantined(path: Path) -> list[dict[str, Any]]:
+    """The lines of a quarantine file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def assert_same(found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]) -> None:

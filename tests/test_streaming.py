@@ -46,6 +46,7 @@ from streamed import (
     limit,
     loader_of,
     media_bytes,
+    quarantined,
     samples_in,
     samples_of,
     streamed,
@@ -488,20 +489,17 @@ def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
         with loader_of(
             dataset, num_workers=num_workers, shuffle=False, on_error="skip", quarantine=quarantine
         ) as loader:
-            found: Batches = []
-            for batch in loader:
-                if not found:
-                    name = _rewritten(root, FRONT, 3)
-                found.append(copied(batch))
+            found = taken(loader, after_first=lambda: _rewritten(root, FRONT, 3))
             books = loader.statistics().books
         bad = samples_in(dataset, FRONT, 3).tolist()
         assert len(bad) == 36
         assert_same_rows(found, expected, [sample for sample in range(144) if sample not in bad])
         assert books is not None
         assert (books.delivered, books.skipped, books.balance) == (108, 36, 0)
-        lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+        lines = quarantined(quarantine)
         assert sorted(line["sample"] for line in lines) == bad
         assert {line["error"] for line in lines} == {"CorruptMedia"}
+        name = f"videos/{FRONT}/chunk-000/file-003.mp4"
         assert all(f"{server.url}/{name}" in line["message"] for line in lines)
         assert all("open the dataset again" in line["message"] for line in lines)
         again = LeRobotDataset(server.url)
@@ -529,7 +527,7 @@ def test_a_table_of_another_version_is_not_taken_for_that_of_the_dataset(
         _rewritten(root, WRIST, 1)
         batches = epoch_of(dataset, num_workers=num_workers, on_error="skip", quarantine=quarantine)
         bad = samples_in(dataset, WRIST, 1).tolist()
-    lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+    lines = quarantined(quarantine)
     assert sorted(line["sample"] for line in lines) == bad == sorted({*range(144)} - {*samples_of(batches)})
     assert {line["error"] for line in lines} == {"CorruptMedia"}
 
@@ -565,16 +563,10 @@ def test_an_object_that_goes_amid_an_epoch_is_named(
     name = f"videos/{FRONT}/chunk-000/file-003.mp4"
     quarantine = tmp_path / "quarantine.jsonl"
     with streamed(root) as (dataset, server):
-        with loader_of(
-            dataset, num_workers=num_workers, shuffle=False, on_error="skip", quarantine=quarantine
-        ) as loader:
-            found: Batches = []
-            for batch in loader:
-                if not found:
-                    (root / name).unlink()
-                found.append(copied(batch))
+        options: dict[str, Any] = {"shuffle": False, "on_error": "skip", "quarantine": quarantine}
+        found = epoch_of(dataset, (root / name).unlink, num_workers=num_workers, **options)
         assert samples_of(found) == [*range(108)]
-        lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+        lines = quarantined(quarantine)
         assert {line["error"] for line in lines} == {"ObjectMissing"}
         assert all(f"{server.url}/{name}" in line["message"] for line in lines)
 
@@ -635,7 +627,7 @@ def test_what_is_wrong_with_a_folder_is_wrong_with_it_in_a_store(
     def outcome(dataset: LeRobotDataset, name: str) -> tuple[Batches, dict[int, str], list[tuple[int, str]]]:
         options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / name}
         batches = epoch_of(dataset, num_workers=num_workers, shuffle=False, **options)
-        lines = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        lines = quarantined(tmp_path / name)
         problems = {episode: type(error).__name__ for episode, error in dataset.problems.items()}
         return batches, problems, sorted((line["sample"], line["error"]) for line in lines)
 

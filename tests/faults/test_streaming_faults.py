@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -31,6 +30,7 @@ from streamed import (
     epoch_of,
     limit,
     loader_of,
+    quarantined,
     rows_of,
     samples_of,
     streamed,
@@ -280,7 +280,7 @@ def test_a_sample_that_kills_every_worker_gives_its_room_back(root: Path, calm: 
             assert_same_rows(found, calm[0], [s for s in rows_of(calm[0]) if not 36 <= s < 42])
             again = taken(loader, 2)
             assert_same_rows(again, calm[1], [*rows_of(again)])
-        lines = [json.loads(line) for line in quarantine.read_text().splitlines()]
+        lines = quarantined(quarantine)
         assert {line["sample"] for line in lines} == {*range(36, 42)}
         assert {line["error"] for line in lines} == {"WorkerDied"}
 
