@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from millpond._datasets.episode_cache import EpisodeByteCache
-from millpond._datasets.episode_waits import EpisodeTooLarge
-from millpond.errors import ArenaFull, ClosedError, CorruptMedia, UsageError
+from millpond.errors import ArenaFull, ClosedError, CorruptMedia, EpisodeTooLarge, UsageError
 
 CAMERAS = ["cam0", "cam1"]
 PATIENCE_SECONDS = 60.0

@@ -277,7 +277,7 @@ def test_threads_for_blocking_calls_are_few_and_end() -> None:
     assert threads.num_waiting >= 17
     gate.set()
     assert all(future.result(10) for future in futures)
-    threads.end(finish=True)
+    threads.end(finish_seconds=10)
     assert not fetch_threads()
     assert threads.submit(lambda: None).cancelled()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from urllib.parse import unquote, urlsplit
 
@@ -41,6 +42,12 @@ def redacted(url: str) -> str:
     """A URL without what may be secret: user, password, query and fragment."""
     address, mark, _ = url.partition("#")[0].partition("?")
     return _USER.sub("://", address) + ("?..." if mark else "")
+
+
+def query_digest(url: str) -> str:
+    """Of what tells objects apart and is left out of their names, since it may be secret; "" where there is nothing."""
+    query = url.partition("#")[0].partition("?")[2]
+    return hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:24] if query else ""
 
 
 def shortened(text: str) -> str:

@@ -15,6 +15,7 @@
       TooManyErrors          mend the data, or allow for more
       WorkerDied             the restart budget decides
       ArenaFull              hold fewer batches, or give more memory
+        EpisodeTooLarge      take fewer cameras at once, or raise max_bytes (also ValueError)
       RemoteError            an exception of user code in a worker that does not unpickle
       UsageError             a call that cannot work in this state (also RuntimeError)
         ClosedError          used after close
@@ -112,6 +113,10 @@ class WorkerDied(MillpondError):
 
 class ArenaFull(MillpondError):
     """More memory is wanted than the budget has. Facts: wanted_bytes, free_bytes, holders."""
+
+
+class EpisodeTooLarge(ArenaFull, ValueError):
+    """Bytes that have no room even in an empty cache. Facts: wanted_bytes, free_bytes, holders, episode."""
 
 
 class RemoteError(MillpondError):

@@ -270,7 +270,7 @@ class EpisodeByteCache:
     def _told(self, keys: Sequence[Key]) -> Told:
         """How many bytes each will take, as far as the index knows."""
         fetch: Any = self._fetch_manifest_slice
-        is_ours = getattr(fetch, "__func__", None) is EpisodeByteCache._fetch_manifest_slice
+        is_ours = getattr(fetch, "__func__", None) is _OWN_FETCH
         told = {}
         for key in keys:
             try:
@@ -286,3 +286,7 @@ class EpisodeByteCache:
                 "without the threads that fetch: make a cache in each process, or start processes by spawn or "
                 "forkserver (a pickled copy starts empty)"
             )
+
+
+_OWN_FETCH = EpisodeByteCache._fetch_manifest_slice
+"""As it is written here: whoever patches it, also on the class, brings what the index may not know the size of."""

@@ -14,7 +14,7 @@ from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.opening import open_files
 from millpond._media.media_path import MediaPath
 from millpond._media.video_file import LocalBytes
-from millpond._urls import scheme_of
+from millpond._urls import redacted, scheme_of
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import ClosedError, CorruptMedia, DataError
 
@@ -146,7 +146,7 @@ class Fetcher:
     def _files(self, location: str) -> DatasetFiles:
         with self._lock:
             if self._closed:
-                raise ClosedError(f"what fetched from {location!r} is closed")
+                raise ClosedError(f"what fetched from {redacted(location)!r} is closed")
             files = self._opened.get(location)
             if files is None:
                 access: dict[str, Any] = {} if is_local(location) else self._access

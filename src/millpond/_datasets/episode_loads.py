@@ -7,6 +7,7 @@ its lease in whatever thread and at whatever moment, so its finalizer reaches th
 from __future__ import annotations
 
 import contextlib
+import copy
 import operator
 import threading
 import traceback
@@ -207,8 +208,7 @@ class EpisodeLoads:
         """Under the lock: whether all are there, and `then` was called for each. Raises what went wrong with one."""
         for key in keys:
             if key in self._errors:
-                error, trace = self._errors[key]
-                raise error.with_traceback(trace)
+                raise _as_raised(*self._errors[key])
         if not all(key in self.room.entries for key in keys):
             return False
         for key in keys:
@@ -312,6 +312,20 @@ class EpisodeLoads:
         self._failures += 1
         self.room.fail(load)
         self._errors[load.key] = error, error.__traceback__
+
+
+def _as_raised(error: BaseException, trace: TracebackType | None) -> BaseException:
+    """A copy to raise: what is kept would keep the frames of whoever catches it, and the decoders that they hold."""
+    try:
+        told = copy.copy(error)
+    except Exception:  # noqa: BLE001 - users' errors may be made in any way
+        return error.with_traceback(trace)
+    told.__cause__, told.__context__, told.__suppress_context__ = (
+        error.__cause__,
+        error.__context__,
+        error.__suppress_context__,
+    )
+    return told.with_traceback(trace)
 
 
 def _forget_locals(error: BaseException) -> None:

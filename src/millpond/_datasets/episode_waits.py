@@ -11,13 +11,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from millpond._datasets.episode_room import Key, Room
-from millpond.errors import ArenaFull
+from millpond.errors import ArenaFull, EpisodeTooLarge
 
 _logger = logging.getLogger("millpond")
-
-
-class EpisodeTooLarge(ArenaFull, ValueError):
-    """Bytes that have no room even in an empty cache. Facts: wanted_bytes, free_bytes, holders, episode."""
 
 
 def too_large(keys: Sequence[Key], wanted_bytes: int, max_bytes: int) -> EpisodeTooLarge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -299,14 +300,16 @@ class _Parts:
 
 
 class _Counter:
-    """Counts files. One call at a time, or of no consequence."""
+    """Counts files. Any thread; `progress` is called by one at a time."""
 
     def __init__(self, total: int, progress: FileProgress | None) -> None:
         self._total = total
         self._progress = progress
         self._done = 0
+        self._lock = threading.Lock()
 
     def __call__(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+        with self._lock:
+            self._done += 1
+            if self._progress is not None:
+                self._progress(self._done, self._total)

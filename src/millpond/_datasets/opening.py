@@ -11,7 +11,7 @@ from typing import Any
 from millpond._datasets.dataset_files import DatasetFiles, LocalFiles
 from millpond._datasets.writable_store import absolute, store_in
 from millpond._media.sidecars import SidecarStore
-from millpond._urls import path_of_file_url, scheme_of
+from millpond._urls import path_of_file_url, query_digest, scheme_of
 from millpond._values import parse_bytes
 
 RANGES_FOLDER = "ranges"
@@ -61,8 +61,9 @@ def open_files(
     size = parse_bytes(cache_bytes)
     if size < 1:
         raise ValueError(f"cache_bytes must be at least 1, not {cache_bytes!r}; without cache_dir= no range is kept")
-    store = store_in(cache_dir, Path())
-    cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size)
+    salt = query_digest(str(root))
+    store = store_in(cache_dir, Path(), salt)
+    cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size, salt)
     limits = FetchLimits(timeout_seconds=fetch_timeout, max_tries=max(_LEAST_TRIES, int(fetch_timeout / _TRY_SECONDS)))
     objects = ObjectStore(str(root), storage_options=storage_options, token=token, limits=limits, cache=cache)
     return RemoteFiles(objects), store

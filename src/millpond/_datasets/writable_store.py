@@ -24,16 +24,17 @@ BESIDE_FOLDER = ".millpond"
 """Where sidecars go with `cache_dir="beside"`, in the dataset's folder."""
 
 
-def store_in(cache_dir: str | os.PathLike[str] | None, folder: Path) -> SidecarStore:
+def store_in(cache_dir: str | os.PathLike[str] | None, folder: Path, salt: str = "") -> SidecarStore:
     """The store that a user names.
 
     Args:
         cache_dir: A folder; "beside" takes `BESIDE_FOLDER` in the dataset's; None takes MILLPOND_CACHE_DIR.
         folder: The dataset's.
+        salt: See `SidecarStore`.
     """
     if cache_dir == "beside":
         return SidecarStore(folder / BESIDE_FOLDER)
-    return SidecarStore(None if cache_dir is None else absolute(cache_dir))
+    return SidecarStore(None if cache_dir is None else absolute(cache_dir), salt)
 
 
 def absolute(folder: str | os.PathLike[str]) -> Path:
@@ -86,7 +87,7 @@ class WritableStore:
                 )
                 self._fallback = Path(tempfile.mkdtemp(prefix="millpond-columns-"))
                 weakref.finalize(self, _remove_own, self._fallback, os.getpid())
-                self._store = SidecarStore(self._fallback)
+                self._store = SidecarStore(self._fallback, self._store.salt)
             return self._store
 
 

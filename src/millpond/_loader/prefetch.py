@@ -339,15 +339,16 @@ class Prefetcher:
             elif isinstance(error, DataError) and wanted is not None:
                 entry.places[request.number] = (wanted[0], error)
             entry.waiting -= 1
-            wakes = not entry.waiting and self._answered()
             try:
                 self._submit_waiting()
             except BaseException as failure:  # noqa: BLE001 - see _run
                 error = failure
-        if wakes:
+            is_dead = error is not None and not isinstance(error, DataError)
+            if is_dead:
+                self._dead = error  # before anybody is told that the task is ready: its room was not filled
+            wakes = (is_dead or not entry.waiting) and self._answered()
+        if wakes or is_dead:
             self._on_ready()
-        if error is not None and not isinstance(error, DataError):
-            self._die(error)
 
     def _answered(self) -> bool:
         """A task is ready; whether the driver is to be told."""

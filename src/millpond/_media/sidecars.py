@@ -99,14 +99,15 @@ class SidecarStore:
 
     Args:
         folder: Where they lie; None takes the folder that `millpond.settings` names. Made on the first write.
+        salt: What tells files apart that have one name, since a part of it is secret; see `query_digest`.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, salt: str = "") -> None:
         if folder is None:
             from millpond.settings import Settings  # pydantic takes 0.1 s and 10 MB: only who needs it pays
 
             folder = Settings().cache_dir / "sidecars"
-        self.folder = Path(folder)
+        self.folder, self.salt = Path(folder), salt
 
     def warn_once(self, what: str, error: OSError) -> None:
         """Say that this folder cannot be written, once per process: there may be thousands of files.
@@ -182,7 +183,7 @@ class SidecarStore:
                         os.unlink(entry)
 
     def _stem(self, name: str, kind: str) -> tuple[Path, str]:
-        digest = _digest(name)
+        digest = _digest(name + self.salt)
         return self.folder / digest[:2], f"{digest[2:]}.{kind}"
 
 

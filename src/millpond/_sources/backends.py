@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from millpond._sources.addresses import Address
@@ -51,8 +51,6 @@ class Parts(Protocol):
 class Backend(Protocol):
     """Requests to one store, from the one thread of its loop. What fails is a `TryFailed`."""
 
-    can_list: bool
-
     async def get(self, key: str, start: int, stop: int, identity: FileIdentity | None) -> Answer:
         """Bytes `start` to `stop`, or what of them is there; of this version, where the store can be told so."""
 
@@ -82,7 +80,7 @@ class BackendMaker:
 
     address: Address
     access: Access | None
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
     limits: FetchLimits
 
     @classmethod

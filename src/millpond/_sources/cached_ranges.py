@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _READERS = 4
-_MAX_WAITING = 64
-"""Ranges that wait to be written: on a disk that is slower than the network the others are not kept."""
+_MAX_WAITING_BYTES = 16 << 20
+"""Of ranges that wait to be written: on a disk that is slower than the network the others are not kept."""
+_FINISH_SECONDS = 2.0
+"""For writing what waits, at the end."""
 
 
 class CachedRanges:
@@ -26,6 +29,8 @@ class CachedRanges:
         self._counters = counters
         self._readers = DaemonThreads(_READERS, "millpond-cache")
         self._writer = DaemonThreads(1, "millpond-cache-write")  # not in the way of who reads
+        self._lock = threading.Lock()
+        self._waiting_bytes = 0
 
     async def find(self, name: str, identity: FileIdentity, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """What is kept of these ranges; None for each that is not. An empty one is empty."""
@@ -35,17 +40,24 @@ class CachedRanges:
 
     def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Buffer) -> None:
         """Have it written, some time."""
-        if len(wanted) and self._writer.num_waiting < _MAX_WAITING:
-            self._writer.submit(lambda: self._cache.keep(name, identity, wanted, data))
+        if not len(wanted) or self._waiting_bytes + len(wanted) > _MAX_WAITING_BYTES:
+            return
+        self._add_waiting(len(wanted))
+        written = self._writer.submit(lambda: self._cache.keep(name, identity, wanted, data))
+        written.add_done_callback(lambda _: self._add_waiting(-len(wanted)))
+
+    def _add_waiting(self, num_bytes: int) -> None:
+        with self._lock:
+            self._waiting_bytes += num_bytes
 
     def forget(self, name: str, identity: FileIdentity, wanted: ByteRange) -> None:
         """Have it dropped, after whatever waits to be written."""
         self._writer.submit(lambda: self._cache.forget(name, identity, wanted))
 
     def end(self) -> None:
-        """Write what waits, and end the threads."""
+        """Write what waits, as far as it is done soon, and end the threads."""
         self._readers.end()
-        self._writer.end(finish=True)
+        self._writer.end(finish_seconds=_FINISH_SECONDS)
 
     def _find(self, name: str, identity: FileIdentity, wanted: ByteRange) -> bytes | None:
         return self._cache.find(name, identity, wanted) if len(wanted) else b""

@@ -63,6 +63,17 @@ def too_slow(fetch: Fetch, now: float, limit_seconds: float | None = None, what:
     )
 
 
+def changed(name: str, expected: FileIdentity | None, found: FileIdentity | None) -> CorruptMedia:
+    """The error for an object that is not the version that was there before."""
+    return CorruptMedia(
+        f"{shortened(name)!r} changed while it was in use: expected {_version(expected)}, found {_version(found)}; "
+        "open the dataset again",
+        path=name,
+        expected=expected,
+        found=found,
+    )
+
+
 def forked(name: str) -> UsageError:
     """The error for a store whose connections stayed with the parent."""
     return UsageError(
@@ -81,13 +92,7 @@ def error_of(fetch: Fetch, failure: TryFailed, now: float) -> MillpondError:
     if failure.kind is Kind.UNREADABLE:
         return UnsupportedFormat(f"{name!r} cannot be fetched: {failure.reason}", path=path)
     if failure.kind is Kind.CHANGED:
-        return CorruptMedia(
-            f"{name!r} changed while it was in use: expected {_version(fetch.identity)}, found "
-            f"{_version(failure.found)}; open the dataset again",
-            path=path,
-            expected=fetch.identity,
-            found=failure.found,
-        )
+        return changed(path, fetch.identity, failure.found)
     if failure.kind is Kind.BEYOND:
         size = f"has {failure.found.size_bytes:,} bytes" if failure.found else "is shorter"
         return DataError(

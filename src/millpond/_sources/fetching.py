@@ -102,7 +102,9 @@ class Fetcher:
             raise too_slow(fetch, loop.time()) from None
         except TryFailed as failure:
             if failure.kind in (Kind.CHANGED, Kind.BEYOND) and failure.found is None:
-                failure.found = await self._found(key)
+                failure.found = await self._found(key, fetch.started + limit_seconds)
+            if failure.kind is Kind.BEYOND and identity and failure.found and is_another(identity, failure.found):
+                failure.kind = Kind.CHANGED
             raise error_of(fetch, failure, loop.time()) from None
 
     async def _try(self, fetch: Fetch, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -135,9 +137,9 @@ class Fetcher:
                 pending.add(_begun(self._request(key, wanted, identity)))
             while True:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for request in done:
-                    if request.exception() is None or not pending:
-                        return request.result()
+                came = [request for request in done if request.exception() is None]
+                if came or not pending:
+                    return (came or [*done])[0].result()
         finally:
             for request in pending:
                 request.cancel()
@@ -169,10 +171,11 @@ class Fetcher:
         except TryFailed as failure:
             raise (head_failed if failure.kind is Kind.REFUSED else failure) from None
 
-    async def _found(self, key: str) -> FileIdentity | None:
+    async def _found(self, key: str, deadline: float) -> FileIdentity | None:
         """The version that is there now, for an error to name; None if that is not to be had soon."""
+        soon = asyncio.get_running_loop().time() + self._limits.stall_seconds
         try:
-            async with asyncio.timeout(self._limits.stall_seconds):
+            async with asyncio.timeout_at(min(soon, deadline)):
                 return await self._head(key)
         except (TryFailed, TimeoutError):
             return None

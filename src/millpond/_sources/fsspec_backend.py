@@ -30,10 +30,7 @@ _PACKAGES = {"hf": "millpond[hub]", "ssh": "paramiko", "sftp": "paramiko", "hdfs
 class FsspecBackend:
     """One file system instance of its own, used from a few threads."""
 
-    can_list = True
-
     def __init__(self, address: Address, options: Mapping[str, Any], limits: FetchLimits) -> None:
-        self._stall_seconds = limits.stall_seconds
         self._files, self._root = _file_system(address, options)
         self._threads = DaemonThreads(_THREADS, "millpond-fsspec")
         self._seen: dict[str, tuple[FileIdentity, float]] = {}

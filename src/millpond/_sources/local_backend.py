@@ -22,8 +22,6 @@ _PART_BYTES = 1 << 20
 class LocalBackend:
     """Files below a folder, or one file. Reads in threads of its own: a network's file system may take its time."""
 
-    can_list = True
-
     def __init__(self, address: Address) -> None:
         self._address = address
         self._threads = DaemonThreads(_THREADS, "millpond-file")

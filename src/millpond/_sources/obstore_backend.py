@@ -48,7 +48,6 @@ class ObstoreBackend:
 
     def __init__(self, address: Address, access: Access, limits: FetchLimits) -> None:
         _require_own_runtime()
-        self.can_list = address.kind != "http"
         self._address, self._limits = address, limits
         self._headers: dict[str, str] = access.client.get("default_headers", {})
         client = {

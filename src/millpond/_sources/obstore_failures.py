@@ -10,6 +10,7 @@ import re
 
 from millpond._sources.failures import Kind, TryFailed, failed_with_status
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s)\"']*")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _PARTIAL = re.compile(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)")
 
@@ -35,7 +36,7 @@ _WORDS = (
     ("without LOCATION", Kind.REFUSED, "the bucket lies in another region: name it, storage_options={'region': ...}"),
     ("BadScheme", Kind.REFUSED, "it redirects to a URL of another scheme"),
     ("TooManyRedirects", Kind.REFUSED, "it redirects too often"),
-    ("certificate", Kind.REFUSED, "the server's certificate is not trusted"),
+    ("invalid peer certificate", Kind.REFUSED, "the server's certificate is not trusted"),
     ("RelativeUrlWithoutBase", Kind.REFUSED, "it is no URL"),
     ("dns error", Kind.AGAIN, "the name of the host is not known"),
     ("kind: Connect", Kind.AGAIN, "no connection"),
@@ -47,11 +48,12 @@ _WORDS = (
 
 def failure_of(error: Exception, stall_seconds: float) -> TryFailed:
     """Say what an exception of obstore means."""
-    text = str(error)
+    whole = str(error)
+    text = _URL.sub("", whole)  # names of objects say nothing of what went wrong
     if isinstance(error, ValueError):
         return TryFailed(Kind.REFUSED, "it is no valid address")
     match = _STATUS.search(text)
-    if any(words in text for words in _CREDENTIAL_WORDS):
+    if any(words in whole for words in _CREDENTIAL_WORDS):
         return TryFailed(Kind.REFUSED, _NO_CREDENTIALS, status=int(match[1]) if match else None)
     if match:
         return failed_with_status(int(match[1]))

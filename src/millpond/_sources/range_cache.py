@@ -59,19 +59,20 @@ class RangeCache:
     Args:
         folder: Made when something is first kept. Nothing else belongs there.
         max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
+        salt: What tells objects apart that have one name, since a part of it is secret; see `query_digest`.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, salt: str = "") -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        self.folder, self.max_bytes = Path(folder), max_bytes
+        self.folder, self.max_bytes, self._salt = Path(folder), max_bytes, salt
         self._max_range_bytes = max_bytes - _SUM.size - _CRC.size
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
 
-    def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
-        return type(self), (self.folder, self.max_bytes)
+    def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int, str]]:
+        return type(self), (self.folder, self.max_bytes, self._salt)
 
     def __repr__(self) -> str:
         return f"RangeCache({str(self.folder)!r}, {self.max_bytes})"
@@ -129,7 +130,7 @@ class RangeCache:
         self._drop(self._path_of(name, identity, wanted))
 
     def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> Path:
-        words = (name, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
+        words = (name, self._salt, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
         digest = hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()[:40]
         return self.folder / digest[:2] / f"{digest[2:]}{_SUFFIX}"
 
@@ -141,8 +142,8 @@ class RangeCache:
         try:
             # who waited in vain once does not wait again for each range
             yield descriptor if _lock_soon(descriptor, 0.0 if self._is_locked_out else _LOCK_SECONDS) else None
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the descriptor, too
         finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the descriptor, too
             os.close(descriptor)
 
     def _write(self, lock: int, path: Path, head: bytes, data: Buffer) -> None:

@@ -7,9 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from millpond._sources.fetch_errors import changed
+from millpond._sources.fetching import is_another
 from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._sources.statistics import FetchStatistics
+from millpond._urls import scheme_of
 from millpond._values import ByteRange, FileIdentity
 
 
@@ -17,7 +20,8 @@ class RangeFetcher:
     """Fetches byte ranges of one object by URL. Any thread may use it; a pickled copy has connections of its own.
 
     The first call learns the object's version (its entity tag, or size and time), and every range is of that version:
-    an object that changes is a `CorruptMedia` error, never a mix.
+    an object that changes is a `CorruptMedia` error, never a mix. (fsspec's file systems do not say which version a
+    range is of: through them a change is noticed within 30 seconds.)
 
     Args:
         url: s3://, gs://, az://, http(s)://, file://, a local path, hf://, or whatever else fsspec reads.
@@ -39,9 +43,12 @@ class RangeFetcher:
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
         limits = dataclasses.replace(FetchLimits(), timeout_seconds=float(timeout))
-        self._store = ObjectStore(os.fspath(url), storage_options=storage_options, token=token, limits=limits)
+        place = os.fspath(url)
+        if scheme_of(place) is None:
+            place = os.path.abspath(place)  # also after a chdir
+        self._store = ObjectStore(place, storage_options=storage_options, token=token, limits=limits)
         self._max_concurrency = max_concurrency
-        self._identity: FileIdentity | None = None
+        self._seen: dict[str, FileIdentity] = {}  # "" -> the version of the first call: setdefault is one step
 
     def __repr__(self) -> str:
         return f"RangeFetcher({self._store.url!r})"
@@ -59,9 +66,7 @@ class RangeFetcher:
         Raises:
             ObjectMissing, FetchError, FetchTimeout, UnsupportedFormat: See `fetch`.
         """
-        if self._identity is None:
-            self._identity = self._store.identity("")
-        return self._identity
+        return self._seen.get("") or self._require_first(self._store.identity(""))
 
     @property
     def size_bytes(self) -> int:
@@ -94,10 +99,11 @@ class RangeFetcher:
         if hi < lo:
             return b""
         wanted = ByteRange(lo, hi + 1)
-        if self._identity is None:
-            data, self._identity = self._store.read_and_identify("", wanted)
+        if not self._seen:
+            data, identity = self._store.read_and_identify("", wanted)
+            self._require_first(identity)
             return data
-        return self._store.read("", wanted, identity=self._identity)
+        return self._store.read("", wanted, identity=self.identity)
 
     def read_ranges(self, ranges: Sequence[ByteRange | tuple[int, int]]) -> list[bytes]:
         """Fetch many ranges in as few requests as pay off, several at a time, under one deadline.
@@ -114,6 +120,13 @@ class RangeFetcher:
         """
         wanted = [one if isinstance(one, ByteRange) else ByteRange(*one) for one in ranges]
         return self._store.read_ranges("", wanted, identity=self.identity, max_concurrency=self._max_concurrency)
+
+    def _require_first(self, identity: FileIdentity) -> FileIdentity:
+        """The version that the first of all calls has seen; this one must have seen the same."""
+        first = self._seen.setdefault("", identity)
+        if is_another(first, identity):
+            raise changed(self._store.url, first, identity)
+        return first
 
     def close(self) -> None:
         """End the connections; what is in flight is cancelled. Idempotent; used again, it opens again."""

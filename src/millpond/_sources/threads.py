@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _Job = tuple[Future[Any], Callable[[], Any]]
+_MAX_LOST = 64
 
 
 class DaemonThreads:
-    """Up to so many threads, begun as they are wanted. `concurrent.futures` waits for its own at exit."""
+    """Up to so many threads, begun as they are wanted. `concurrent.futures` waits for its own at exit.
+
+    A thread whose caller gave up waiting is *lost* until its call returns, if it ever does: another takes its place.
+    """
 
     def __init__(self, num_threads: int, name: str) -> None:
         self._num_threads, self._name = num_threads, name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
-        self._num_idle = 0
+        self._num_idle = 0  # less than what waits: jobs that nobody is about to take
+        self._lost: set[Future[Any]] = set()
         self._is_ended = False
 
     def submit(self, work: Callable[[], _T]) -> Future[_T]:
@@ -31,59 +37,80 @@ class DaemonThreads:
             if self._is_ended:
                 future.cancel()
                 return future
-            if self._jobs.qsize() >= self._num_idle and len(self._threads) < self._num_threads:
-                thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            self._num_idle -= 1
             self._jobs.put((future, work))
+            self._begin_threads()
         return future
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Have it done, and wait for it in an event loop; when that is cancelled, a call that has begun goes on."""
-        return await asyncio.wrap_future(self.submit(work))
+        future = self.submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            with self._lock:
+                if future.running():
+                    self._lost.add(future)
+                    self._begin_threads()
+            raise
 
     @property
     def num_waiting(self) -> int:
         """Calls that have not begun."""
         return self._jobs.qsize()
 
-    def end(self, *, finish: bool = False, cancel: bool = True) -> None:
-        """Let the threads end.
+    def end(self, *, finish_seconds: float = 0.0) -> None:
+        """Let the threads end after what they do; what has not begun is cancelled.
 
         Args:
-            finish: After all that was submitted, and wait for that.
-            cancel: Where not: after what they do now, not after all that was submitted.
+            finish_seconds: To begin, and end, everything that was submitted: it is waited for so long.
         """
         with self._lock:
             self._is_ended = True
             threads, self._threads = self._threads, []
-        while cancel and not finish:
+        if finish_seconds <= 0:
+            self._cancel_waiting()
+        for _ in threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + finish_seconds
+        for thread in threads if finish_seconds > 0 else ():
+            if thread is not threading.current_thread():
+                thread.join(max(deadline - time.monotonic(), 0))
+        if finish_seconds > 0:
+            self._cancel_waiting()
+            for _ in threads:
+                self._jobs.put(None)
+
+    def _cancel_waiting(self) -> None:
+        while True:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                break
+                return
             if job is not None:
                 job[0].cancel()
-        for _ in threads:
-            self._jobs.put(None)
-        for thread in threads if finish else ():
-            if thread is not threading.current_thread():
-                thread.join()
+
+    def _begin_threads(self) -> None:
+        """Under the lock."""
+        most = self._num_threads + min(len(self._lost), _MAX_LOST)
+        while self._num_idle < 0 and len(self._threads) < most and not self._is_ended:
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            self._num_idle += 1
+            thread.start()
 
     def _work(self) -> None:
         while True:
-            with self._lock:
-                self._num_idle += 1
             job = self._jobs.get()
-            with self._lock:
-                self._num_idle -= 1
             if job is None:
                 return
             future, work = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - it is for whoever waits
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:  # noqa: BLE001 - it is for whoever waits
+                    future.set_exception(error)
+            with self._lock:
+                self._num_idle += 1
+                self._lost.discard(future)
             del job, future, work

@@ -42,7 +42,7 @@ class UnsizedParts:
     async def close(self) -> None:
         """Lets go of the connection, when a call that waits on it has returned: its own limit sees to that."""
         self._threads.submit(self._close)
-        self._threads.end(cancel=False)
+        self._threads.end(finish_seconds=0.0)
 
     def _read(self) -> bytes | None:
         if self._response is None:
