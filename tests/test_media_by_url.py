@@ -314,6 +314,12 @@ def test_a_token_is_sent(store: StoreServer) -> None:
     assert SECRET not in repr(UrlAccess({"key": SECRET}, SECRET))
 
 
+def test_options_of_the_client_of_obstore_hold(store: StoreServer) -> None:
+    access = UrlAccess({"client_options": {"user_agent": "mill"}})
+    assert fetched(f"{store.url}/clip", access) == zoo.clip_path(NAME).read_bytes()
+    assert store.requests[0][2]["User-Agent"] == "mill"
+
+
 def test_options_may_be_given_by_scheme(store: StoreServer) -> None:
     store.set(bearer=SECRET)
     headers = {"Authorization": f"Bearer {SECRET}"}

@@ -76,7 +76,7 @@ class WholeRead:
             part = self._some_try()
         except TryFailed as failure:
             if failure.silent_seconds is not None:
-                raise too_slow(self._fetch, time.monotonic(), failure.silent_seconds) from None
+                raise too_slow(self._fetch, time.monotonic(), failure.silent_seconds, failure.reason) from None
             raise error_of(self._fetch, failure, time.monotonic()) from None
         if part is None:
             return None
@@ -122,7 +122,8 @@ class WholeRead:
     def _try(self) -> Buffer | None:
         try:
             if self._parts is None:
-                self._parts = self._open()
+                self._open()
+            assert self._parts is not None
             part = self._parts.part()
             size_bytes = self._parts.size_bytes
             if part is None and size_bytes is not None and self._num_bytes < size_bytes:
@@ -136,7 +137,7 @@ class WholeRead:
             self.close()
             raise
 
-    def _open(self) -> PartReader:
+    def _open(self) -> None:
         self._fetch.tries += 1
         self._counters.add(requests=1)
         parts = self._parts = self._open_parts(self._num_bytes, self.identity)
@@ -146,7 +147,6 @@ class WholeRead:
             self._fetch.identity = self.identity
             raise TryFailed(Kind.CHANGED, "another version is there", found=parts.identity)
         self._require_size(parts.size_bytes or 0)
-        return parts
 
     def _require_size(self, size_bytes: int) -> None:
         if self._max_bytes is not None and size_bytes > self._max_bytes:
