@@ -12,7 +12,10 @@ import pytest
 
 
 class MediaServer(ThreadingHTTPServer):
-    """`objects` is served by path; `/hang` never answers, `/stall` stops in the middle, `/short` closes early."""
+    """`objects` is served by path; `/hang` never answers, `/stall` stops in the middle, `/short` closes early.
+
+    `/dribble` never ends its headers, `/torn` breaks off a chunked body, `/askew` sends other ranges than asked for.
+    """
 
     daemon_threads = False  # so that `server_close` waits for them
 
@@ -49,11 +52,24 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, b"", length=1 << 40)
             while not self.server.released.is_set():
                 self.wfile.write(b"x")
-        elif path == "/chunked":
+        elif path == "/dribble":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not self.server.released.wait(0.01):
+                self.wfile.write(b"x")
+        elif path == "/askew":
+            is_range = "Range" in self.headers
+            self.send_response(206 if is_range else 200)
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", "1000")
+            self.send_header("Content-Range", "bytes 0-999/1010" if is_range else "none")
+            self.end_headers()
+            self.wfile.write(b"x" * (1000 if is_range else 10))
+        elif path in ("/chunked", "/torn"):
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for data in (self.server.objects["/clip"][:100], self.server.objects["/clip"][100:], b""):
+            parts = (self.server.objects["/clip"][:100], self.server.objects["/clip"][100:], b"")
+            for data in parts if path == "/chunked" else parts[:1]:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         elif path.startswith("/to/"):
             self.send_response(302)

@@ -23,6 +23,9 @@ from clip_sets import (
     write_manifest,
 )
 from media_server import serving
+from millpond.errors import DataError
+from real_servers import BUCKET, put, s3_options, s3_server
+from store_server import serving_store
 
 SOUND_OF_CLIPS = millpond.AudioOptions(sampling_rate=RATE, column="video")
 
@@ -117,3 +120,32 @@ def test_urls_are_fetched_at_each_read_and_leave_nothing(clips: Path, tmp_path: 
     )
     assert "nowhere.mp4" in (tmp_path / "q.jsonl").read_text()
     assert list((tmp_path / "cache" / "clips").rglob("*.npz")) == []
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_and_surveys_have_access_to_stores(clips: Path, tmp_path: Path, num_workers: int) -> None:
+    with serving_store(clips.parent, bearer="sesame") as server:
+        manifest = write_manifest(tmp_path / "m.jsonl", [{"video": f"{server.url}/h264.mp4"}])
+        for access in ({"token": "sesame"}, {"storage_options": {"headers": {"Authorization": "Bearer sesame"}}}):
+            dataset = open_clips(manifest, video=FOUR_FRAMES, audio=SOUND, **access)
+            assert "sesame" not in repr(dataset)
+            with make_loader(dataset, num_workers=num_workers) as loader:
+                (batch,) = loader
+            assert [numbers_shown(video) for video in batch["video"]] == [{0}]
+            assert numbers_shown(dataset[0]["video"]) == {0}
+        with pytest.raises(DataError, match="401"):
+            open_clips(manifest, video=FOUR_FRAMES, audio=SOUND)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_clips_may_lie_in_a_bucket(clips: Path, tmp_path: Path, num_workers: int) -> None:
+    with s3_server() as endpoint:
+        put(endpoint, "clips/h264.mp4", (clips.parent / "h264.mp4").read_bytes())
+        manifest = write_manifest(tmp_path / "m.jsonl", [{"video": f"s3://{BUCKET}/clips/h264.mp4"}] * 3)
+        dataset = open_clips(manifest, video=FOUR_FRAMES, storage_options={"s3": s3_options(endpoint)})
+        with make_loader(dataset, num_workers=num_workers) as loader:
+            for _ in range(2):
+                (batch,) = loader
+        assert [numbers_shown(video) for video in batch["video"]] == [{0}] * 3
+        assert numbers_shown(dataset[0]["video"]) == {0}
+        dataset.close()

@@ -62,6 +62,12 @@ def test_import_loads_nothing_heavy() -> None:
     assert output_of(code) == "set()"
 
 
+def test_what_is_local_is_loaded_without_what_fetches() -> None:
+    wanted = "{'ssl', 'asyncio', 'obstore', 'fsspec', 'millpond._sources.object_store'}"
+    code = f"import sys, millpond; millpond.load_image(b'P6 1 1 255 ' + bytes(3)); print({wanted} & set(sys.modules))"
+    assert output_of(code) == "set()"
+
+
 def test_no_public_name_needs_torch() -> None:
     code = "import sys, millpond; [getattr(millpond, n) for n in millpond.__all__]; print('torch' in sys.modules)"
     assert output_of(code) == "False"

@@ -267,15 +267,13 @@ def test_names_hold_no_secret_and_no_doubled_slash(url: str, key: str, name: str
 
 
 def test_versions_differ_where_both_sides_say_so() -> None:
-    from millpond._sources.fetching import is_another
-
     base = FileIdentity(10, 0, '"a"')
-    assert not is_another(base, FileIdentity(10, 0, '"a"'))
-    assert is_another(base, FileIdentity(10, 0, '"b"'))
-    assert is_another(base, FileIdentity(11, 0, '"a"'))
-    assert not is_another(base, FileIdentity(10, 5))
-    assert is_another(FileIdentity(10, 4), FileIdentity(10, 5))
-    assert not is_another(FileIdentity(10, 0), FileIdentity(10, 5))
+    assert not base.differs_from(FileIdentity(10, 0, '"a"'))
+    assert base.differs_from(FileIdentity(10, 0, '"b"'))
+    assert base.differs_from(FileIdentity(11, 0, '"a"'))
+    assert not base.differs_from(FileIdentity(10, 5))
+    assert FileIdentity(10, 4).differs_from(FileIdentity(10, 5))
+    assert not FileIdentity(10, 0).differs_from(FileIdentity(10, 5))
 
 
 def test_errors_of_stores_survive_pickle(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from millpond._datasets.episode_index import EpisodeByteIndex
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
+    from millpond._datasets.sound import decode_audio
     from millpond._guard.guard import Guard, GuardStatistics
     from millpond._guard.timeouts import with_timeout
     from millpond._loader.loader import Loader, LoaderStatistics
-    from millpond._media.audio import Audio, decode_audio
+    from millpond._media.audio import Audio
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
@@ -49,8 +50,9 @@ _HOMES = {
     "millpond._datasets.episode_index": ("EpisodeByteIndex",),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
+    "millpond._datasets.sound": ("decode_audio",),
     "millpond._loader.loader": ("Loader", "LoaderStatistics"),
-    "millpond._media.audio": ("Audio", "decode_audio"),
+    "millpond._media.audio": ("Audio",),
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
     "millpond._plan.memory": ("MemoryPlan",),

@@ -34,6 +34,19 @@ class FileIdentity:
     mtime_ns: int
     etag: str = ""
 
+    @property
+    def has_strong_etag(self) -> bool:
+        """Whether a store can be asked for bytes of this version and no other."""
+        return bool(self.etag) and not self.etag.startswith("W/")
+
+    def differs_from(self, other: FileIdentity) -> bool:
+        """Whether they are of two versions, as far as both say something."""
+        if self.size_bytes != other.size_bytes:
+            return True
+        if self.etag and other.etag:
+            return self.etag != other.etag
+        return bool(self.mtime_ns and other.mtime_ns and self.mtime_ns != other.mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamParameters:

@@ -113,7 +113,9 @@ def test_every_kind_of_failure_is_tried_again(fault: str | int, root: Path, calm
         for name in names:
             server.script(name, fault, fault, "ok", fault)
         assert_same(taken(loader), calm[0])
-        assert loader.statistics().counters["retries"] == 3 * len(names)
+        told, num_faults = loader.statistics().counters, 3 * len(names)
+        # of a request and its hedge, on a busy machine, one may fail unheard
+        assert num_faults - told["hedges"] <= told["retries"] <= num_faults, told
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang amid"])

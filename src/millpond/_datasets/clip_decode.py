@@ -23,6 +23,7 @@ from millpond._datasets.clip_media import (
     shortened,
 )
 from millpond._datasets.clip_sidecars import ClipSidecars
+from millpond._datasets.media_by_url import MediaByUrl
 from millpond._datasets.media_crc import crc_of_image, crc_of_sound
 from millpond._media.audio import decode_audio
 from millpond._media.clip_source import Clip, local_media, open_clip, read_media
@@ -46,20 +47,24 @@ class RowSink(Protocol):
 
 
 class ClipDecoder:
-    """Decodes rows. Opens what it needs for one row, and nothing stays open.
+    """Decodes rows. Opens what it needs for one row, and nothing stays open but what `urls` keeps.
 
     Args:
         media: What is read.
         shapes: Of the arrays.
         folder: Relative paths are relative to it.
         sidecars: What is remembered of files.
+        urls: Fetches what URLs name.
     """
 
-    def __init__(self, media: ClipMedia, shapes: ClipShapes, folder: str, sidecars: ClipSidecars) -> None:
+    def __init__(
+        self, media: ClipMedia, shapes: ClipShapes, folder: str, sidecars: ClipSidecars, urls: MediaByUrl
+    ) -> None:
         self._media = media
         self._shapes = shapes
         self._folder = folder
         self._sidecars = sidecars
+        self._urls = urls
         self.counters: Counter[str] = Counter()
 
     def decode(self, values: dict[str, Any], times: Any, sink: RowSink, progress: Progress) -> None:
@@ -81,12 +86,19 @@ class ClipDecoder:
             if is_local(source):
                 self._sidecars.require_same_clip(source)
             store = self._sidecars.store_of(source)
-            with open_clip(source, store=store, progress=progress) as clip:
+            with (
+                self._urls.at_hand(source, progress) as local,
+                open_clip(local, store=store, progress=progress) as clip,
+            ):
                 self._frames(clip, times, sink, progress)
                 if media.sound_is_the_clip_s:
                     self._sound(clip.path, float(clip.table.frame_seconds[0]), sink, progress)
         if media.audio is not None and not media.sound_is_the_clip_s:
-            with local_media(media.source(AUDIO, values, self._folder), kind="audio", progress=progress) as path:
+            source = media.source(AUDIO, values, self._folder)
+            with (
+                self._urls.at_hand(source, progress) as local,
+                local_media(local, kind="audio", progress=progress) as path,
+            ):
                 self._sound(path, None, sink, progress)
         if media.image is not None:
             sink.put(IMAGE, self._image(media.source(IMAGE, values, self._folder), progress))
@@ -176,7 +188,8 @@ class ClipDecoder:
         """uint8, (H, W, 3)."""
         options = self._media.image
         assert options is not None
-        data = read_media(source, kind="image", progress=progress)
+        with self._urls.at_hand(source, progress) as local:
+            data = read_media(local, kind="image", progress=progress)
         remember = self._sidecars.check(source, *crc_of_image(data)) if is_local(source) else _nothing
         name = MediaPath.of(source)
         picture = decode_image(data, name)

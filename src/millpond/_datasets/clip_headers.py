@@ -15,6 +15,7 @@ import av.error
 
 from millpond._datasets.clip_media import AUDIO, IMAGE, VIDEO, ClipMedia, Size, is_local
 from millpond._datasets.clip_reader import ClipSource
+from millpond._datasets.media_by_url import UrlAccess, at_hand
 from millpond._media.clip_source import local_media, open_clip, read_media
 from millpond._media.containers import open_container, packets_of, pick_audio_stream, reason_of
 from millpond._media.images import size_of_image
@@ -59,11 +60,12 @@ def look_at_row(source: ClipSource, sample: int) -> RowFacts:
     if media.video is not None and (media.frames_are_open or media.video_size_is_open or _sound_needs_clip(media)):
         facts = _look_at_clip(source, media.source(VIDEO, values, source.folder))
     if media.audio_is_open and not media.sound_is_the_clip_s:
-        with local_media(media.source(AUDIO, values, source.folder), kind="audio") as path:
+        sound = media.source(AUDIO, values, source.folder)
+        with at_hand(sound, source.access) as local, local_media(local, kind="audio") as path:
             samples, channels = _sound_of(path, media, None)
         facts = replace(facts, audio_samples=samples, audio_channels=channels)
     if media.image_size_is_open:
-        facts = replace(facts, image_size=_image_size_of(media.source(IMAGE, values, source.folder)))
+        facts = replace(facts, image_size=_image_size_of(media.source(IMAGE, values, source.folder), source.access))
     return facts
 
 
@@ -77,7 +79,7 @@ def _look_at_clip(source: ClipSource, path: str) -> RowFacts:
     facts = RowFacts()
     if is_local(path):
         source.sidecars.require_same_clip(path)
-    with open_clip(path, store=source.sidecars.store_of(path)) as clip:
+    with at_hand(path, source.access) as local, open_clip(local, store=source.sidecars.store_of(path)) as clip:
         if source.media.frames_are_open:
             chosen = choose_frames(clip.table.frame_seconds, fps=options.fps)
             facts = replace(facts, num_frames=len(chosen))
@@ -129,5 +131,6 @@ def _span_of(packets: Iterator[Any], tick: float) -> tuple[float, float]:
     return first, max(stop, first + total)
 
 
-def _image_size_of(source: str) -> Size:
-    return size_of_image(read_media(source, kind="image"), MediaPath.of(source))
+def _image_size_of(source: str, access: UrlAccess) -> Size:
+    with at_hand(source, access) as local:
+        return size_of_image(read_media(local, kind="image"), MediaPath.of(source))

@@ -20,6 +20,7 @@ from millpond._datasets.clip_manifest import ManifestTable
 from millpond._datasets.clip_media import ClipMedia, ClipShapes, media_fields
 from millpond._datasets.clip_rows import OwnRow, SinkRows
 from millpond._datasets.clip_sidecars import ClipSidecars
+from millpond._datasets.media_by_url import NO_ACCESS, MediaByUrl, UrlAccess
 from millpond._values import Field
 from millpond.errors import (
     DataError,
@@ -65,6 +66,7 @@ class ClipSource:
         sidecars: What is remembered of files.
         passed: Columns that go into samples as they are.
         given_up: Rows that hung or killed the process that looked at them when the dataset was opened.
+        access: To what URLs name.
     """
 
     table: ManifestTable
@@ -74,6 +76,7 @@ class ClipSource:
     sidecars: ClipSidecars
     passed: tuple[str, ...]
     given_up: Mapping[int, MillpondError]
+    access: UrlAccess = NO_ACCESS
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -116,14 +119,16 @@ class ClipReader:
     def __init__(self, source: ClipSource) -> None:
         self._source = source
         self._fields = {field.name: field for field in source.fields}
-        self._decoder = ClipDecoder(source.media, source.shapes, source.folder, source.sidecars)
+        self._urls = MediaByUrl(source.access)
+        self._decoder = ClipDecoder(source.media, source.shapes, source.folder, source.sidecars, self._urls)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._source,)
 
     def close(self) -> None:
-        """Unmap the manifest. Idempotent; it is mapped again as needed."""
+        """Unmap the manifest, close what was opened for URLs. Idempotent; both are opened again as needed."""
         self._source.table.close()
+        self._urls.close()
 
     def attributes(self, sample: int) -> dict[str, Any]:
         """Text and whatever else is no array."""

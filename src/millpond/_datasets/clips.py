@@ -32,6 +32,7 @@ from millpond._datasets.clip_media import (
 from millpond._datasets.clip_reader import PART, ClipReader, ClipSource
 from millpond._datasets.clip_sidecars import ClipSidecars
 from millpond._datasets.clip_survey import RowProgress, survey_rows
+from millpond._datasets.media_by_url import UrlAccess
 from millpond._datasets.writable_store import store_in
 from millpond._guard.timeouts import call_with_timeout, check_timeout
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
@@ -67,8 +68,9 @@ class ClipDataset:
     passed through as Python values, a list of them per batch (None where a value is missing). Columns of media are
     not passed through.
 
-    *Paths* are relative to the manifest's folder, or absolute, or URLs (http, https; others through fsspec where that
-    is installed), which are fetched at each read. A row whose clip is missing or broken is a bad sample at its turn.
+    *Paths* are relative to the manifest's folder, or absolute, or URLs (https://, s3://, gs://, az://, hf://, any
+    scheme that fsspec reads), which are fetched whole at each read. A row whose clip is missing or broken is a bad
+    sample at its turn.
 
     *Opening* reads the manifest, and no clip, as long as the options say how long and how large arrays can be. They
     leave it open with `fps` without `max_frames`, without `max_seconds`, with `mono=False`, and without `image_size`:
@@ -89,6 +91,10 @@ class ClipDataset:
             arrays of true lengths.
         cache_dir: Where what is remembered goes; "beside" takes the folder .millpond beside the manifest; None takes
             MILLPOND_CACHE_DIR.
+        storage_options: Access to what URLs name: fsspec's names, or obstore's; or scheme to such options, say
+            {"s3": {"profile": "work"}, "https": {"headers": {...}}}, where they are of several kinds.
+        token: A bearer token for http(s), gs and az, the user's token for hf://, a session token for s3. It is sent to
+            every host that the manifest names, as headers of plain `storage_options` are.
         timeout: Seconds that a clip may take in `dataset[i]`, and when the dataset is opened (there 30 if None or 0).
             For `dataset[i]` None takes MILLPOND_DECODE_TIMEOUT; if that is not set, or 0, it decodes in this process.
             The `Loader` has limits of its own.
@@ -111,11 +117,14 @@ class ClipDataset:
         image: ImageOptions | None = None,
         padding: Padding = "pad",
         cache_dir: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        token: str | None = None,
         timeout: float | None = None,
         progress: RowProgress | None = None,
     ) -> None:
         _check_options(video, audio, image, padding)
         check_timeout(timeout)
+        access = UrlAccess(storage_options, token)
         path = Path(os.path.abspath(manifest))  # also after a chdir, here or in a worker
         self._timeout = timeout
         self._padding = padding
@@ -135,6 +144,7 @@ class ClipDataset:
             sidecars=ClipSidecars.opened_now(store),
             passed=tuple(column.name for column in passed),
             given_up={},
+            access=access,
         )
         self._problems: dict[int, MillpondError] = {}
         if media.must_survey:
@@ -230,7 +240,7 @@ class ClipDataset:
     @property
     def reader_modules(self) -> tuple[str, ...]:
         """What a worker imports before it is forked."""
-        return ("millpond._datasets.clip_reader",)
+        return ("millpond._datasets.clip_reader", "millpond._sources.warm")
 
     def reader(self) -> ClipReader:
         """A fresh reader."""
@@ -276,8 +286,10 @@ class ClipDataset:
         return False
 
     def close(self) -> None:
-        """Unmap the manifest. Idempotent; the dataset can be used again."""
+        """Unmap the manifest, close what was opened for URLs. Idempotent; the dataset can be used again."""
         self._source.table.close()
+        if self._own_reader is not None and self._own_reader[0] == os.getpid():
+            self._own_reader[1].close()
 
 
 def _read_sample(reader: ClipReader, sample: int) -> dict[str, Any]:

@@ -7,12 +7,13 @@ called: with a limit it runs in a worker of the guard, which finds it by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._datasets.media_by_url import UrlAccess, at_hand
 from millpond._guard.timeouts import call_with_timeout
 from millpond._media.media_path import MediaPath, name_of_bytes
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
@@ -36,6 +37,8 @@ def load_audio(
     mono: bool = True,
     max_seconds: float | None = None,
     timeout: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    token: str | None = None,
 ) -> NDArray[np.float32]:
     """Decode the first audio stream of a file.
 
@@ -46,6 +49,8 @@ def load_audio(
         max_seconds: Decode no more than so many from the beginning. None: all of it.
         timeout: Seconds, after which the process that decodes is killed. None takes MILLPOND_DECODE_TIMEOUT; if that is
             not set, or 0, it is decoded in this process, without a limit.
+        storage_options: Access to what a URL names: fsspec's names, or obstore's own.
+        token: A bearer token for http(s), gs and az, the user's token for hf://, a session token for s3.
 
     Returns:
         float32, (samples,), -1 to 1; with `mono=False` (channels, samples).
@@ -56,8 +61,9 @@ def load_audio(
         DecodeTimeout: It took longer than `timeout`.
         FetchTimeout, UnsupportedFormat, DataError: It could not be fetched.
     """
+    access = UrlAccess(storage_options, token)
     options = AudioOptions(sampling_rate=sampling_rate, mono=mono, max_seconds=max_seconds)
-    samples: NDArray[np.float32] = _call(_read_audio, source, "audio", options, timeout)
+    samples: NDArray[np.float32] = _call(_read_audio, source, "audio", options, timeout, access)
     return samples
 
 
@@ -71,6 +77,8 @@ def load_video(
     image_size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
     timeout: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    token: str | None = None,
 ) -> NDArray[np.uint8]:
     """Decode frames of the first video stream of a file. Give exactly one of `num_frames`, `fps` and `times`.
 
@@ -86,6 +94,8 @@ def load_video(
         interpolation: "bilinear", "area" or "bicubic".
         timeout: Seconds, after which the process that decodes is killed. None takes MILLPOND_DECODE_TIMEOUT; if that is
             not set, or 0, it is decoded in this process, without a limit.
+        storage_options: Access to what a URL names: fsspec's names, or obstore's own.
+        token: A bearer token for http(s), gs and az, the user's token for hf://, a session token for s3.
 
     Returns:
         uint8, (T, 3, H, W), RGB, upright; channels-last in memory, as batches are.
@@ -99,6 +109,7 @@ def load_video(
     """
     if isinstance(times, str):
         raise TypeError(f"times is {times!r}, it must be a list of seconds: only a dataset has columns")
+    access = UrlAccess(storage_options, token)
     options = VideoOptions(
         num_frames=num_frames,
         fps=fps,
@@ -107,7 +118,7 @@ def load_video(
         image_size=image_size,
         interpolation=interpolation,
     )
-    pictures: NDArray[np.uint8] = _call(_read_video, source, "video", options, timeout)
+    pictures: NDArray[np.uint8] = _call(_read_video, source, "video", options, timeout, access)
     return pictures.transpose(0, 3, 1, 2)
 
 
@@ -117,6 +128,8 @@ def load_image(
     image_size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
     timeout: float | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    token: str | None = None,
 ) -> NDArray[np.uint8]:
     """Decode an image: PNG, JPEG, WebP or whatever else Pillow reads; of an animation the first picture.
 
@@ -126,6 +139,8 @@ def load_image(
         interpolation: "bilinear", "area" or "bicubic".
         timeout: Seconds, after which the process that decodes is killed. None takes MILLPOND_DECODE_TIMEOUT; if that is
             not set, or 0, it is decoded in this process, without a limit.
+        storage_options: Access to what a URL names: fsspec's names, or obstore's own.
+        token: A bearer token for http(s), gs and az, the user's token for hf://, a session token for s3.
 
     Returns:
         uint8, (3, H, W), RGB; alpha is dropped, the EXIF orientation applied; channels-last in memory, as batches are.
@@ -136,14 +151,22 @@ def load_image(
         DecodeTimeout: It took longer than `timeout`.
         FetchTimeout, UnsupportedFormat, DataError: It could not be fetched.
     """
+    access = UrlAccess(storage_options, token)
     options = ImageOptions(image_size=image_size, interpolation=interpolation)
-    picture: NDArray[np.uint8] = _call(_read_image, source, "image", options, timeout)
+    picture: NDArray[np.uint8] = _call(_read_image, source, "image", options, timeout, access)
     return picture.transpose(2, 0, 1)
 
 
-def _call(function: Callable[..., Any], source: MediaSource, kind: str, options: object, timeout: float | None) -> Any:
+def _call(
+    function: Callable[..., Any],
+    source: MediaSource,
+    kind: str,
+    options: object,
+    timeout: float | None,
+    access: UrlAccess,
+) -> Any:
     given, name = _given(source, kind)
-    return call_with_timeout(function, given, options, timeout=timeout, item=name)
+    return call_with_timeout(function, given, options, access, timeout=timeout, item=name)
 
 
 def _given(source: MediaSource, kind: str) -> tuple[_Given, str]:
@@ -167,31 +190,33 @@ def _given(source: MediaSource, kind: str) -> tuple[_Given, str]:
     return data, name_of_bytes(len(data), kind)
 
 
-def _read_audio(source: _Given, options: AudioOptions) -> NDArray[np.float32]:
+def _read_audio(source: _Given, options: AudioOptions, access: UrlAccess) -> NDArray[np.float32]:
     from millpond._media.audio import decode_audio
 
-    samples = decode_audio(
-        source, sampling_rate=options.sampling_rate, mono=options.mono, max_seconds=options.max_seconds
-    ).samples
+    with at_hand(source, access) as local:
+        samples = decode_audio(
+            local, sampling_rate=options.sampling_rate, mono=options.mono, max_seconds=options.max_seconds
+        ).samples
     return samples[0] if options.mono else samples
 
 
-def _read_image(source: _Given, options: ImageOptions) -> NDArray[np.uint8]:
+def _read_image(source: _Given, options: ImageOptions, access: UrlAccess) -> NDArray[np.uint8]:
     from millpond._media.clip_source import read_named_media
     from millpond._media.images import decode_image, resize_image
 
-    picture = decode_image(*read_named_media(source, kind="image"))
+    with at_hand(source, access) as local:
+        picture = decode_image(*read_named_media(local, kind="image"))
     if options.image_size is None:
         return picture
     return resize_image(picture, options.image_size, interpolation=options.interpolation)
 
 
-def _read_video(source: _Given, options: VideoOptions) -> NDArray[np.uint8]:
+def _read_video(source: _Given, options: VideoOptions, access: UrlAccess) -> NDArray[np.uint8]:
     """uint8, (T, H, W, 3)."""
     from millpond._media.clip_source import open_clip
     from millpond._media.frames import decode_chosen
 
-    with open_clip(source) as clip:
+    with at_hand(source, access) as local, open_clip(local) as clip:
         assert not isinstance(options.times, str)
         chosen = choose_frames(
             clip.table.frame_seconds,

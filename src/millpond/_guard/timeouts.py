@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # What decoding needs, imported once for all workers; nothing that starts threads.
-_PRELOAD = ("millpond._media.warm", "millpond._datasets.load")
+_PRELOAD = ("millpond._media.warm", "millpond._sources.warm", "millpond._datasets.load")
 
 
 @overload

@@ -64,7 +64,7 @@ def decode_audio(
     resampler that is flushed: the samples are those of the `ffmpeg` command.
 
     Args:
-        source: A path, a URL, or the whole file as bytes.
+        source: A path, or the whole file as bytes.
         sampling_rate: Samples per second wanted; None keeps the stream's own.
         mono: Mix down to one channel, as `ffmpeg -ac 1` does: stereo by 1 / sqrt(2) a channel, so sound in phase
             may exceed 1.

@@ -1,4 +1,4 @@
-"""One clip, from a path, a URL or bytes, opened as a file: so everything behind it reads files and nothing else.
+"""One clip, from a path or bytes, opened as a file: so everything behind it reads files and nothing else.
 
 What is no regular file goes to a memfd: anonymous memory that has a path in /proc while its descriptor is open, so
 nothing is written to a disk and nothing can be left behind. Where there is no memfd it is a temporary file.
@@ -19,10 +19,10 @@ from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._urls import path_of_file_url, redacted, scheme_of
-from millpond.errors import CorruptMedia, DataError, ObjectMissing
+from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | MediaPath
-"""A path, a URL, the whole file as bytes, or what is local already."""
+"""A path, the whole file as bytes, or what is local already. Whoever has a URL fetches it first, to a `memory_file`."""
 
 Progress = Callable[[], None]
 
@@ -57,19 +57,19 @@ class Clip:
 def open_clip(
     source: Source, *, store: SidecarStore | None = None, progress: Progress = _no_progress
 ) -> Iterator[Clip]:
-    """Open a clip for one read; whatever was opened or fetched for it is gone when the block ends.
+    """Open a clip for one read; whatever was opened for it is gone when the block ends.
 
     Args:
-        source: A path, a URL, or the whole file as bytes.
+        source: A path, or the whole file as bytes.
         store: For a path to a regular file: where its sample table is looked for and kept. Without one nothing is
             written.
-        progress: Called per part fetched, and per packet or frame where the file must be read as a whole.
+        progress: Called per part of a pipe, and per packet or frame where the file must be read as a whole.
 
     Raises:
         ObjectMissing: Nothing there.
-        FetchTimeout, UnsupportedFormat: See `millpond._media.fetch.fetch`.
+        UnsupportedFormat: A URL.
         CorruptMedia: No video in it, or it is cut short.
-        DataError: It cannot be read or fetched.
+        DataError: It cannot be read.
     """
     with local_media(source, kind="video", progress=progress) as path:
         if store is None or path.is_copy:
@@ -87,7 +87,7 @@ def local_media(source: Source, *, kind: str = "media", progress: Progress = _no
     Args:
         source: See `open_clip`. A pipe or device is read to its end.
         kind: What errors call bytes: "1,024 bytes of `kind`".
-        progress: Called per part fetched.
+        progress: Called per part of a pipe.
     """
     if isinstance(source, MediaPath) and source.is_copy:
         yield source
@@ -95,11 +95,10 @@ def local_media(source: Source, *, kind: str = "media", progress: Progress = _no
         name = name_of_bytes(memoryview(source).nbytes, kind)
         with _memory_file(lambda take: take(memoryview(source).cast("B"))) as path:
             yield MediaPath(path, name, is_copy=True, is_named=False)
-    elif isinstance(source, str) and (scheme := scheme_of(source)) is not None and scheme != "file":
-        from millpond._media.fetch import fetch  # ssl and http take 30 ms that a local file need not wait for
-
-        with _memory_file(lambda take: fetch(source, take, progress)) as path:
-            yield MediaPath(path, redacted(source), is_copy=True)
+    elif isinstance(source, str) and scheme_of(source) not in (None, "file"):
+        raise UnsupportedFormat(
+            f"{MediaPath(source, redacted(source))} is a URL, and must be fetched before it is read"
+        )
     else:
         with _local_file(source, progress) as file:
             yield file
@@ -159,7 +158,7 @@ def _read_stream(path: MediaPath, descriptor: int, take: Callable[[bytes], objec
 
 @contextlib.contextmanager
 def _memory_file(fill: Callable[[Callable[[bytes | memoryview], None]], object]) -> Iterator[str]:
-    """A path to memory that `fill` writes to; gone when the block ends."""
+    """A path to memory that `fill` writes to, with what it is given; gone when the block ends."""
     with memory_file() as file:
         fill(lambda part: write_all(file.descriptor, part))
         yield file.path

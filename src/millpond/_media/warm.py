@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from millpond._media import audio, clip_source, fetch, frames, images
+from millpond._media import audio, clip_source, frames, images
 
-__all__ = ["JpegImagePlugin", "PngImagePlugin", "WebPImagePlugin", "audio", "clip_source", "fetch", "frames", "images"]
+__all__ = ["JpegImagePlugin", "PngImagePlugin", "WebPImagePlugin", "audio", "clip_source", "frames", "images"]
 
 Image.preinit()

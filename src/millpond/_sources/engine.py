@@ -16,7 +16,6 @@ from millpond._sources.fetching import Fetcher
 from millpond._sources.limits import FetchLimits
 from millpond._sources.loop_thread import LoopThread
 from millpond._sources.statistics import FetchCounters
-from millpond._sources.whole_reads import WholeRead
 from millpond._values import ByteRange, FileIdentity
 
 if TYPE_CHECKING:
@@ -30,21 +29,33 @@ _T = TypeVar("_T")
 class Engine:
     """One opening of one store. Knows nothing of the store itself, so that a store that nobody has is collected.
 
+    Args:
+        maker: Of the backend.
+        limits: Of fetches.
+        counters: Of the store.
+        cache: Of ranges, or None.
+        wanted: The object that it is opened for, redacted: what errors name.
+
     Raises:
         FetchError, UnsupportedFormat: No backend can be made of this address.
     """
 
     def __init__(
-        self, maker: BackendMaker, limits: FetchLimits, counters: FetchCounters, cache: RangeCache | None
+        self,
+        maker: BackendMaker,
+        limits: FetchLimits,
+        counters: FetchCounters,
+        cache: RangeCache | None,
+        wanted: str,
     ) -> None:
-        self._address, self._limits, self._counters = maker.address, limits, counters
+        self._address, self._limits = maker.address, limits
         try:
-            self._backend = maker.make()
+            self.backend = maker.make()
         except TryFailed as failure:
-            raise error_of(Fetch(maker.address.name, 0.0, limits.timeout_seconds), failure, 0.0) from None
-        self.fetcher = Fetcher(self._backend, maker.address, limits, counters)
+            raise error_of(Fetch(wanted, 0.0, limits.timeout_seconds), failure, 0.0) from None
+        self.fetcher = Fetcher(self.backend, maker.address, limits, counters)
         self._cached = CachedRanges(cache, counters) if cache is not None else None
-        backend, cached = self._backend, self._cached
+        backend, cached = self.backend, self._cached
         self._loop = LoopThread("millpond-fetch", lambda: _tear_down(backend, cached))
 
     @property
@@ -82,21 +93,6 @@ class Engine:
         """Drop a range from the cache."""
         if self._cached is not None:
             self._cached.forget(self._address.name_of(key), identity, wanted)
-
-    async def whole(
-        self, key: str, *, max_bytes: int | None, stall_seconds: float, timeout_seconds: float | None
-    ) -> WholeRead:
-        """Begin to read a whole object; nothing is sent yet."""
-        return WholeRead(
-            self._backend,
-            self._address,
-            self._limits,
-            self._counters,
-            key,
-            max_bytes=max_bytes,
-            stall_seconds=stall_seconds,
-            timeout_seconds=timeout_seconds,
-        )
 
     async def ranges(
         self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int

@@ -103,7 +103,7 @@ class Fetcher:
         except TryFailed as failure:
             if failure.kind in (Kind.CHANGED, Kind.BEYOND) and failure.found is None:
                 failure.found = await self._found(key, fetch.started + limit_seconds)
-            if failure.kind is Kind.BEYOND and identity and failure.found and is_another(identity, failure.found):
+            if failure.kind is Kind.BEYOND and identity and failure.found and failure.found.differs_from(identity):
                 failure.kind = Kind.CHANGED
             raise error_of(fetch, failure, loop.time()) from None
 
@@ -190,7 +190,7 @@ def _begun(request: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:
 
 def _check(answer: Answer, num_bytes: int, wanted: ByteRange, identity: FileIdentity | None) -> None:
     found = answer.identity
-    if identity is not None and is_another(identity, found):
+    if identity is not None and found.differs_from(identity):
         raise TryFailed(Kind.CHANGED, "another version is there", found=found)
     if num_bytes == len(wanted):
         return
@@ -201,12 +201,3 @@ def _check(answer: Answer, num_bytes: int, wanted: ByteRange, identity: FileIden
 
 def _first(wanted: ByteRange, answer: Answer) -> ByteRange:
     return ByteRange(wanted.start, min(wanted.stop, answer.identity.size_bytes))
-
-
-def is_another(expected: FileIdentity, found: FileIdentity) -> bool:
-    """Whether two answers are of different versions, as far as both say something."""
-    if expected.size_bytes != found.size_bytes:
-        return True
-    if expected.etag and found.etag:
-        return expected.etag != found.etag
-    return bool(expected.mtime_ns and found.mtime_ns and expected.mtime_ns != found.mtime_ns)

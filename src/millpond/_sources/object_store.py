@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from millpond._sources.engine import Engine
     from millpond._sources.range_cache import RangeCache
-    from millpond._sources.whole_reads import WholeRead
+    from millpond._sources.whole_reads import PartReader
 
 _T = TypeVar("_T")
 _PROGRESS_SECONDS = 0.25
@@ -222,6 +221,8 @@ class ObjectStore:
     ) -> FileIdentity | None:
         """Read an object from its first byte to its last. Works with servers that know no ranges.
 
+        Over HTTP the caller's thread reads it, and no other is begun; `close` does not end that.
+
         Args:
             key: Of the object.
             take: Called with each part, in the caller's thread; the part is valid until it returns.
@@ -240,18 +241,35 @@ class ObjectStore:
             CorruptMedia: It changed while it was read.
             FetchError, UnsupportedFormat, UsageError, ClosedError: See `read`.
         """
-        engine = self._open()
-        limits = {"max_bytes": max_bytes, "stall_seconds": stall_seconds, "timeout_seconds": timeout_seconds}
-        whole: WholeRead = self._wait(engine.begin(engine.whole(key, **limits)))  # type: ignore[arg-type]
+        from millpond._sources.whole_reads import WholeRead
+
+        whole = WholeRead(
+            lambda start, identity: self._parts(key, start, identity, stall_seconds),
+            self.name_of(key),
+            self._counters,
+            max_tries=self._limits.max_tries,
+            max_bytes=max_bytes,
+            timeout_seconds=timeout_seconds,
+        )
         try:
-            while (part := self._wait(engine.begin(whole.part()))) is not None:
+            while (part := whole.part()) is not None:
                 take(part)
                 if progress is not None:
                     progress()
         finally:
-            with contextlib.suppress(ClosedError):
-                self._wait(engine.begin(whole.close()))
+            whole.close()
         return whole.identity
+
+    def _parts(self, key: str, start: int, identity: FileIdentity | None, stall_seconds: float) -> PartReader:
+        access = self._maker.access
+        if self._address.kind == "http" and access is not None and not access.has_own_client:
+            from millpond._sources.http_parts import HttpParts  # ssl takes 20 ms
+
+            headers = access.client["default_headers"]
+            return HttpParts(self._address.http_url(key), headers, start, identity, stall_seconds)
+        from millpond._sources.loop_parts import LoopParts
+
+        return LoopParts(self._open(key), self._wait, key, start, identity, stall_seconds)
 
     def list(self, prefix: str = "") -> builtins.list[str]:
         """The keys below a folder of the store, sorted; "" is all of it. None where there is no such folder.
@@ -276,16 +294,17 @@ class ObjectStore:
         engine = self._open()
         return engine.begin(work(engine))
 
-    def _open(self) -> Engine:
+    def _open(self, key: str = "") -> Engine:
         with self._lock:
             engine = self._engine
             if engine is None:
                 from millpond._sources.engine import Engine  # asyncio takes 40 ms that whoever never fetches is spared
 
-                engine = self._engine = Engine(self._maker, self._limits, self._counters, self._cache)
+                name = self.name_of(key)
+                engine = self._engine = Engine(self._maker, self._limits, self._counters, self._cache, name)
                 self._finalizer = weakref.finalize(self, engine.end)
             elif not engine.is_ours:
-                raise forked(self.url)
+                raise forked(self.name_of(key))
             return engine
 
     def _wait(self, future: Future[_T], progress: Callable[[], None] | None = None) -> _T:

@@ -48,8 +48,7 @@ class ObstoreBackend:
 
     def __init__(self, address: Address, access: Access, limits: FetchLimits) -> None:
         _require_own_runtime()
-        self._address, self._limits = address, limits
-        self._headers: dict[str, str] = access.client.get("default_headers", {})
+        self._limits = limits
         client = {
             "user_agent": _USER_AGENT,
             "timeout": _NO_LIMIT,
@@ -88,7 +87,7 @@ class ObstoreBackend:
     async def get(self, key: str, start: int, stop: int, identity: FileIdentity | None) -> Answer:
         """See `Backend`."""
         options: dict[str, Any] = {"range": (start, stop)}
-        if identity is not None and identity.etag and not identity.etag.startswith("W/"):
+        if identity is not None and identity.has_strong_etag:
             options["if_match"] = identity.etag
         try:
             result = await self.wait(self._get(key, options))
@@ -106,17 +105,12 @@ class ObstoreBackend:
     async def parts(self, key: str, start: int, identity: FileIdentity | None) -> Parts:
         """See `Backend`."""
         options: dict[str, Any] = {"range": {"offset": start}} if start else {}
-        if identity is not None and identity.etag and not identity.etag.startswith("W/"):
+        if identity is not None and identity.has_strong_etag:
             options["if_match"] = identity.etag
         try:
             return ObstoreParts(self, await self.wait(self._get(key, options)), self._limits.stall_seconds)
         except Exception as error:  # noqa: BLE001
-            failure = failure_of(error, self._limits.stall_seconds)
-        if failure.kind is not Kind.UNSIZED or self._itself is None or start:
-            raise failure
-        from millpond._sources.unsized_http import UnsizedParts
-
-        return UnsizedParts(self._address.http_url(key), self._headers, self._limits.stall_seconds)
+            raise failure_of(error, self._limits.stall_seconds) from None
 
     async def keys(self, prefix: str) -> list[str]:
         """See `Backend`."""

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from millpond._sources.fetch_errors import changed
-from millpond._sources.fetching import is_another
 from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._sources.statistics import FetchStatistics
@@ -124,7 +123,7 @@ class RangeFetcher:
     def _require_first(self, identity: FileIdentity) -> FileIdentity:
         """The version that the first of all calls has seen; this one must have seen the same."""
         first = self._seen.setdefault("", identity)
-        if is_another(first, identity):
+        if identity.differs_from(first):
             raise changed(self._store.url, first, identity)
         return first
 

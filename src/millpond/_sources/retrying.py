@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from millpond._sources.failures import Kind, TryFailed
 
@@ -40,6 +41,30 @@ async def retry(first: TryFailed, again: Callable[[], Awaitable[_T]], max_tries:
         stop=stop_after_attempt(max_tries), wait=_wait_seconds, retry=retry_if_exception(_passes), reraise=True
     )
     return await tries(attempt)
+
+
+def retry_in_thread(first: TryFailed, again: Callable[[], _T], may_go_on: Callable[[TryFailed], bool]) -> _T:
+    """Try again after a first failure, and wait in the caller's thread; the last failure comes out.
+
+    Args:
+        first: How the first try failed.
+        again: Makes one more.
+        may_go_on: Whether there is another one after such a failure.
+    """
+    failure: TryFailed | None = first
+
+    def attempt() -> _T:
+        nonlocal failure
+        if failure is not None:
+            known, failure = failure, None
+            raise known
+        return again()
+
+    def goes_on(error: BaseException) -> bool:
+        return isinstance(error, TryFailed) and may_go_on(error)
+
+    tries = Retrying(wait=_wait_seconds, retry=retry_if_exception(goes_on), sleep=time.sleep, reraise=True)
+    return tries(attempt)
 
 
 def _passes(error: BaseException) -> bool:

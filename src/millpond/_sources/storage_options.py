@@ -57,12 +57,14 @@ class Access:
         client: `client_options`, where they do not depend on limits.
         profile: Of an AWS configuration file.
         needs_credentials: Nothing explicit was given: what the environment or a profile has is looked for.
+        has_own_client: Some of `client` only obstore's client knows.
     """
 
     config: Options = field(default_factory=dict, repr=False)
     client: Options = field(default_factory=dict, repr=False)
     profile: str | None = None
     needs_credentials: bool = False
+    has_own_client: bool = False
 
 
 def access_of(address: Address, options: Mapping[str, Any] | None, token: str | None) -> Access:
@@ -78,7 +80,7 @@ def access_of(address: Address, options: Mapping[str, Any] | None, token: str | 
         address.bucket_and_prefix()
     client = _mapping(given, "client_options")
     made = _MAKERS[address.kind](address, given, token)
-    return Access(made.config, {**made.client, **client}, made.profile, made.needs_credentials)
+    return Access(made.config, {**made.client, **client}, made.profile, made.needs_credentials, bool(client))
 
 
 def _require_known(what: str, address: Address, given: Mapping[str, Any], known: Sequence[str]) -> None:
