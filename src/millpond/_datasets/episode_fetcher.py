@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
@@ -28,13 +29,18 @@ _REQUESTS = 8
 """Of one read, at once."""
 
 _LOCAL_STEP_BYTES = 1 << 20
-_STEP_BYTES = 32 << 20
-"""Of a whole file in a store: a few requests at once."""
+_STEP_BYTES = 8 << 20
+"""Of a whole file in a store: a request for each MiB, at once."""
 
 
 def is_local(location: str) -> bool:
     """Whether it is a place of this machine."""
     return scheme_of(location) in (None, "file")
+
+
+def step_of(location: str) -> int:
+    """How many bytes of a file that is read whole are in memory beside where they go."""
+    return _LOCAL_STEP_BYTES if is_local(location) else _STEP_BYTES
 
 
 def split_place(place: str) -> tuple[str, str]:
@@ -59,6 +65,7 @@ class Fetcher:
     def __init__(self, storage_options: Mapping[str, Any] | None, token: str | None, timeout_seconds: float) -> None:
         self._access = {"storage_options": storage_options, "token": token, "fetch_timeout": timeout_seconds}
         self._opened: dict[str, DatasetFiles] = {}
+        self._identities: dict[tuple[str, str], FileIdentity] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -67,8 +74,24 @@ class Fetcher:
         files = self._files(location)
         return files.place_of(key) if key else files.root
 
+    def identity(self, location: str, key: str, size_bytes: int) -> FileIdentity:
+        """The version of a file that was there when it was first asked for; of this size. Raises as `read` does."""
+        found = self._identities.get((location, key))
+        if found is None:
+            with self._reading(location, key) as (files, name):
+                found = self._identities.setdefault((location, key), files.version(name).identity)
+        expected = FileIdentity(size_bytes, 0)
+        if found.differs_from(expected):
+            raise _changed(self.name_of(location, key), expected, found)
+        return found
+
     def read(
-        self, location: str, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None
+        self,
+        location: str,
+        key: str,
+        ranges: Sequence[ByteRange],
+        identity: FileIdentity,
+        started: float | None = None,
     ) -> list[tuple[int, memoryview]]:
         """Read ranges of a file.
 
@@ -76,7 +99,8 @@ class Fetcher:
             location: Path or URL.
             key: The file below it.
             ranges: Exactly these. Long ones of a store are fetched in parts, several at once.
-            identity: The version that the file must be; None takes what is there.
+            identity: The version that the file must be.
+            started: When its time began to run; None is now.
 
         Returns:
             Where each part begins, and its bytes, ascending. They are as they came: nothing is copied together, so that
@@ -90,7 +114,7 @@ class Fetcher:
         with self._reading(location, key) as (files, name):
             if files.is_remote:
                 ranges = _split(ranges)
-                parts = _read_remote(_objects(files), key, ranges, identity)
+                parts = _read_remote(_objects(files), key, ranges, identity, started or time.monotonic())
             else:
                 parts = _read_local(name, ranges, identity)
         for wanted, part in zip(ranges, parts, strict=True):
@@ -101,16 +125,17 @@ class Fetcher:
                 )
         return [(wanted.start, part) for wanted, part in zip(ranges, parts, strict=True)]
 
-    def read_one(self, location: str, key: str, wanted: ByteRange, identity: FileIdentity | None) -> bytes:
+    def read_one(self, location: str, key: str, wanted: ByteRange, identity: FileIdentity) -> bytes:
         """Read one range in one piece. Raises as `read` does."""
         return b"".join(part for _, part in self.read(location, key, [wanted], identity))
 
     def read_whole(self, location: str, key: str, take: Take, identity: FileIdentity) -> None:
         """Read all of a file, part by part. Raises as `read` does."""
-        step_bytes = _LOCAL_STEP_BYTES if is_local(location) else _STEP_BYTES
-        for start in range(0, identity.size_bytes, step_bytes):
-            wanted = ByteRange(start, min(start + step_bytes, identity.size_bytes))
-            for _, part in self.read(location, key, [wanted], identity):
+        started, size_bytes, step_bytes = time.monotonic(), identity.size_bytes, step_of(location)
+        for start in range(0, size_bytes, step_bytes):
+            stop = min(start + step_bytes, size_bytes)
+            wanted = [ByteRange(at, min(at + _LOCAL_STEP_BYTES, stop)) for at in range(start, stop, _LOCAL_STEP_BYTES)]
+            for _, part in self.read(location, key, wanted, identity, started):
                 take(part)
 
     def close(self) -> None:
@@ -131,14 +156,7 @@ class Fetcher:
         except CorruptMedia as error:
             if "expected" not in error.facts:
                 raise
-            expected, found = error.expected, error.facts.get("found")
-            raise CorruptMedia(
-                f"'{name}' changed since it was indexed ({_told(expected)} then, {_told(found)} now); build the index "
-                "again",
-                path=name,
-                expected=expected,
-                found=found,
-            ) from None
+            raise _changed(name, error.expected, error.facts.get("found")) from None
         finally:
             if self._closed:
                 files.close()
@@ -172,13 +190,13 @@ def _split(ranges: Sequence[ByteRange]) -> list[ByteRange]:
 
 
 def _read_remote(
-    objects: ObjectStore, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None
+    objects: ObjectStore, key: str, ranges: Sequence[ByteRange], identity: FileIdentity, started: float
 ) -> list[memoryview]:
     waiting: deque[Future[Any]] = deque()
     parts: list[memoryview] = []
     try:
         for wanted in ranges:
-            waiting.append(objects.submit(key, wanted, identity=identity))
+            waiting.append(objects.submit(key, wanted, identity=identity, started=started))
             if len(waiting) == _REQUESTS:
                 parts.append(memoryview(waiting.popleft().result()))
         while waiting:
@@ -191,16 +209,24 @@ def _read_remote(
     return parts
 
 
-def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity | None) -> list[memoryview]:
-    file = LocalBytes(MediaPath.of(path), identity or FileIdentity(0, 0))
+def _read_local(path: str, ranges: Sequence[ByteRange], identity: FileIdentity) -> list[memoryview]:
+    file = LocalBytes(MediaPath.of(path), identity)
     try:
-        if identity is not None:
-            file.check_identity()
+        file.check_identity()
         return [memoryview(file.read(wanted)) for wanted in ranges]
     except (IsADirectoryError, PermissionError) as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}", path=path) from None
     finally:
         file.close()
+
+
+def _changed(name: str, expected: object, found: object) -> CorruptMedia:
+    return CorruptMedia(
+        f"'{name}' changed since it was indexed ({_told(expected)} then, {_told(found)} now); build the index again",
+        path=name,
+        expected=expected,
+        found=found,
+    )
 
 
 def _told(identity: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from millpond._datasets.episode_bytes import EpisodeBytes
-from millpond._datasets.episode_fetcher import Fetcher, split_place
+from millpond._datasets.episode_fetcher import Fetcher, split_place, step_of
 from millpond._datasets.episode_index import EpisodeByteIndex
 from millpond._media.demux import PacketRulesDoNotFit
 from millpond._media.index import build_header_table
@@ -68,7 +68,11 @@ class IndexedSource:
 
     def told_bytes(self, episode: int, camera: str) -> int:
         """See `EpisodeSource`."""
-        return self._index.num_bytes(episode, camera)
+        num_bytes = self._index.num_bytes(episode, camera)
+        if self._index.sample_table(episode, camera).backend != "container":
+            return num_bytes
+        location = self._data_root or self._index.whereabouts(episode, camera)[0]
+        return num_bytes + min(num_bytes, step_of(location))  # what is under way is not yet where it goes
 
     def fetch(self, episode: int, camera: str) -> EpisodeBytes:
         """See `EpisodeSource`."""
@@ -78,7 +82,7 @@ class IndexedSource:
         if self._data_root is not None:
             location = self._data_root
             if not _is_same_place(location, own_location):  # a copy has another time, or tag, and the same size
-                identity = FileIdentity(identity.size_bytes, 0)
+                identity = self._fetcher.identity(location, key, identity.size_bytes)
         path = MediaPath(place, place)
         if table.backend == "container":
             return EpisodeBytes.of_whole(
@@ -118,12 +122,13 @@ class ForeignSource:
         """See `EpisodeSource`."""
         place, slice_, header_stop, size_bytes = self._told(episode, camera)
         location, key = split_place(place)
-        parts = self._fetcher.read(location, key, [ByteRange(0, header_stop), slice_], None)
+        identity = self._fetcher.identity(location, key, size_bytes)
+        parts = self._fetcher.read(location, key, [ByteRange(0, header_stop), slice_], identity)
         path = MediaPath(place, redacted(place) if scheme_of(place) else place)
         table = _table_of(path, size_bytes, header_stop, parts)
 
         def late(wanted: ByteRange) -> bytes:
-            return self._fetcher.read_one(location, key, wanted, None)
+            return self._fetcher.read_one(location, key, wanted, identity)
 
         return EpisodeBytes(path, table, np.arange(table.num_frames), parts, late)
 

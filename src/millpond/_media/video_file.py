@@ -38,7 +38,7 @@ class LocalBytes:
 
     Args:
         path: The file.
-        identity: What it must still be; without a time, its size alone.
+        identity: What it must still be, as far as that says something.
     """
 
     def __init__(self, path: MediaPath, identity: FileIdentity) -> None:
@@ -62,7 +62,7 @@ class LocalBytes:
         """See `FileBytes`."""
         status = os.fstat(self._open())
         found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self._identity
-        if found != expected and (expected.mtime_ns or found.size_bytes != expected.size_bytes):
+        if found.differs_from(expected):
             raise CorruptMedia(
                 f"{self._path} changed after its sample table was made ({expected.size_bytes} bytes then, "
                 f"{found.size_bytes} now); open the dataset again",

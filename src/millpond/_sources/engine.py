@@ -75,17 +75,19 @@ class Engine:
         """Wait until that is done; a callback, which runs in the thread that does it, does not wait."""
         self._loop.join()
 
-    async def range(self, key: str, wanted: ByteRange, identity: FileIdentity | None) -> Buffer:
-        """The bytes of one range, from the cache or the network."""
+    async def range(
+        self, key: str, wanted: ByteRange, identity: FileIdentity | None, started: float | None = None
+    ) -> Buffer:
+        """The bytes of one range, from the cache or the network; `started` as for `Fetcher.range`."""
         if not len(wanted):
             return b""
         if self._cached is None or identity is None:
-            return (await self.fetcher.range(key, wanted, identity)).data
+            return (await self.fetcher.range(key, wanted, identity, started)).data
         name = self._address.name_of(key)
         found = (await self._cached.find(name, identity, [wanted]))[0]
         if found is not None:
             return found
-        data = (await self.fetcher.range(key, wanted, identity)).data
+        data = (await self.fetcher.range(key, wanted, identity, started)).data
         self._cached.keep(name, identity, wanted, data)
         return data
 

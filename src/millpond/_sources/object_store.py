@@ -162,14 +162,20 @@ class ObjectStore:
         answer = self._wait(self._begin(lambda engine: engine.fetcher.range(key, wanted, None)))
         return bytes(answer.data), answer.identity
 
-    def submit(self, key: str, wanted: ByteRange, *, identity: FileIdentity | None = None) -> Future[Buffer]:
+    def submit(
+        self, key: str, wanted: ByteRange, *, identity: FileIdentity | None = None, started: float | None = None
+    ) -> Future[Buffer]:
         """Begin to read one range; the future gives a read-only buffer, or the errors of `read`.
+
+        Args:
+            key, wanted, identity: See `read`.
+            started: When its time began to run, by time.monotonic(); None is now. Several may so have one deadline.
 
         Cancelling the future cancels the request. Its callbacks run in the store's own thread and must be quick.
         Dropping the store cancels it, too.
         """
         _require_range(wanted)
-        return self._begin(lambda engine: engine.range(key, wanted, identity))
+        return self._begin(lambda engine: engine.range(key, wanted, identity, started))
 
     def forget(self, key: str, wanted: ByteRange, *, identity: FileIdentity) -> None:
         """Drop from the cache what `submit` brought, since it is not what the object should hold; nothing if closed."""
