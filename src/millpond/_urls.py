@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from millpond.errors import UnsupportedFormat
 
@@ -13,6 +13,12 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::(?=[a-zA-Z][a-zA-Z0-9+.
 
 _USER = re.compile(r"://(?:[^/]*@|[^/@:]*:(?!:|\d*(?:/|$))(?:(?!://)[^@])*@)")
 """A password may hold what it should not, a "/": what follows a name and a ":" and is no port is one, up to the "@"."""
+
+_SIGNATURES = frozenset({"signature", "sig", "x-amz-signature", "x-goog-signature"})
+_OF_SIGNATURES = re.compile(
+    r"x-(?:amz|goog)-.*|signature|expires|awsaccesskeyid|googleaccessid|key-pair-id|policy"  # S3, GCS, CloudFront
+    r"|sig|sv|ss|srt|sp|se|st|spr|sip|sr|si|sk(?:oid|tid|t|e|s|v)"  # shared access signatures of Azure
+)
 
 _LONGEST_LABEL = 300
 """Of a longer path or URL, messages show both ends."""
@@ -45,9 +51,15 @@ def redacted(url: str) -> str:
 
 
 def query_digest(url: str) -> str:
-    """Of what tells objects apart and is left out of their names, since it may be secret; "" where there is nothing."""
+    """Of what tells objects apart and is left out of their names, since it may be secret; "" where there is nothing.
+
+    A signature tells none apart: an object that is signed anew is the same one.
+    """
     query = url.partition("#")[0].partition("?")[2]
-    return hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:24] if query else ""
+    pairs = [(name.lower(), value) for name, value in parse_qsl(query, keep_blank_values=True)]
+    if _SIGNATURES.intersection(name for name, _ in pairs):
+        pairs = [(name, value) for name, value in pairs if not _OF_SIGNATURES.fullmatch(name)]
+    return hashlib.sha256(repr(sorted(pairs)).encode()).hexdigest()[:24] if pairs else ""
 
 
 def shortened(text: str) -> str:

@@ -61,9 +61,8 @@ def open_files(
     size = parse_bytes(cache_bytes)
     if size < 1:
         raise ValueError(f"cache_bytes must be at least 1, not {cache_bytes!r}; without cache_dir= no range is kept")
-    salt = query_digest(str(root))
-    store = store_in(cache_dir, Path(), salt)
-    cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size, salt)
+    store = store_in(cache_dir, Path(), query_digest(str(root)))
+    cache = None if cache_dir is None else RangeCache(absolute(cache_dir) / RANGES_FOLDER, size)
     limits = FetchLimits(timeout_seconds=fetch_timeout, max_tries=max(_LEAST_TRIES, int(fetch_timeout / _TRY_SECONDS)))
     objects = ObjectStore(str(root), storage_options=storage_options, token=token, limits=limits, cache=cache)
     return RemoteFiles(objects), store

@@ -16,6 +16,7 @@ from millpond._sources.fetching import Fetcher
 from millpond._sources.limits import FetchLimits
 from millpond._sources.loop_thread import LoopThread
 from millpond._sources.statistics import FetchCounters
+from millpond._urls import query_digest
 from millpond._values import ByteRange, FileIdentity
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Engine:
             return b""
         if self._cached is None or identity is None:
             return (await self.fetcher.range(key, wanted, identity, started)).data
-        name = self._address.name_of(key)
+        name = self._cached_name(key)
         found = (await self._cached.find(name, identity, [wanted]))[0]
         if found is not None:
             return found
@@ -91,10 +92,13 @@ class Engine:
         self._cached.keep(name, identity, wanted, data)
         return data
 
+    def _cached_name(self, key: str) -> str:
+        return f"{self._address.name_of(key)}#{query_digest(self._address.url)}"
+
     def forget(self, key: str, wanted: ByteRange, identity: FileIdentity) -> None:
         """Drop a range from the cache."""
         if self._cached is not None:
-            self._cached.forget(self._address.name_of(key), identity, wanted)
+            self._cached.forget(self._cached_name(key), identity, wanted)
 
     async def ranges(
         self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
@@ -102,7 +106,7 @@ class Engine:
         """The bytes of many ranges, under one deadline; what the cache has is not fetched."""
         if self._cached is None or identity is None:
             return await self._fetched(key, ranges, identity, max_concurrency)
-        name = self._address.name_of(key)
+        name = self._cached_name(key)
         found = await self._cached.find(name, identity, ranges)
         missing = [i for i in range(len(ranges)) if found[i] is None]
         got = await self._fetched(key, [ranges[i] for i in missing], identity, max_concurrency)

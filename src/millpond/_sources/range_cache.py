@@ -59,20 +59,19 @@ class RangeCache:
     Args:
         folder: Made when something is first kept. Nothing else belongs there.
         max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
-        salt: What tells objects apart that have one name, since a part of it is secret; see `query_digest`.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, salt: str = "") -> None:
+    def __init__(self, folder: Path, max_bytes: int) -> None:
         if max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
-        self.folder, self.max_bytes, self._salt = Path(folder), max_bytes, salt
+        self.folder, self.max_bytes = Path(folder), max_bytes
         self._max_range_bytes = max_bytes - _SUM.size - _CRC.size
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
 
-    def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int, str]]:
-        return type(self), (self.folder, self.max_bytes, self._salt)
+    def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
+        return type(self), (self.folder, self.max_bytes)
 
     def __repr__(self) -> str:
         return f"RangeCache({str(self.folder)!r}, {self.max_bytes})"
@@ -81,7 +80,7 @@ class RangeCache:
         """The bytes of a range that was kept; None if it was not, or no longer is whole.
 
         Args:
-            name: Of the object, without secrets.
+            name: Of the object, without secrets, and of no other.
             identity: Its version. One that does not tell versions apart is never found.
             wanted: Exactly this range, not a part of another one.
         """
@@ -130,7 +129,7 @@ class RangeCache:
         self._drop(self._path_of(name, identity, wanted))
 
     def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> Path:
-        words = (name, self._salt, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
+        words = (name, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
         digest = hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()[:40]
         return self.folder / digest[:2] / f"{digest[2:]}{_SUFFIX}"
 
