@@ -6,6 +6,7 @@ import json
 import random
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +22,7 @@ class Client:
 
     def __init__(self) -> None:
         self._loader: millpond.Loader | None = None
+        self._repeats, self._num_samples = 1, 0
 
     def open(self, root: str, repeats: int, loader: dict[str, Any], order: dict[str, Any] | None) -> dict[str, Any]:
         """Make a loader, in place of the one before; `order` is what another one's `open` gave, to have the same."""
@@ -29,6 +31,7 @@ class Client:
         dataset: Any = millpond.LeRobotDataset(root)
         if repeats > 1:
             dataset = RepeatedDataset(dataset, repeats)
+        self._repeats, self._num_samples = repeats, len(dataset)
         self._loader = millpond.Loader(dataset, **loader)
         if order is not None:
             self._loader.load_state_dict(order)
@@ -51,8 +54,12 @@ class Client:
         cpu = spent(looked, cpu_seconds())
         after = self._loader.statistics()
         books = after.books
+        times = Counter(index for index, _ in epoch.samples)
         return {
             "samples": len(epoch.samples),
+            "miscounted": sum(abs(count - self._repeats) for count in times.values())
+            + self._num_samples
+            - self._repeats * len(times),
             "crcs": epoch.samples if crcs else None,
             "wall_seconds": epoch.wall_seconds,
             "first_batch_seconds": epoch.first_batch_seconds,

@@ -140,6 +140,7 @@ def keep_up(rig: Rig, *, rounds: int, with_faults: bool) -> Answer:
             pair.ram()  # arena and workers are new
             warm = pair.streamed()
         measured = [one_round(number, pair, with_faults) for number in range(rounds)]
+        timed = [epoch for one in measured for epoch in one.values()]
         last = pair.ram()["samples_per_second"]
     return {
         "num_workers": rig.num_workers,
@@ -149,6 +150,11 @@ def keep_up(rig: Rig, *, rounds: int, with_faults: bool) -> Answer:
         "held_over_ring": warm["counters"]["most_bytes_held"] / opened["prefetch_bytes"],
         "memory_growth_bytes": sampler.peak_growth_bytes,
         "memory_growth_over_budget": sampler.peak_growth_bytes / opened["memory_bytes"],
+        "samples_timed": {
+            "miscounted": sum(epoch["miscounted"] for epoch in timed),
+            "unbalanced": sum(epoch["balance"] != 0 for epoch in timed),
+            "faults_served": sum(epoch["traffic"]["faults"] for epoch in timed if "traffic" in epoch),
+        },
         "rounds": measured,
         "last_ram_samples_per_second": last,
         "results": results(measured, last),
@@ -216,8 +222,8 @@ def compared(pair: Pair) -> Answer:
             "lost": sum(index not in times for index, _ in wanted),
             "twice": sum(times.values()) - len(times),
             "altered": sum(pixels[index] != crc for index, crc in came),
-            "same_order": came == wanted,
-            "balance": epoch["balance"],
+            "misplaced": sum(one != other for one, other in zip(came, wanted, strict=False)),
+            "unbalanced": abs(epoch["balance"]),
             "faults_served": epoch["traffic"]["faults"],
             "retries": epoch["counters"]["retries"],
         }
