@@ -198,7 +198,10 @@ class EpisodeLoads:
                     self._refuse_too_large(keys)
                     if self._complete(keys, then):
                         return True
-                patience.wait(waiter, self.room)
+                if patience.wait(waiter, self.room):
+                    with self._lock:
+                        self._collect_leases()
+                        patience.require_room(self.room)
         finally:
             self.bell.leave(waiter)
             with contextlib.suppress(ClosedError), self._changing():

@@ -89,28 +89,28 @@ class Patience:
         self._releases = -1
         self._since: float | None = None
 
-    def wait(self, waiter: SimpleQueue[None], room: Room) -> None:
-        """Wait to be woken.
-
-        Raises:
-            ArenaFull: The limit passed since room was last given back.
-        """
+    def wait(self, waiter: SimpleQueue[None], room: Room) -> bool:
+        """Wait to be woken; whether the limit passed since room was last given back, as far as that can be seen."""
         if not room.is_stuck or room.releases != self._releases:
             self._since, self._releases = None, room.releases
         if not room.is_stuck or self._limit_seconds is None:
             waiter.get()
-            return
+            return False
         if self._since is None:
             self._since = time.monotonic()
         try:
             waiter.get(timeout=max(self._since + self._limit_seconds - time.monotonic(), 0))
         except Empty:
-            raise self._error(room) from None
+            return True
+        return False
 
-    def _error(self, room: Room) -> ArenaFull:
+    def require_room(self, room: Room) -> None:
+        """Under the lock, when the limit has passed: raise ArenaFull, unless room was given back meanwhile."""
+        if not room.is_stuck or room.releases != self._releases:
+            return
         holders = {names_of([key]): num_bytes for key, num_bytes in room.holders().items()}
         told = ", ".join(f"{name} {num_bytes:,}" for name, num_bytes in holders.items())
-        return ArenaFull(
+        raise ArenaFull(
             f"no room for {names_of(self._keys)}: {sum(holders.values()):,} of {room.max_bytes:,} bytes are leased, "
             f"that is, decoders of them are in use ({told}), and none was let go of for {self._limit_seconds:g} s; let "
             "go of decoders before you ask for more episodes, or raise max_bytes",

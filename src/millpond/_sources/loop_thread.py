@@ -30,8 +30,12 @@ class LoopThread:
         self._loop = asyncio.new_event_loop()
         self._tear_down = tear_down
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the system gives no more threads
+            self._loop.close()
+            raise
         _running.add(self)
-        self._thread.start()
 
     @property
     def is_ours(self) -> bool:
