@@ -11,7 +11,7 @@ from millpond.errors import UnsupportedFormat
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)(?:://|::(?=[a-zA-Z][a-zA-Z0-9+.-]*:))")
 """Also the first of a chain, as fsspec has them: simplecache::https://host/file."""
 
-_USER = re.compile(r"://(?:[^/]*@|[^/@:]*:(?!:|\d*(?:/|$))(?:(?!://)[^@])*@)")
+_USER = re.compile(r"://(?:[^/]*@|[^/@:[]*:(?!:|\d*(?:/|$))(?:(?!://)[^@])*@)")
 """A password may hold what it should not, a "/": what follows a name and a ":" and is no port is one, up to the "@"."""
 
 _SIGNATURES = frozenset({"signature", "sig", "x-amz-signature", "x-goog-signature"})
@@ -56,7 +56,8 @@ def query_digest(url: str) -> str:
     A signature tells none apart: an object that is signed anew is the same one.
     """
     query = url.partition("#")[0].partition("?")[2]
-    pairs = [(name.lower(), value) for name, value in parse_qsl(query, keep_blank_values=True)]
+    found = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+    pairs = [(name.lower(), value) for name, value in found]
     if _SIGNATURES.intersection(name for name, _ in pairs):
         pairs = [(name, value) for name, value in pairs if not _OF_SIGNATURES.fullmatch(name)]
     return hashlib.sha256(repr(sorted(pairs)).encode()).hexdigest()[:24] if pairs else ""

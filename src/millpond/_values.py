@@ -39,6 +39,14 @@ class FileIdentity:
         """Whether a store can be asked for bytes of this version and no other."""
         return bool(self.etag) and not self.etag.startswith("W/")
 
+    def is_surely(self, other: FileIdentity) -> bool:
+        """Whether they are of one version, by what both say: one strong tag, or one time where neither has a tag."""
+        if self.size_bytes != other.size_bytes:
+            return False
+        if self.etag or other.etag:
+            return self.etag == other.etag and self.has_strong_etag
+        return self.mtime_ns == other.mtime_ns != 0
+
     def differs_from(self, other: FileIdentity) -> bool:
         """Whether they are of two versions, as far as both say something."""
         if self.size_bytes != other.size_bytes:

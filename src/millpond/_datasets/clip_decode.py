@@ -85,7 +85,7 @@ class ClipDecoder:
             source = media.source(VIDEO, values, self._folder)
             if is_local(source):
                 self._sidecars.require_same_clip(source)
-            store = self._sidecars.store_of(source)
+            store = self._sidecars.store
             with (
                 self._urls.at_hand(source, progress) as local,
                 open_clip(local, store=store, progress=progress) as clip,

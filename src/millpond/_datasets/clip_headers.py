@@ -79,7 +79,7 @@ def _look_at_clip(source: ClipSource, path: str) -> RowFacts:
     facts = RowFacts()
     if is_local(path):
         source.sidecars.require_same_clip(path)
-    with at_hand(path, source.access) as local, open_clip(local, store=source.sidecars.store_of(path)) as clip:
+    with at_hand(path, source.access) as local, open_clip(local, store=source.sidecars.store) as clip:
         if source.media.frames_are_open:
             chosen = choose_frames(clip.table.frame_seconds, fps=options.fps)
             facts = replace(facts, num_frames=len(chosen))

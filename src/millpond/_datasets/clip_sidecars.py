@@ -5,15 +5,13 @@ CRC-32 for the sound or the image of a file; so bytes that changed behind the fi
 file is replaced its sidecar is not found; then those of other versions tell whether it was read as another one since
 the dataset was opened, because every read sets their time.
 
-There may be a million of them, and replacing one lists its folder: they are spread over 4,096 folders. Workers write
-them. A clip is read as a whole by one task, so nothing must be put together from several workers, and writing them all
-in the training process would take it a millisecond per clip between two epochs.
+Workers write them. A clip is read as a whole by one task, so nothing must be put together from several workers, and
+writing them all in the training process would take it a millisecond per clip between two epochs.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import tempfile
@@ -63,12 +61,10 @@ class ClipSidecars:
             return cls(None, 0)
         return cls(str(folder), opened_ns)
 
-    def store_of(self, path: str) -> SidecarStore | None:
-        """Where the sidecars of a file go."""
-        if self.folder is None:
-            return None
-        digest = hashlib.sha256(os.path.abspath(path).encode("utf-8", "surrogateescape")).hexdigest()
-        return SidecarStore(Path(self.folder) / digest[:3])
+    @property
+    def store(self) -> SidecarStore | None:
+        """Where sidecars go."""
+        return None if self.folder is None else SidecarStore(Path(self.folder))
 
     def require_same_clip(self, path: str) -> None:
         """Raise CorruptMedia if a clip was replaced after it was read by this dataset."""
@@ -76,7 +72,7 @@ class ClipSidecars:
 
     def learn_packets(self, path: str, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
         """Keep the CRC-32s of packets of a clip that were read for the first time."""
-        store = self.store_of(path)
+        store = self.store
         if store is not None and len(rows):
             learn_crcs(version_of(path), store, rows, crcs)
 
@@ -94,7 +90,7 @@ class ClipSidecars:
         Raises:
             CorruptMedia: It is not what was read before.
         """
-        store = self.store_of(path)
+        store = self.store
         if store is None:
             return _nothing
         self._require_same(path, kind)
@@ -116,7 +112,7 @@ class ClipSidecars:
             store.save(version_of(path), kind, {}, {"crc": crc})
 
     def _require_same(self, path: str, kind: str) -> None:
-        store = self.store_of(path)
+        store = self.store
         if store is None:
             return
         try:

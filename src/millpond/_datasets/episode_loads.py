@@ -13,12 +13,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any
 
 from millpond._datasets.episode_room import Call, Key, Load, Room
 from millpond._datasets.episode_waits import Bell, Patience, too_large
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, MillpondError
 
 Fetch = Callable[[int, str], tuple[Any, int, Any]]
 """`fetch(episode, camera) -> (payload, num_bytes, decoder)`."""
@@ -271,6 +271,7 @@ class EpisodeLoads:
             if not self._threads:
                 for load in admitted:
                     self._fail(load, error)
+                self.bell.ring()
                 return []
         return admitted
 
@@ -319,8 +320,13 @@ class EpisodeLoads:
 
 def _as_raised(error: BaseException, trace: TracebackType | None) -> BaseException:
     """A copy to raise: what is kept would keep the frames of whoever catches it, and the decoders that they hold."""
+    kind = type(error)
     try:
-        told = copy.copy(error)
+        if isinstance(error, MillpondError | OSError) or not isinstance(kind.__init__, FunctionType):
+            told = copy.copy(error)
+        else:  # an __init__ of the user's makes its text from other arguments than `args`
+            told = kind.__new__(kind, *error.args)
+            told.__dict__.update(error.__dict__)
     except Exception:  # noqa: BLE001 - users' errors may be made in any way
         return error.with_traceback(trace)
     told.__cause__, told.__context__, told.__suppress_context__ = (

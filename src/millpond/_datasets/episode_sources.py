@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from millpond._media.index import build_header_table
 from millpond._media.media_path import MediaPath
 from millpond._media.memory_file import memory_file, write_all
 from millpond._plan.sample_table import SampleTable
-from millpond._urls import redacted, scheme_of
+from millpond._urls import path_of_file_url, query_digest, redacted, scheme_of
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, DataError, UnsupportedFormat
 
@@ -77,6 +78,7 @@ class IndexedSource:
     def fetch(self, episode: int, camera: str) -> EpisodeBytes:
         """See `EpisodeSource`."""
         table, frames = self._index.sample_table(episode, camera), self._index.frames(episode, camera)
+        started = time.monotonic()
         own_location, key, place = self._index.whereabouts(episode, camera)
         location, identity = own_location, table.identity
         if self._data_root is not None:
@@ -89,7 +91,7 @@ class IndexedSource:
                 path, table, frames, lambda take: self._fetcher.read_whole(location, key, take, identity)
             )
         ranges = self._index.byte_ranges(episode, camera)
-        parts = self._fetcher.read(location, key, ranges, identity)
+        parts = self._fetcher.read(location, key, ranges, identity, started)
 
         def late(wanted: ByteRange) -> bytes:
             return self._fetcher.read_one(location, key, wanted, identity)
@@ -120,10 +122,11 @@ class ForeignSource:
 
     def fetch(self, episode: int, camera: str) -> EpisodeBytes:
         """See `EpisodeSource`."""
+        started = time.monotonic()
         place, slice_, header_stop, size_bytes = self._told(episode, camera)
         location, key = split_place(place)
         identity = self._fetcher.identity(location, key, size_bytes)
-        parts = self._fetcher.read(location, key, [ByteRange(0, header_stop), slice_], identity)
+        parts = self._fetcher.read(location, key, [ByteRange(0, header_stop), slice_], identity, started)
         path = MediaPath(place, redacted(place) if scheme_of(place) else place)
         table = _table_of(path, size_bytes, header_stop, parts)
 
@@ -150,7 +153,17 @@ class ForeignSource:
 
 
 def _is_same_place(location: str, other: str) -> bool:
-    return redacted(location).rstrip("/") == redacted(other).rstrip("/")
+    """Whether two locations are one, whoever asks; where that is not sure they are two."""
+    return _place(location) == _place(other)
+
+
+def _place(location: str) -> tuple[str, str]:
+    scheme = scheme_of(location)
+    if scheme in (None, "file"):
+        return "", os.path.realpath(path_of_file_url(location) if scheme else location)
+    if scheme in ("http", "https"):
+        return query_digest(location), redacted(location).rstrip("/")
+    return "", location.rstrip("/")
 
 
 def _fields(value: Any, names: tuple[str, ...]) -> tuple[Any, ...]:

@@ -56,14 +56,17 @@ class UrlAccess:
     def options_for(self, url: str) -> Mapping[str, Any] | None:
         """The options for one URL."""
         options = self.storage_options or {}
-        if options and all(name in _SCHEMES and isinstance(value, Mapping) for name, value in options.items()):
-            found: Mapping[str, Any] | None = options.get(scheme_of(url) or "")
+        if any(name in _SCHEMES and isinstance(value, Mapping) for name, value in options.items()):
+            scheme = scheme_of(url) or ""
+            found: Mapping[str, Any] | None = options.get(scheme, options.get(_ALIASES.get(scheme, scheme)))
             return found
         return options
 
 
-_BUCKETS = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
+_ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
+_BUCKETS = frozenset({"s3", "gs", "az", *_ALIASES})
 _SCHEMES = _BUCKETS | {"http", "https", "hf"}
+"""By one of these options by scheme are known; beside it there may be any other."""
 
 NO_ACCESS = UrlAccess()
 
@@ -116,6 +119,7 @@ class MediaByUrl:
             FetchError: It is refused, or cannot be fetched in `MAX_TRIES` tries.
             UnsupportedFormat: No such scheme, or what reads it is not installed.
             DataError: It comes incomplete, is too large, or has no address. No message holds a secret of the URL.
+            ValueError: Options that are not known, or do not fit.
             UsageError: In a process that was forked from one that had fetched from a bucket.
         """
         if not is_url(source):
@@ -159,6 +163,8 @@ class MediaByUrl:
         except UnsupportedFormat:
             raise
         except (TypeError, ValueError) as error:
+            if _is_address(base):
+                raise  # then it is the options that no row is to blame for
             name = redacted(url)
             raise DataError(f"{shortened(name)!r} could not be fetched: {error}", path=name) from None
 
@@ -168,6 +174,16 @@ def at_hand(source: _T, access: UrlAccess = NO_ACCESS, progress: Progress | None
     """As `MediaByUrl.at_hand`, for one read."""
     with MediaByUrl(access) as media, media.at_hand(source, progress) as local:
         yield local
+
+
+def _is_address(base: str) -> bool:
+    from millpond._sources.object_store import ObjectStore
+
+    try:
+        ObjectStore(base)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -250,6 +250,7 @@ class Surveyor:
                 for done in [pool.submit(run, job) for job in jobs]:
                     done.result()
             except BaseException:
+                self._files.close()  # what is under way ends
                 pool.shutdown(cancel_futures=True)
                 raise
 

@@ -4,7 +4,8 @@ A sidecar belongs to one version of one file: its name carries a digest of the f
 URL without secrets), the kind, and what tells the version: size, and modification time or entity tag. So a file that
 changed is simply not found, and looking one up costs an open, and a stat where the file is local.
 
-Sidecars lie in 256 folders: who writes one looks through its folder for those of former versions.
+Sidecars lie in 4,096 folders: who writes one looks through its folder for those of former versions, and of clips there
+may be a million.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class SidecarStore:
 
     def _stem(self, name: str, kind: str) -> tuple[Path, str]:
         digest = _digest(name + self.salt)
-        return self.folder / digest[:2], f"{digest[2:]}.{kind}"
+        return self.folder / digest[:3], f"{digest[3:]}.{kind}"
 
 
 def _digest(text: str) -> str:

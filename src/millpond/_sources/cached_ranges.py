@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _READERS = 4
-_MAX_WAITING_BYTES = 16 << 20
-"""Of ranges that wait to be written: on a disk that is slower than the network the others are not kept."""
+_MAX_WAITING_BYTES = 32 << 20
+"""Of ranges that wait to be written, or one of them: on a disk that is slower than the network others are not kept."""
+_LOOK_SECONDS = 5.0
+"""A disk that does not say what it has by then is not asked any longer: the network is."""
 _FINISH_SECONDS = 2.0
 """For writing what waits, at the end."""
 
@@ -34,13 +37,17 @@ class CachedRanges:
 
     async def find(self, name: str, identity: FileIdentity, ranges: Sequence[ByteRange]) -> list[bytes | None]:
         """What is kept of these ranges; None for each that is not. An empty one is empty."""
-        found = await self._readers.run(lambda: [self._find(name, identity, wanted) for wanted in ranges])
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                found = await self._readers.run(lambda: [self._find(name, identity, wanted) for wanted in ranges])
+        except TimeoutError:
+            return [None if len(wanted) else b"" for wanted in ranges]
         self._counters.add(cached=sum(len(data) for data in found if data is not None))
         return found
 
     def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Buffer) -> None:
         """Have it written, some time."""
-        if not len(wanted) or self._waiting_bytes + len(wanted) > _MAX_WAITING_BYTES:
+        if not len(wanted) or (self._waiting_bytes and self._waiting_bytes + len(wanted) > _MAX_WAITING_BYTES):
             return
         self._add_waiting(len(wanted))
         written = self._writer.submit(lambda: self._cache.keep(name, identity, wanted, data))

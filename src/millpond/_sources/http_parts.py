@@ -7,19 +7,19 @@ loop, begun for one small image, costs more than the request.
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import functools
 import http.client
 import io
 import os
+import re
 import socket
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from millpond._sources.failures import Kind, TryFailed, failed_with_status
@@ -29,9 +29,12 @@ from millpond._values import FileIdentity
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_T = TypeVar("_T")
 _PART_BYTES = 1 << 20
 _BUFFER_BYTES = 1 << 16
 """For headers and what comes with them: a small image is there after one call."""
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_COMPRESSED = ("gzip", "x-gzip", "deflate", "compress", "br", "zstd")
 _CHARACTERS = "/%~:;=@!$&'()*+,-._?"
 """Left as they are when a URL is made fit for a request line; blanks and letters beyond ASCII are not."""
 
@@ -61,9 +64,11 @@ class HttpParts:
             asked["Range"] = f"bytes={start}-"
         if identity is not None and identity.has_strong_etag:
             asked["If-Match"] = identity.etag
-        with self._telling():
-            request = _Request(_quoted(url), asked, headers, self._patience)
-            self._response: Any = _opener(tuple(map(os.environ.get, _PROXY_VARIABLES))).open(request)
+        elif identity is not None and identity.mtime_ns:
+            asked["If-Unmodified-Since"] = email.utils.formatdate(identity.mtime_ns / 10**9, usegmt=True)
+        request = self._told(lambda: _Request(_quoted(url), asked, headers, self._patience))
+        opener = _opener(tuple(map(os.environ.get, _PROXY_VARIABLES)))
+        self._response: Any = self._told(lambda: opener.open(request))
         try:
             self._look(start)
         except BaseException:
@@ -72,9 +77,8 @@ class HttpParts:
 
     def part(self) -> bytes | None:
         """What has come, at least a byte; None at the end."""
-        with self._telling():
-            data: bytes = self._response.read1(_PART_BYTES)
-            return data or None
+        data: bytes = self._told(lambda: self._response.read1(_PART_BYTES))
+        return data or None
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
@@ -82,26 +86,30 @@ class HttpParts:
 
     def _look(self, start: int) -> None:
         headers, length = self._response.headers, self._response.length
+        _require_plain(headers)
         if start and self._response.status != http.client.PARTIAL_CONTENT:
             raise TryFailed(Kind.UNRANGED, "the server sends the whole object where a byte range is asked for")
-        if start and not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise TryFailed(Kind.UNRANGED, "the server sends another byte range than was asked for")
-        if length is not None:
-            self.size_bytes = start + length
+        if self._response.status == http.client.PARTIAL_CONTENT:
+            match = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
+            if match is None or int(match[1]) != start:
+                raise TryFailed(Kind.UNRANGED, "the server sends another byte range than was asked for")
+            self.size_bytes = int(match[2])
+        elif length is not None:
+            self.size_bytes = int(length)
+        if self.size_bytes is not None:
             etag = headers.get("ETag", "")
             self.identity = FileIdentity(self.size_bytes, 0 if etag else _modified_ns(headers), etag)
 
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _told(self, work: Callable[[], _T]) -> _T:
         self._patience.begin()
         try:
-            yield
+            return work()
         except urllib.error.HTTPError as error:
             error.close()
-            raise failed_with_status(error.code) from None
+            failure = failed_with_status(error.code)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # none of these is chained: their texts may hold the URL
-            raise self._failure_of(error.reason if isinstance(error, urllib.error.URLError) else error) from None
+            failure = self._failure_of(error.reason if isinstance(error, urllib.error.URLError) else error)
+        raise failure  # not within the except: no text that may hold the URL, and no frame that has a socket
 
     def _failure_of(self, error: object) -> TryFailed:
         if isinstance(error, TimeoutError):
@@ -109,12 +117,17 @@ class HttpParts:
         for kind, means, reason in _REASONS:
             if isinstance(error, kind):
                 return TryFailed(means, reason)
+        if isinstance(error, str):  # of urllib: no host
+            return TryFailed(Kind.REFUSED, "it is no valid address")
         number = error.errno if isinstance(error, OSError) else None
+        if isinstance(error, OSError) and number is None and str(error).startswith("Tunnel connection failed"):
+            return TryFailed(Kind.REFUSED, "the proxy refuses the connection")
         return TryFailed(Kind.AGAIN, os.strerror(number) if number and number > 0 else type(error).__name__)
 
 
 _REASONS: tuple[tuple[type[Exception], Kind, str], ...] = (
     (ssl.SSLCertVerificationError, Kind.REFUSED, "the server's certificate is not trusted"),
+    (ssl.SSLError, Kind.AGAIN, "no encrypted connection can be made: does the server speak https?"),
     (socket.gaierror, Kind.AGAIN, "the name of the host is not known"),
     (http.client.RemoteDisconnected, Kind.AGAIN, "the connection was closed without an answer"),
     (http.client.IncompleteRead, Kind.AGAIN, "the connection was closed before all bytes came"),
@@ -123,12 +136,23 @@ _REASONS: tuple[tuple[type[Exception], Kind, str], ...] = (
 )
 
 
+def _require_plain(headers: Any) -> None:
+    """Refuse what the standard library would hand on as it comes."""
+    codings = ", ".join(headers.get_all("Transfer-Encoding", [])).lower()
+    if codings not in ("", "chunked"):
+        raise TryFailed(Kind.REFUSED, f"the server sends it in a transfer coding ({codings!r}) that is not understood")
+    contents = headers.get("Content-Encoding", "").strip().lower()
+    if contents in _COMPRESSED:
+        raise TryFailed(Kind.REFUSED, f"the server sends it compressed ({contents}), which was not asked for")
+    if len(set(headers.get_all("Content-Length", []))) > 1:
+        raise TryFailed(Kind.REFUSED, "the server says two lengths of it")
+
+
 def _modified_ns(headers: Mapping[str, str]) -> int:
     try:
-        moment = email.utils.parsedate_to_datetime(headers.get("Last-Modified", ""))
-    except ValueError:
+        return int(email.utils.parsedate_to_datetime(headers.get("Last-Modified", "")).timestamp()) * 10**9
+    except (ValueError, OverflowError):  # dates of the year 10**9
         return 0
-    return int(moment.timestamp()) * 10**9
 
 
 class _Patience:
@@ -173,12 +197,31 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_PatientSocket(raw, connected, patience), _BUFFER_BYTES)
 
 
+def _connected(address: tuple[str, int], timeout: object, source: object, *, patience: _Patience) -> socket.socket:
+    """As `socket.create_connection`, whose limit begins anew with every address that a host has."""
+    host, port = address
+    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _, place) in enumerate(found):
+        made = socket.socket(family, kind, protocol)
+        try:
+            made.settimeout(patience.left_seconds() / (len(found) - number))
+            made.connect(place)
+        except OSError:
+            made.close()
+            if number == len(found) - 1:
+                raise
+        else:
+            return made
+    raise OSError("a host without an address")
+
+
 class _Patient(http.client.HTTPConnection):
     """A connection that is made, and whose answer is read, under a limit."""
 
     def __init__(self, *arguments: Any, patience: _Patience, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._patience = patience
+        self._create_connection = functools.partial(_connected, patience=patience)
         self.response_class: Any = functools.partial(_Response, patience=patience)
 
     def connect(self) -> None:
@@ -222,8 +265,28 @@ class _Connections(urllib.request.AbstractHTTPHandler):
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
 
+class _Unread:
+    """An answer without its body."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def read(self, *_: Any) -> bytes:
+        self._answer.close()
+        return b""
+
+    def close(self) -> None:
+        self._answer.close()
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but not to another scheme: the library's own would go to ftp."""
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        """Whatever its body is, it is not read: the library would read all of it."""
+        return super().http_error_302(req, _Unread(fp), code, msg, headers)  # type: ignore[arg-type]
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> _Request | None:
         if scheme_of(newurl) not in ("http", "https"):
@@ -260,6 +323,8 @@ def _trust() -> ssl.SSLContext:
 
 def _quoted(url: str) -> str:
     parts = urlsplit(url)
-    host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+    host, colon, port = parts.netloc.partition(":")
+    if not host.isascii():  # then it is no address in brackets
+        host = host.encode("idna").decode()
     path, query = quote(parts.path, safe=_CHARACTERS), quote(parts.query, safe=_CHARACTERS)
-    return urlunsplit((parts.scheme, host, path, query, ""))
+    return urlunsplit((parts.scheme, host + colon + port, path, query, ""))

@@ -235,7 +235,7 @@ class ObjectStore:
             max_bytes: Of a larger object nothing more is read. None reads any.
             stall_seconds: Without a byte, also before the first.
             timeout_seconds: For all of it. None: however long it takes.
-            progress: Called per part.
+            progress: Called before each try, and per part.
 
         Returns:
             The version that was read; None where the server says nothing of it.
@@ -256,12 +256,11 @@ class ObjectStore:
             max_tries=self._limits.max_tries,
             max_bytes=max_bytes,
             timeout_seconds=timeout_seconds,
+            progress=progress,
         )
         try:
             while (part := whole.part()) is not None:
                 take(part)
-                if progress is not None:
-                    progress()
         finally:
             whole.close()
         return whole.identity

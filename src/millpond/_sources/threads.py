@@ -38,8 +38,13 @@ class DaemonThreads:
                 future.cancel()
                 return future
             self._num_idle -= 1
+            try:
+                self._begin_threads()
+            except RuntimeError as error:
+                self._num_idle += 1
+                future.set_exception(error)
+                return future
             self._jobs.put((future, work))
-            self._begin_threads()
         return future
 
     async def run(self, work: Callable[[], _T]) -> _T:
@@ -95,9 +100,14 @@ class DaemonThreads:
         most = self._num_threads + min(len(self._lost), _MAX_LOST)
         while self._num_idle < 0 and len(self._threads) < most and not self._is_ended:
             thread = threading.Thread(target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system gives no more
+                if not self._threads:
+                    raise
+                return
             self._threads.append(thread)
             self._num_idle += 1
-            thread.start()
 
     def _work(self) -> None:
         while True:

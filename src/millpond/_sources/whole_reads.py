@@ -38,8 +38,9 @@ class PartReader(Protocol):
 class WholeRead:
     """One reading of one object, a part at a time.
 
-    A connection that breaks is followed by another one that goes on where the first broke off, if the version is known
-    to be the same. A server that goes silent is given up at once: who reads a whole object says how long is too long.
+    A connection that breaks is followed by another one that goes on where the first broke off, if both say that they
+    are of one version. A server that goes silent is given up at once: who reads a whole object says how long is too
+    long.
 
     Args:
         open_parts: Opens an answer: (the first byte wanted, the version that it must be of if one is known).
@@ -48,6 +49,7 @@ class WholeRead:
         max_tries: The first included; of all connections together.
         max_bytes: Of a larger one nothing more is read; None reads any.
         timeout_seconds: For all of it; None has no limit.
+        progress: Called before each try, and per part.
 
     Attributes:
         identity: The version, once the first part is there; None where the server says nothing of it.
@@ -62,10 +64,11 @@ class WholeRead:
         max_tries: int,
         max_bytes: int | None,
         timeout_seconds: float | None,
+        progress: Callable[[], None] | None = None,
     ) -> None:
         self.identity: FileIdentity | None = None
         self._open_parts, self._counters = open_parts, counters
-        self._max_tries, self._max_bytes = max_tries, max_bytes
+        self._max_tries, self._max_bytes, self._progress = max_tries, max_bytes, progress or _nothing
         self._fetch = Fetch(name, time.monotonic(), float("inf") if timeout_seconds is None else timeout_seconds)
         self._parts: PartReader | None = None
         self._num_bytes = 0
@@ -83,7 +86,12 @@ class WholeRead:
         num_bytes = memoryview(part).nbytes
         self._num_bytes += num_bytes
         self._counters.add(fetched=num_bytes)
+        self._progress()
         self._require_size(self._num_bytes)
+        if self.identity is not None and self._num_bytes > self.identity.size_bytes:
+            self._fetch.identity = self.identity
+            longer = TryFailed(Kind.CHANGED, "more came", found=FileIdentity(self._num_bytes, 0))
+            raise error_of(self._fetch, longer, time.monotonic())
         if self._is_over:
             raise too_slow(self._fetch, time.monotonic(), what=f"{self._num_bytes:,} bytes came")
         return part
@@ -110,7 +118,7 @@ class WholeRead:
         return retry_in_thread(first, self._retry, self._may_go_on)
 
     def _may_go_on(self, failure: TryFailed) -> bool:
-        is_known = self.identity is not None and bool(self.identity.etag or self.identity.mtime_ns)
+        is_known = self.identity is not None and self.identity.is_surely(self.identity)
         passes = failure.kind is Kind.AGAIN and failure.silent_seconds is None
         has_tries = self._fetch.tries < self._max_tries and not self._is_over
         return passes and has_tries and (self._num_bytes == 0 or is_known)
@@ -140,10 +148,11 @@ class WholeRead:
     def _open(self) -> None:
         self._fetch.tries += 1
         self._counters.add(requests=1)
+        self._progress()
         parts = self._parts = self._open_parts(self._num_bytes, self.identity)
         if self.identity is None or self._num_bytes == 0:
             self.identity = parts.identity
-        elif parts.identity is None or parts.identity.differs_from(self.identity):
+        elif parts.identity is None or not parts.identity.is_surely(self.identity):
             self._fetch.identity = self.identity
             raise TryFailed(Kind.CHANGED, "another version is there", found=parts.identity)
         self._require_size(parts.size_bytes or 0)
@@ -157,3 +166,7 @@ class WholeRead:
                 size_bytes=size_bytes,
                 limit_bytes=self._max_bytes,
             )
+
+
+def _nothing() -> None:
+    pass

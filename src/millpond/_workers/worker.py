@@ -62,6 +62,7 @@ class Worker:
         self.wait_status: int | None = None
         self.start_errno: int | None = None
         self.hang: Hang | None = None
+        self.doubted: tuple[int, int] | None = None  # (serial, progress) when a stall was not believed
         self.was_ready = False
         self.is_unwanted = False  # it is killed for what it does, which nobody waits for any more
         self.is_gone = False  # its pidfd says so

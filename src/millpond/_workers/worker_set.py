@@ -221,8 +221,9 @@ class WorkerSet:
             worker.due_at_seconds = limits.due_at(since, progress_at, now, has_begun=has_begun)
             return
         late_seconds = now - worker.due_at_seconds
-        if worker.hang.is_doubtful(late_seconds):
-            worker.hang, worker.due_at_seconds = None, now + late_seconds
+        seen = progress.serial, progress.count
+        if worker.hang.is_doubtful(late_seconds) and worker.doubted != seen:
+            worker.doubted, worker.hang, worker.due_at_seconds = seen, None, now + late_seconds
             return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
