@@ -81,6 +81,9 @@ def test_every_keyword_that_is_told_as_an_option_is_one() -> None:
         (["bench", "nowhere", "--report", "."], "cannot be written"),
         (["synth", "out", "--codec", "mjpeg"], "none of av1"),
         (["synth", "out", "--size", "0x5"], "WIDTHxHEIGHT"),
+        (["synth", "s3://bucket/x"], "takes a folder of this machine"),
+        (["bench", "https://h/x"], "takes a folder of this machine"),
+        (["demo", "https://h/x"], "takes a folder of this machine"),
     ],
 )
 def test_misuse_ends_with_code_2_before_any_work(

@@ -17,6 +17,7 @@ URL = "https://host.invalid/data"
 @pytest.mark.parametrize(
     ("root", "options", "error", "text"),
     [
+        (URL, {"cache_dir": "s3://user:pw@bucket/x"}, ValueError, "a folder of this machine, not 's3://bucket/x'"),
         (URL, {"cache_dir": "beside"}, ValueError, "give a folder of this machine"),
         (URL, {"fetch_timeout": 0}, ValueError, "fetch_timeout must be a number of seconds above 0, not 0"),
         (URL, {"fetch_timeout": "10"}, ValueError, "fetch_timeout must be"),

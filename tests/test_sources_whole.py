@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gc
+import http.server
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import millpond
 from millpond._sources import retrying
 from millpond._sources.http_parts import HttpParts, _modified_ns, _quoted
 from millpond._sources.object_store import ObjectStore
+from millpond._values import ByteRange
 from millpond.errors import CorruptMedia, FetchError
 
 ONE, TWO = b"1" * 1000, b"2" * 1000
@@ -166,10 +174,57 @@ def test_a_time_that_is_none_is_not_known(said: str) -> None:
         assert read(script.url) == b"hello"
 
 
-def test_a_server_that_speaks_no_tls_is_told_as_such() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_server_without_tls_and_one_with_a_certificate_of_its_own_are_refused_at_once(
+    whole: bool, tmp_path: Path
+) -> None:
+    """By the standard library, which reads whole objects, and by obstore, which reads ranges."""
+
+    def fetch(url: str) -> None:
+        with ObjectStore(url) as store:
+            if whole:
+                store.read_whole("", bytes, max_bytes=None, stall_seconds=30.0)
+            else:
+                store.read("", ByteRange(0, 3))
+
     with serving_script(*[b"HTTP/1.1 400 Bad Request\r\n\r\n"] * 8) as script:
-        with pytest.raises(FetchError, match="does the server speak https"):
-            read(script.url.replace("http:", "https:"))
+        with pytest.raises(FetchError, match=r"\(1 try\): no encrypted connection.* https"):
+            fetch(script.url.replace("http:", "https:"))
+    with serving_tls(tmp_path) as url, pytest.raises(FetchError, match=r"\(1 try\): the server's certificate"):
+        fetch(url)
+
+
+@contextlib.contextmanager
+def serving_tls(folder: Path) -> Iterator[str]:
+    """A server with a certificate that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    encoded = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "both.pem").write_bytes(encoded + made.public_bytes(Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "both.pem")
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who does not trust it goes away
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}/x"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_all_addresses_of_a_host_share_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from millpond._cli.options import (
     Seed,
     StorageOptions,
     TokenEnv,
+    check_local,
     check_report_place,
     check_size,
     parse_image_size,
@@ -33,6 +34,7 @@ def demo(
             help=f"A LeRobot v3.0 dataset; if not given, a small one is made in {DEMO_DATA}. With --clips, a folder "
             f"that it made, {DEMO_CLIPS} if not given.",
             show_default=False,
+            callback=check_local,
         ),
     ] = None,
     clips: Annotated[
@@ -68,7 +70,9 @@ def demo(
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to make; it must not be there yet, or be empty.")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to make; it must not be there yet, or be empty.", callback=check_local)
+    ],
     episodes: Annotated[int, typer.Option(help="How many.", min=1)] = 20,
     frames: Annotated[int, typer.Option(help="Frames of each episode.", min=1)] = 100,
     cameras: Annotated[int, typer.Option(help="Cameras kept as video.", min=0)] = 2,

@@ -17,6 +17,10 @@ DEMO_CLIPS = Path("demo-clips")
 """Where `millpond demo --clips` makes a set of clips."""
 
 
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+"""As a path shows it, which has one slash where there were two."""
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """(height, width) from "640x480", which is width x height as people write it."""
     match = re.fullmatch(r"([1-9]\d*)[x×]([1-9]\d*)", text.strip())
@@ -47,6 +51,13 @@ def check_memory(text: str) -> str:
     return text
 
 
+def check_local(path: Path | None) -> Path | None:
+    """Give a path back that is no URL."""
+    if path is not None and _URL.match(str(path)) and not path.exists():
+        raise typer.BadParameter(f"'{path}' looks like a URL, and this takes a folder of this machine")
+    return path
+
+
 def check_report_place(path: Path | None) -> Path | None:
     """Give the path back if a file can be written there."""
     if path is None:
@@ -59,7 +70,10 @@ def check_report_place(path: Path | None) -> Path | None:
     return path
 
 
-DatasetPath = Annotated[Path, typer.Argument(help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json).")]
+DatasetPath = Annotated[
+    Path,
+    typer.Argument(help="Folder of a LeRobot v3.0 dataset (it holds meta/info.json).", callback=check_local),
+]
 DatasetPlace = Annotated[
     str,
     typer.Argument(

@@ -37,6 +37,7 @@ from millpond._datasets.writable_store import store_in
 from millpond._guard.timeouts import call_with_timeout, check_timeout
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._media.sidecars import SidecarStore
+from millpond._urls import redacted, scheme_of
 from millpond._values import Field
 from millpond.errors import DataError, MillpondError
 
@@ -125,6 +126,10 @@ class ClipDataset:
         _check_options(video, audio, image, padding)
         check_timeout(timeout)
         access = UrlAccess(storage_options, token)
+        if scheme_of(os.fspath(manifest)) is not None:
+            raise ValueError(
+                f"a manifest is a file of this machine, not {redacted(os.fspath(manifest))!r}: download it"
+            )
         path = Path(os.path.abspath(manifest))  # also after a chdir, here or in a worker
         self._timeout = timeout
         self._padding = padding

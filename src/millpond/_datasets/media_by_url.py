@@ -163,8 +163,11 @@ class MediaByUrl:
         except UnsupportedFormat:
             raise
         except (TypeError, ValueError) as error:
-            if _is_address(base):
-                raise  # then it is the options that no row is to blame for
+            if _is_address(base):  # then it is the options that no row is to blame for
+                raise type(error)(
+                    f"{error}; where URLs are of several kinds of stores, give options by scheme: "
+                    "storage_options={'s3': {...}, 'https': {...}}"
+                ) from None
             name = redacted(url)
             raise DataError(f"{shortened(name)!r} could not be fetched: {error}", path=name) from None
 

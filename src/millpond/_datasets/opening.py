@@ -17,8 +17,8 @@ from millpond._values import parse_bytes
 RANGES_FOLDER = "ranges"
 """In `cache_dir`: bytes that were fetched."""
 
-_LEAST_TRIES, _TRY_SECONDS = 8, 5.0
-"""Waits between tries grow to 10 s: so it is the time that ends them, not the number."""
+_LEAST_TRIES, _TRY_SECONDS = 8, 2.0
+"""Waits between tries grow to 4 s: so it is the time that ends them, not the number."""
 
 
 def open_files(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from millpond._media.sidecars import SidecarStore
+from millpond._urls import redacted, scheme_of
 from millpond.errors import DataError
 
 _logger = logging.getLogger("millpond")
@@ -38,7 +39,13 @@ def store_in(cache_dir: str | os.PathLike[str] | None, folder: Path, salt: str =
 
 
 def absolute(folder: str | os.PathLike[str]) -> Path:
-    """A folder that a user names, also after a chdir; "~" is the home folder."""
+    """A folder that a user names, also after a chdir; "~" is the home folder.
+
+    Raises:
+        ValueError: It is a URL.
+    """
+    if scheme_of(os.fspath(folder)) is not None:
+        raise ValueError(f"cache_dir must be a folder of this machine, not {redacted(os.fspath(folder))!r}")
     return Path(os.path.abspath(os.path.expanduser(folder)))
 
 

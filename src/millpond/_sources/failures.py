@@ -69,4 +69,5 @@ def failed_with_status(status: int) -> TryFailed:
         phrase = f" {HTTPStatus(status).phrase}"
     except ValueError:  # of a proxy that has statuses of its own
         phrase = ""
-    return TryFailed(kind, f"HTTP status {status}{phrase}", status=status)
+    remedy = ": check the credentials in storage_options= or token=" if status in (401, 403) else ""
+    return TryFailed(kind, f"HTTP status {status}{phrase}{remedy}", status=status)

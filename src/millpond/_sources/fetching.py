@@ -32,6 +32,7 @@ class Fetcher:
         self._limits = limits
         self._counters = counters
         self._pace = Pace(limits.hedge_seconds)
+        self._told_until = 0.0
 
     async def range(
         self, key: str, wanted: ByteRange, identity: FileIdentity | None, started: float | None = None
@@ -117,9 +118,11 @@ class Fetcher:
 
     async def _retry(self, fetch: Fetch, work: Callable[[], Awaitable[_T]]) -> _T:
         self._counters.add(retries=1)
-        if fetch.tries == _TOLD_TRIES and fetch.last is not None:
+        now = asyncio.get_running_loop().time()
+        if fetch.tries == _TOLD_TRIES and fetch.last is not None and now >= self._told_until:
+            self._told_until = now + _TOLD_SECONDS
             _logger.warning(
-                "%s: %s, %d times; tried on for up to %g s",
+                "%s: %s, %d times; this, and what else fails, is tried on for up to %g s",
                 fetch.what,
                 fetch.last.reason,
                 fetch.tries,
@@ -179,6 +182,10 @@ class Fetcher:
                 return await self._head(key)
         except (TryFailed, TimeoutError):
             return None
+
+
+_TOLD_SECONDS = 30.0
+"""Of a store that is away for so long one request is told of, not all."""
 
 
 def _begun(request: Coroutine[Any, Any, Answer]) -> asyncio.Task[Answer]:

@@ -127,7 +127,7 @@ class HttpParts:
 
 _REASONS: tuple[tuple[type[Exception], Kind, str], ...] = (
     (ssl.SSLCertVerificationError, Kind.REFUSED, "the server's certificate is not trusted"),
-    (ssl.SSLError, Kind.AGAIN, "no encrypted connection can be made: does the server speak https?"),
+    (ssl.SSLError, Kind.REFUSED, "no encrypted connection can be made: does the server speak https?"),
     (socket.gaierror, Kind.AGAIN, "the name of the host is not known"),
     (http.client.RemoteDisconnected, Kind.AGAIN, "the connection was closed without an answer"),
     (http.client.IncompleteRead, Kind.AGAIN, "the connection was closed before all bytes came"),

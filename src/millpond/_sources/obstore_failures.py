@@ -11,6 +11,7 @@ import re
 from millpond._sources.failures import Kind, TryFailed, failed_with_status
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s)\"']*")
+_HOST = re.compile(r"://(?:[^/@\s]*@)?([^/?#\s,)\"']+)")
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _PARTIAL = re.compile(r"Requested (\d+)\.\.(\d+), got (\d+)\.\.(\d+)")
 
@@ -36,7 +37,8 @@ _WORDS = (
     ("without LOCATION", Kind.REFUSED, "the bucket lies in another region: name it, storage_options={'region': ...}"),
     ("BadScheme", Kind.REFUSED, "it redirects to a URL of another scheme"),
     ("TooManyRedirects", Kind.REFUSED, "it redirects too often"),
-    ("invalid peer certificate", Kind.REFUSED, "the server's certificate is not trusted"),
+    ("InvalidCertificate", Kind.REFUSED, "the server's certificate is not trusted"),
+    ("InvalidMessage", Kind.REFUSED, "no encrypted connection can be made: does the server speak https?"),
     ("RelativeUrlWithoutBase", Kind.REFUSED, "it is no URL"),
     ("dns error", Kind.AGAIN, "the name of the host is not known"),
     ("kind: Connect", Kind.AGAIN, "no connection"),
@@ -44,6 +46,9 @@ _WORDS = (
     ("IncompleteMessage", Kind.AGAIN, "the connection was closed without an answer"),
     ("ConnectionReset", Kind.AGAIN, "the connection was reset"),
 )
+
+_OF_HOST = ("no connection", "the name of the host is not known")
+"""Reasons that want to know which."""
 
 
 def failure_of(error: Exception, stall_seconds: float) -> TryFailed:
@@ -67,7 +72,8 @@ def failure_of(error: Exception, stall_seconds: float) -> TryFailed:
         return TryFailed(Kind.AGAIN, f"nothing came for {stall_seconds:g} s", silent_seconds=stall_seconds)
     for words, kind, reason in _WORDS:
         if words in text:
-            return TryFailed(kind, reason)
+            host = _HOST.search(whole) if reason in _OF_HOST else None
+            return TryFailed(kind, f"{reason} ({host[1]})" if host else reason)
     if isinstance(error, OSError) and error.errno is not None:
         return TryFailed(Kind.AGAIN, os.strerror(error.errno))
     return TryFailed(Kind.AGAIN, f"the request failed ({type(error).__name__})")

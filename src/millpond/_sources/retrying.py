@@ -15,9 +15,9 @@ _T = TypeVar("_T")
 
 FIRST_WAIT_SECONDS = 0.1
 _FACTOR = 3.0
-_LONGEST_WAIT_SECONDS = 10.0
-"""Eight tries take half a minute: a store that restarts is back by then, and one dropped connection costs a tenth of a
-second. Half to one and a half times that, so that those who failed together do not come back together."""
+_LONGEST_WAIT_SECONDS = 4.0
+"""One dropped connection costs a tenth of a second, and a store that was away for five seconds is found again soon.
+Half to one and a half times that, so that those who failed together do not come back together."""
 
 
 async def retry(first: TryFailed, again: Callable[[], Awaitable[_T]], max_tries: int) -> _T:
