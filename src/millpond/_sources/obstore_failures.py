@@ -19,7 +19,8 @@ _NO_CREDENTIALS = (
     "no credentials were found: give storage_options, set the store's environment variables, or ask without "
     "(storage_options={'anon': True})"
 )
-_CREDENTIAL_WORDS = ("169.254.169.254", "169.254.170.", "token request", "metadata.google.internal")
+_CREDENTIAL_WORDS = ("://169.254.169.254", "://169.254.170.", "token request", "://metadata.google.internal")
+"""Where machines of a cloud find credentials; an object may be called so, too."""
 
 _NO_RANGES = (
     "the server sends the whole object where a byte range is asked for: serve it by one that knows ranges, such as "
