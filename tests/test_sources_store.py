@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from millpond._media.sidecars import file_identity
+from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, DataError, FetchError, MillpondError, ObjectMissing, UnsupportedFormat
@@ -226,6 +227,13 @@ def test_counts_are_of_this_store(shop: Shop) -> None:
         store.read_ranges("a", [ByteRange(0, 100), ByteRange(50, 200)])
         assert (store.statistics.requests, store.statistics.bytes_fetched) == (2, 300)
         assert (store.statistics.retries, store.statistics.hedges, store.statistics.bytes_from_cache) == (0, 0, 0)
+
+
+def test_a_large_range_is_split_into_requests(shop: Shop) -> None:
+    shop.put("a", DATA)
+    with shop.open(limits=FetchLimits(max_request_bytes=1000, max_gap_bytes=0)) as store:
+        assert store.read_ranges("a", [ByteRange(100, 5100)]) == [DATA[100:5100]]
+        assert (store.statistics.requests, store.statistics.bytes_fetched) == (5, 5000)
 
 
 @pytest.mark.parametrize("wanted", [ByteRange(-1, 5), ByteRange(5, 4)])
