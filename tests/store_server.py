@@ -64,6 +64,8 @@ class Settings:
     ranges: bool = True
     lengths: bool = True
     """Without, bodies are chunked."""
+    queries: bool = False
+    """Queries name objects, and files: "/a?id=1" is the file "a?id=1"."""
     head_status: int = 0
     """What HEAD is answered with; 0: properly."""
     bearer: str = ""
@@ -236,7 +238,8 @@ class StoreServer:
             return web.Response(status=302, headers={"Location": request.raw_path.removeprefix("/to/")})
         assert self.folder is not None, "no folder to serve"
         try:
-            descriptor = os.open(self.folder / request.path.lstrip("/"), os.O_RDONLY)
+            name = request.path + (f"?{request.query_string}" if settings.queries and request.query_string else "")
+            descriptor = os.open(self.folder / name.lstrip("/"), os.O_RDONLY)
         except OSError:
             return web.Response(status=404)
         try:
