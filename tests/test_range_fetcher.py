@@ -97,7 +97,7 @@ def test_what_is_no_range_is_a_value_error(wanted: Any, fetcher: RangeFetcher) -
 
 
 @pytest.mark.parametrize("etags", ["strong", "weak", "off"])
-@pytest.mark.parametrize("data", [DATA[::-1], DATA[:20], DATA * 2])
+@pytest.mark.parametrize("data", [DATA[::-1], DATA[:20], DATA * 2], ids=["other", "shorter", "longer"])
 def test_an_object_that_changed_is_an_error_whatever_is_asked(
     data: bytes, etags: str, fetcher: RangeFetcher, server: StoreServer, tmp_path: Path
 ) -> None:
