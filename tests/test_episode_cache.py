@@ -297,6 +297,29 @@ def test_an_error_does_not_keep_what_was_fetched_alive(make: Callable[..., Any])
     assert [reference() for reference in references] == [None] * len(references)
 
 
+class OfUsers(Exception):
+    """Its text is made of other arguments than it takes."""
+
+    def __init__(self, episode: int, *, camera: str) -> None:
+        super().__init__(f"no {camera} of {episode}")
+        self.episode = episode
+
+
+def test_an_error_of_the_users_own_comes_out_as_it_is(make: Callable[..., Any]) -> None:
+    cache = make()
+
+    def boom(episode: int, camera: str) -> Any:
+        raise OfUsers(episode, camera=camera) from KeyError("why")
+
+    cache._fetch_manifest_slice = boom
+    cache.submit_prefetch(7)
+    for _ in range(2):
+        with pytest.raises(OfUsers, match=r"^no cam0 of 7$") as caught:
+            cache.ensure_ready(7)
+        assert caught.value.episode == 7
+        assert isinstance(caught.value.__cause__, KeyError)
+
+
 def test_an_error_does_not_keep_the_decoders_of_who_caught_it(make: Callable[..., Any]) -> None:
     cache = make(max_bytes=64, lease_timeout=0)
     references = []

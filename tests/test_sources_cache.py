@@ -54,8 +54,9 @@ def size_of(folder: Path) -> int:
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits to be written is written at the end, and who waits for the lock gets it, however slow the machine."""
+    """What waits is written, what is kept is found, and who waits for the lock gets it, however slow the machine is."""
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(cached_ranges, "_LOOK_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr(range_cache, "_LOCK_SECONDS", PATIENCE_SECONDS)
 
 

@@ -96,6 +96,7 @@ def test_large_ranges_are_split_and_near_ones_joined(spy: Spy) -> None:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RangeCache:
     """All that waits is written at the end, however slow the machine is."""
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(cached_ranges, "_LOOK_SECONDS", PATIENCE_SECONDS)
     return RangeCache(tmp_path / "ranges", 1_000_000)
 
 
@@ -144,6 +145,10 @@ class SlowCache(RangeCache):
         self.was_let: list[bool] = []
         self.kept: list[ByteRange] = []
 
+    def find(self, name: str, identity: FileIdentity, wanted: ByteRange) -> bytes:
+        self.was_let.append(self.gate.wait(PATIENCE_SECONDS))
+        return DATA[wanted.start : wanted.stop]
+
     def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Any) -> None:
         self.was_let.append(self.gate.wait(PATIENCE_SECONDS))
         self.kept.append(wanted)
@@ -173,6 +178,31 @@ def test_no_more_than_a_bound_waits_to_be_written(slow: SlowCache, monkeypatch: 
     slow.gate.set()
     cached.end()
     assert slow.kept == waiting
+
+
+def test_what_is_larger_than_the_bound_is_written_if_nothing_else_waits(
+    slow: SlowCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_ranges, "_MAX_WAITING_BYTES", 1000)
+    monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
+    cached = CachedRanges(slow, FetchCounters())
+    large = keep(cached, 0, 5000)
+    keep(cached, 6000, 1)
+    slow.gate.set()
+    cached.end()
+    assert slow.kept == [large]
+
+
+def test_a_disk_that_hangs_is_not_asked_for_long(slow: SlowCache, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cached_ranges, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", 0.02)
+    wanted = [*SPREAD[:2], ByteRange(3, 3)]
+    with ObjectStore("http://host", cache=slow, limits=FetchLimits(max_gap_bytes=0)) as store:
+        assert store.read_ranges("a", wanted, identity=IDENTITY) == [DATA[:10], DATA[500:510], b""]
+        assert store.submit("a", SPREAD[2], identity=IDENTITY).result(PATIENCE_SECONDS) == DATA[1000:1010]
+        assert [len(one) for one in spy.wanted] == [10, 10, 10]  # from the network
+        assert store.statistics.bytes_from_cache == 0
+    slow.gate.set()  # not before
 
 
 def test_what_was_written_makes_room_for_what_comes(slow: SlowCache, monkeypatch: pytest.MonkeyPatch) -> None:

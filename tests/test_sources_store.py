@@ -284,6 +284,18 @@ def test_versions_differ_where_both_sides_say_so() -> None:
     assert not FileIdentity(10, 0).differs_from(FileIdentity(10, 5))
 
 
+def test_versions_are_surely_one_where_a_strong_tag_or_a_time_says_so() -> None:
+    tagged, timed = FileIdentity(10, 0, '"a"'), FileIdentity(10, 5)
+    assert tagged.is_surely(FileIdentity(10, 0, '"a"'))
+    assert timed.is_surely(FileIdentity(10, 5))
+    for other in (FileIdentity(11, 0, '"a"'), FileIdentity(10, 0, '"b"'), FileIdentity(10, 0), FileIdentity(10, 6)):
+        assert not tagged.is_surely(other)
+        assert not timed.is_surely(other)
+    assert not tagged.is_surely(timed)
+    assert not FileIdentity(10, 0, 'W/"a"').is_surely(FileIdentity(10, 0, 'W/"a"'))
+    assert not FileIdentity(10, 0).is_surely(FileIdentity(10, 0))
+
+
 def test_errors_of_stores_survive_pickle(tmp_path: Path) -> None:
     import pickle
 
