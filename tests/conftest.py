@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from leftovers import (  # noqa: F401 - importing these fixtures makes them run around every test
     nothing_left_behind,
@@ -20,6 +21,10 @@ from millpond._workers import supervisor
 from millpond._workers.verdicts import ProcessLimits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A machine that stands still for a second is no fault of an example.
+settings.register_profile("millpond", settings(), deadline=None)
+settings.load_profile("millpond")
 
 pytest_plugins = ("fixtures_clips", "fixtures_datasets")
 
@@ -39,6 +44,13 @@ def default_guard_ends(nothing_left_behind: None) -> Iterator[None]:  # noqa: F8
 def stacks_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that hangs has 20 s to write its stack, not 0.25: tests look at it, on overloaded machines too."""
     monkeypatch.setattr(supervisor, "ProcessLimits", partial(ProcessLimits, dump_seconds=20.0))
+
+
+@pytest.fixture(autouse=True)
+def no_hedges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request gets a second one because the machine stood still; tests of hedging are marked `hedged`."""
+    if request.node.get_closest_marker("hedged") is None:
+        monkeypatch.setattr("millpond._sources.hedging.Pace.try_hedge", lambda self: False)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,7 @@ port = server.get_host_and_port()[1]
 keys = {"aws_access_key_id": "made-up-key", "aws_secret_access_key": "made-up-secret", "region_name": "us-east-1"}
 boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", **keys).create_bucket(Bucket=sys.argv[1])
 print(port, flush=True)
-sys.stdin.read()
-server.stop()
+sys.stdin.read()  # until it is killed
 """
 
 
@@ -47,8 +46,6 @@ def s3_server() -> Iterator[str]:
     with _program([sys.executable, "-c", _MOTO, BUCKET], stdout=subprocess.PIPE, stdin=subprocess.PIPE) as process:
         endpoint = f"http://127.0.0.1:{int(process.stdout.readline())}"
         yield endpoint
-        process.stdin.close()
-        process.wait(20)
 
 
 @contextlib.contextmanager

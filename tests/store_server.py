@@ -23,7 +23,7 @@ import stat
 import struct
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _STEP_SECONDS = 0.02  # a limited connection is fed so often: smooth, and few en
 _BLOCK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _LINGER_NOT = struct.pack("ii", 1, 0)  # closing sends RST
+_PATIENCE_SECONDS = 60.0  # of a test that waits for a request
 
 
 @dataclass
@@ -63,6 +64,8 @@ class Settings:
     ranges: bool = True
     lengths: bool = True
     """Without, bodies are chunked."""
+    queries: bool = False
+    """Queries name objects, and files: "/a?id=1" is the file "a?id=1"."""
     head_status: int = 0
     """What HEAD is answered with; 0: properly."""
     bearer: str = ""
@@ -72,7 +75,7 @@ class Settings:
 
 @dataclass
 class Counts:
-    """What came and went since the start, or since they were last forgotten."""
+    """What came and went since the start, or since they were last forgotten. Bytes count before they are sent."""
 
     requests: int = 0
     heads: int = 0
@@ -100,6 +103,8 @@ class StoreServer:
         self.keeps_requests = True
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.url = ""
+        self._changed = threading.Condition()  # a count
+        self._gate: asyncio.Event | None = None  # that answers wait for
         self._random = random.Random(self.settings.seed)
         self._scripts: dict[str, collections.deque[str | int]] = {}
         self._loop = asyncio.new_event_loop()
@@ -130,6 +135,21 @@ class StoreServer:
                 range, too), "short" (fewer bytes than asked for, said to be all).
         """
         self._scripts[path] = collections.deque(faults)
+
+    def wait_until(self, is_so: Callable[[Counts], bool]) -> None:
+        """Wait until the counts say so."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: is_so(self.counts), _PATIENCE_SECONDS), self.counts
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Requests that come are not answered before the block ends; that they came is counted."""
+        gate = self._gate = asyncio.Event()
+        try:
+            yield
+        finally:
+            self._gate = None
+            self._loop.call_soon_threadsafe(gate.set)
 
     def forget(self) -> None:
         """Count from zero again."""
@@ -164,15 +184,23 @@ class StoreServer:
             self.requests.append((request.method, request.raw_path, dict(request.headers)))
         if request.method == "HEAD":
             counts.heads += 1
-            if settings.head_status:
-                return web.Response(status=settings.head_status)
         counts.open_connections += 1
+        self._tell()
         try:
+            if request.method == "HEAD" and settings.head_status:
+                return web.Response(status=settings.head_status)
+            if self._gate is not None:
+                await self._gate.wait()
             return await self._served(request, settings, self._fault(request, settings))
         except ConnectionError:  # the client gave up
             return web.Response(status=500)
         finally:
-            counts.open_connections -= 1
+            self.counts.open_connections -= 1  # those of now: they may have been forgotten meanwhile
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _fault(self, request: web.Request, settings: Settings) -> str | int:
         """What becomes of this request."""
@@ -210,7 +238,8 @@ class StoreServer:
             return web.Response(status=302, headers={"Location": request.raw_path.removeprefix("/to/")})
         assert self.folder is not None, "no folder to serve"
         try:
-            descriptor = os.open(self.folder / request.path.lstrip("/"), os.O_RDONLY)
+            name = request.path + (f"?{request.query_string}" if settings.queries and request.query_string else "")
+            descriptor = os.open(self.folder / name.lstrip("/"), os.O_RDONLY)
         except OSError:
             return web.Response(status=404)
         try:
@@ -264,10 +293,10 @@ class StoreServer:
         began, first = self._loop.time(), start
         while start < stop:
             block = os.pread(descriptor, min(block_bytes, stop - start), start)
+            self.counts.bytes_sent += len(block)  # ahead: who has got them may look
+            self.counts.bytes_by_path[request.path] += len(block)
             await response.write(block)
             start += len(block)
-            self.counts.bytes_sent += len(block)
-            self.counts.bytes_by_path[request.path] += len(block)
             if speed and start < stop:
                 await asyncio.sleep(began + (start - first) / speed - self._loop.time())
 
@@ -323,6 +352,18 @@ def serving_store(folder: Path, **settings: Any) -> Iterator[StoreServer]:
             bypass.setenv(name, "127.0.0.1,localhost")
         with StoreServer(folder, **settings) as server:
             yield server
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[str]:
+    """The URL of a port where nobody listens, nor will: it is bound."""
+    import pytest
+
+    with pytest.MonkeyPatch.context() as bypass, socket.socket() as bound:
+        for name in ("no_proxy", "NO_PROXY"):
+            bypass.setenv(name, "127.0.0.1,localhost")
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
 def main() -> None:

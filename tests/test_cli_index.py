@@ -137,6 +137,21 @@ def test_the_bar_is_only_for_terminals(run: Run, capsys: pytest.CaptureFixture[s
     assert "reading headers" not in capsys.readouterr().out
 
 
+def test_a_terminal_shows_how_many_files_were_read(
+    run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich it is one
+    monkeypatch.setenv("TERM", "xterm")
+    root = synth()
+    assert run(root) == 0
+    told = capsys.readouterr().out
+    assert "reading headers" in told
+    assert "2/2" in told
+    for hidden in ("--quiet", "--json"):
+        assert run(root, hidden) == 0
+        assert "reading headers" not in capsys.readouterr().out
+
+
 def test_inspect_looks_at_a_dataset_behind_a_url(
     run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset
 ) -> None:

@@ -7,6 +7,7 @@ import multiprocessing
 import pickle
 import random
 import threading
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,8 +192,10 @@ def test_statistics_count(make: Callable[..., Any]) -> None:
         assert arrivals.acquire(timeout=PATIENCE_SECONDS)
         gate.set()
         waiting.result(PATIENCE_SECONDS)
+    assert cache.stats.prefetch_waits == 1
     cache.ensure_ready(1)
     waits = cache.stats.prefetch_waits
+    assert waits in (1, 2)  # it may have come meanwhile
     cache.ensure_ready(0)
     stats = cache.stats
     assert (stats.prefetch_submitted, stats.misses, stats.bytes_fetched, stats.bytes_used) == (2, 4, 128, 128)
@@ -294,7 +297,78 @@ def test_an_error_does_not_keep_what_was_fetched_alive(make: Callable[..., Any])
     assert [reference() for reference in references] == [None] * len(references)
 
 
+class OfUsers(Exception):
+    """Its text is made of another argument than it takes."""
+
+    def __init__(self, episode: int) -> None:
+        super().__init__(f"no episode {episode}")
+        self.episode = episode
+
+
+def test_an_error_of_the_users_own_comes_out_as_it_is(make: Callable[..., Any]) -> None:
+    cache = make()
+
+    def boom(episode: int, camera: str) -> Any:
+        raise OfUsers(episode) from KeyError("why")
+
+    cache._fetch_manifest_slice = boom
+    cache.submit_prefetch(7)
+    for _ in range(2):
+        with pytest.raises(OfUsers, match=r"^no episode 7$") as caught:
+            cache.ensure_ready(7)
+        assert caught.value.episode == 7
+        assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_error_does_not_keep_the_decoders_of_who_caught_it(make: Callable[..., Any]) -> None:
+    cache = make(max_bytes=64, lease_timeout=0)
+    references = []
+
+    def boom(episode: int, camera: str) -> Any:
+        raise RuntimeError("bad episode")
+
+    def step() -> None:
+        decoder = cache.get_decoder(0, "cam0")
+        references.append(weakref.ref(decoder))
+        cache._fetch_manifest_slice = boom
+        cache.submit_prefetch(1)
+        cache.ensure_ready(1)
+
+    for _ in range(2):  # the error is the cache's, and comes out again
+        with pytest.raises(RuntimeError, match="bad episode"):
+            step()
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+    del cache._fetch_manifest_slice
+    cache.submit_prefetch(2)
+    cache.ensure_ready(2)
+
+
 # Room.
+
+
+@pytest.mark.parametrize("where", ["class", "instance", "subclass"])
+def test_whoever_fetches_differently_may_bring_less_than_the_index_tells(
+    where: str, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(cache: EpisodeByteCache, episode: int, camera: str) -> tuple[Any, int, Any]:
+        return "payload", 32, "decoder"
+
+    kind = EpisodeByteCache
+    if where == "class":
+        monkeypatch.setattr(EpisodeByteCache, "_fetch_manifest_slice", fetch)
+    elif where == "subclass":
+
+        class Mine(EpisodeByteCache):
+            _fetch_manifest_slice = fetch
+
+        kind = Mine
+    cache = make(max_bytes=100, kind=kind, index=FakeIndex(lambda episode, camera: 5000))
+    if where == "instance":
+        cache._fetch_manifest_slice = types.MethodType(fetch, cache)
+    cache.submit_prefetch(0)
+    cache.ensure_ready(0)
+    assert (cache.stats.bytes_used, cache.get_decoder(0, "cam1")) == (64, "decoder")
 
 
 def test_an_episode_larger_than_the_cache_says_so(make: Callable[..., Any]) -> None:

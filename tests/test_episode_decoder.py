@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,7 @@ from millpond._media.media_path import MediaPath
 from millpond._synth import read_pattern
 from millpond._values import ByteRange
 from millpond.errors import CorruptMedia, DataError, UnsupportedFormat
+from store_server import serving_store
 from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
 CAMERAS = (FRONT, WRIST)
@@ -345,6 +347,20 @@ def test_a_foreign_index_gives_the_frames_of_the_file_from_its_slice(synth: Make
         seconds = (numbers + LENGTHS[0]) / 30
         assert identities(decoder.get_frames_played_at(seconds).data) == expected(1, FRONT, numbers)
         assert identities(decoder[0][None]) == expected(0, FRONT, [0])  # not in the slice: fetched now
+
+
+def test_what_is_fetched_late_by_a_foreign_index_is_of_the_same_version(damaged: MakeDataset) -> None:
+    root = damaged(b_frames=2)
+    index = EpisodeByteIndex.build(root)
+    with serving_store(root) as server:
+        with EpisodeByteCache(ForeignIndex(index), max_bytes="10MB", data_root=server.url) as cache:
+            decoder = cache.get_decoder(1, FRONT)
+            assert identities(decoder[0][None]) == expected(0, FRONT, [0])  # not in the slice: fetched now
+            os.utime(root / FRONT_PATH, ns=(10**18, 10**18))  # as one that was written anew
+            with pytest.raises(CorruptMedia, match="changed since it was indexed"):
+                cache.get_decoder(1, FRONT)[0]
+            with pytest.raises(CorruptMedia, match="changed since it was indexed"):
+                cache.get_decoder(2, FRONT)
 
 
 def test_a_foreign_index_that_tells_of_no_header_says_so(synth: MakeDataset, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import pickle
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 import media_zoo as zoo
+from millpond._datasets.dataset_files import LocalFiles
 from millpond._datasets.episode_cache import EpisodeByteCache
 from millpond._datasets.episode_fetcher import Fetcher
 from millpond._datasets.episode_index import EpisodeByteIndex
 from millpond._datasets.lerobot import LeRobotDataset
+from millpond._datasets.remote_files import RemoteFiles
 from millpond._media.frames import bytes_of_frames
 from millpond._synth import read_pattern
 from millpond.errors import (
@@ -31,7 +33,7 @@ from millpond.errors import (
     ObjectMissing,
     UnsupportedFormat,
 )
-from store_server import StoreServer, serving_store
+from store_server import StoreServer, refusing, serving_store
 from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
 WRIST_PATH = FRONT_PATH.replace(FRONT, WRIST)
@@ -138,6 +140,74 @@ def test_a_file_that_must_be_read_as_a_whole_is_told_of(tmp_path: Path, caplog: 
         assert f"all {path.stat().st_size} bytes of '{server.url}/h264_mkv.mkv' are fetched" in caplog.text
         assert index.built is not None
         assert index.built.bytes_fetched >= path.stat().st_size
+
+
+def test_files_that_a_query_names_have_sample_tables_of_their_own(tmp_path: Path) -> None:
+    """Also where path, size and time say nothing: the query must not be told, and is known by a digest."""
+    folder, names = tmp_path / "store", ["h264_b_frames", "h264_open_gop"]
+    folder.mkdir()
+    clips = [zoo.clip_path(name).read_bytes() for name in names]
+    size = max(map(len, clips)) + 16
+    for number, clip in enumerate(clips):
+        padding = size - len(clip)
+        (folder / f"get.mp4?id={number}").write_bytes(clip + padding.to_bytes(4) + b"free" + bytes(padding - 8))
+        os.utime(folder / f"get.mp4?id={number}", ns=(10**18, 10**18))
+    with serving_store(folder, queries=True, etags="off") as server:
+        urls = [f"{server.url}/get.mp4?id={number}" for number in range(len(names))]
+        for _ in range(2):
+            index = build(urls, tmp_path)
+            with EpisodeByteCache(index, max_bytes="10MB") as cache:
+                for episode, name in enumerate(names):
+                    picture = np.asarray(cache.get_decoder(episode, "video")[5]).transpose(1, 2, 0)
+                    assert np.array_equal(picture, zoo.clip_reference(name)[5])
+
+
+class Gathering:
+    """In place of a method: how many calls run at once, and, if so many are awaited, that they come together."""
+
+    def __init__(self, method: Callable[..., Any], awaited: int = 1) -> None:
+        self.most_at_once = self.calls = 0
+        self._method, self._barrier = method, threading.Barrier(awaited)
+        self._now, self._lock = 0, threading.Lock()
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        with self._lock:
+            self._now += 1
+            self.calls += 1
+            self.most_at_once = max(self.most_at_once, self._now)
+        try:
+            self._barrier.wait(60)
+            return self._method(*arguments, **named)
+        finally:
+            with self._lock:
+                self._now -= 1
+
+
+FOUR = ["h264_b_frames", "h264_faststart", "h264_fragmented", "h264_co64"]
+
+
+@pytest.mark.parametrize("files", [LocalFiles, RemoteFiles])
+@pytest.mark.parametrize(("workers", "at_once"), [(None, 4), (2, 2), (1, 1)])
+def test_files_are_read_so_many_at_a_time(
+    workers: int | None, at_once: int, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [zoo.clip_path(name) for name in FOUR]
+    gathering = Gathering(files.load_table, at_once)
+    monkeypatch.setattr(files, "load_table", lambda *arguments, **named: gathering(*arguments, **named))
+    with serving_store(zoo.folder()) as server:
+        sources = paths if files is LocalFiles else [f"{server.url}/{path.name}" for path in paths]
+        assert len(build(sources, tmp_path, workers=workers)) == 4
+    assert (gathering.calls, gathering.most_at_once) == (4, at_once)
+
+
+@pytest.mark.parametrize(("workers", "at_once"), [(None, 2), (2, 2), (1, 1)])
+def test_files_of_a_dataset_are_read_so_many_at_a_time(
+    workers: int | None, at_once: int, synth: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gathering = Gathering(LocalFiles.load_table, at_once)
+    monkeypatch.setattr(LocalFiles, "load_table", lambda *arguments, **named: gathering(*arguments, **named))
+    assert len(build(synth(), tmp_path, workers=workers)) == 5
+    assert (gathering.calls, gathering.most_at_once) == (2, at_once)
 
 
 def test_several_files_are_episodes_of_one_camera(tmp_path: Path) -> None:
@@ -258,6 +328,26 @@ def test_a_dataset_that_moved_is_found_by_its_new_root(indexed: str, read: str, 
             pytest.raises(CorruptMedia, match=r"changed since it was indexed \([\d,]+ bytes then, "),
         ):
             cache.get_decoder(1, FRONT)
+
+
+@pytest.mark.parametrize("read", ["copy", "store"])
+def test_what_is_read_of_a_copy_is_of_one_version(read: str, large: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(large, copy)
+    index = build(large, tmp_path)
+    with (
+        serving_store(copy) as other,
+        EpisodeByteCache(index, max_bytes="10MB", data_root=copy if read == "copy" else other.url) as cache,
+    ):
+        require_own_frames(cache, [1])
+        for path in (FRONT_PATH, WRIST_PATH):
+            os.utime(copy / path, ns=(10**18, 10**18))  # as one that was written anew
+        with pytest.raises(CorruptMedia, match="changed since it was indexed"):
+            cache.get_decoder(2, FRONT)
+        with pytest.raises(CorruptMedia, match="changed since it was indexed"):
+            cache._source.fetch(1, WRIST)
+    with EpisodeByteCache(index, max_bytes="10MB", data_root=copy) as cache:
+        require_own_frames(cache, [1, 2])
 
 
 def test_an_index_that_does_not_read_says_so(
@@ -404,12 +494,11 @@ def test_what_is_fetched_in_several_requests_is_one_range(
 
 
 def test_a_store_that_is_gone_is_named_by_both_calls(large: Path, tmp_path: Path) -> None:
-    with serving_store(large) as server:
-        index = build(server.url, tmp_path)
-    with EpisodeByteCache(index, max_bytes="10MB", fetch_timeout=0.5) as cache:
+    index = build(large, tmp_path)
+    with refusing() as url, EpisodeByteCache(index, max_bytes="10MB", data_root=url, fetch_timeout=0.5) as cache:
         cache.submit_prefetch(1)
         for call in (lambda: cache.ensure_ready(1), lambda: cache.get_decoder(1, FRONT)):
             with pytest.raises(DataError) as caught:
                 call()
             assert isinstance(caught.value, FetchError | FetchTimeout)
-            assert f"{server.url}/videos/" in str(caught.value)
+            assert f"{url}/videos/" in str(caught.value)

@@ -140,7 +140,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(steps=STEPS, sizes=st.lists(st.integers(1, 50), min_size=10, max_size=10), workers=st.integers(1, 4))
 def test_whatever_happens_the_bytes_stay_within_the_limit_and_everybody_gets_served(
     steps: list[tuple[str, int, str, int]], sizes: list[int], workers: int

@@ -26,7 +26,7 @@ from millpond._loader.work import Place
 from millpond._plan.epoch import EpochPlan, plan_epoch
 from millpond._plan.memory import LEAST_PREFETCH_BYTES, MIB, MOST_PREFETCH_BYTES, MemoryPlan
 from millpond._plan.segments import Segments
-from millpond.errors import CorruptMedia, DataError, InternalError, UsageError
+from millpond.errors import CorruptMedia, DataError, InternalError, UnsupportedFormat, UsageError
 from test_plan_memory import chosen, demand
 
 OFFSET = 1000
@@ -204,12 +204,14 @@ class Rig:
         self.memory = bytearray(ring_bytes)
         self.ready = threading.Semaphore(0)
         self.num_ready = 0
+        self.when_ready: Callable[[], object] = lambda: None
         self.prefetcher = Prefetcher(
             source, memoryview(self.memory), OFFSET, bundles, max_requests=max_requests, on_ready=self._on_ready
         )
 
     def _on_ready(self) -> None:
         self.num_ready += 1
+        self.when_ready()
         self.ready.release()
 
     def places(self, segment: int, part: int = 0) -> list[Place]:
@@ -481,6 +483,25 @@ def test_an_error_of_use_reaches_the_driver_as_what_it_is() -> None:
         r.prefetcher.begin(plan_of(1))
         with pytest.raises(UsageError, match="use spawn"):
             r.prefetcher.wait(0, 0)
+
+
+def test_room_that_an_error_left_unfilled_is_handed_to_nobody() -> None:
+    """Not even to a driver that looks as soon as it is woken."""
+    with rig() as r:
+        r.prefetcher.begin(plan_of(1))
+        asked, seen = r.source.next(), list[object]()
+        assert r.prefetcher.places(0, 0) is None
+
+        def look() -> None:
+            try:
+                seen.append(r.prefetcher.places(0, 0))
+            except UnsupportedFormat as error:
+                seen.append(str(error))
+
+        r.when_ready = look
+        asked.future.set_exception(UnsupportedFormat("a package is missing"))
+        assert seen
+        assert set(seen) == {"a package is missing"}
 
 
 def test_who_waits_already_learns_of_an_error() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from millpond._sources.addresses import Address
+from millpond._sources.backends import BackendMaker
+from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._sources.storage_options import Access, access_of
 from millpond._values import ByteRange
@@ -209,10 +211,19 @@ def _told(error: BaseException) -> str:
     return f"{chain} {error!r} {facts} {error.__cause__!r} {json.dumps(getattr(error, '__notes__', []))}"
 
 
+@pytest.mark.parametrize("url", ["hf://datasets/a/b", "s3://b", "gs://b", "az://c", "https://h", "pond://x"])
+def test_no_secret_is_in_what_a_store_is_made_by(url: str) -> None:
+    kind = url.partition(":")[0]
+    name = {"s3": "secret", "gs": "endpoint_url", "az": "sas_token", "https": "headers"}.get(kind, "password")
+    options: dict[str, Any] = {name: {"X-Key": SECRET} if name == "headers" else SECRET}
+    options |= {"key": "k"} if kind == "s3" else {}
+    token = None if kind == "pond" else SECRET
+    maker = BackendMaker.of(Address.of(url), options, token, FetchLimits())
+    assert SECRET not in f"{maker!r} {maker.access!r} {maker.address!r}"
+
+
 @pytest.mark.parametrize("fault", [403, 404, 500, "reset", "truncated"])
 def test_no_secret_is_in_any_error(fault: str | int, server: StoreServer) -> None:
-    from millpond._sources.limits import FetchLimits
-
     key = base64.b64encode(SECRET.encode()).decode()
     limits = FetchLimits(max_tries=2)
     stores = [

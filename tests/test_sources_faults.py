@@ -13,7 +13,7 @@ from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._values import ByteRange
 from millpond.errors import CorruptMedia, DataError, FetchError, FetchTimeout, MillpondError, ObjectMissing
-from store_server import StoreServer, serving_store
+from store_server import StoreServer, refusing, serving_store
 
 DATA = bytes(range(256)) * 400
 WANTED = ByteRange(1000, 90_000)
@@ -66,11 +66,10 @@ def test_a_server_that_is_gone_is_told_after_every_try(server: StoreServer) -> N
     assert "secret" not in f"{caught.value!r} {caught.value.facts}"
 
 
-def test_a_connection_that_is_refused_is_tried_again_and_told(tmp_path: Path) -> None:
-    with serving_store(tmp_path) as server:
-        url = server.url
-    with ObjectStore(url, limits=FetchLimits(max_tries=3)) as store, pytest.raises(FetchError) as caught:
-        store.read("a", WANTED)
+def test_a_connection_that_is_refused_is_tried_again_and_told() -> None:
+    with refusing() as url, ObjectStore(url, limits=FetchLimits(max_tries=3)) as store:
+        with pytest.raises(FetchError) as caught:
+            store.read("a", WANTED)
     assert caught.value.tries == 3
     assert "no connection" in str(caught.value)
 
@@ -95,11 +94,15 @@ def test_what_stays_is_not_tried_again(status: int, error: type[MillpondError], 
 
 
 @pytest.mark.parametrize("fault", ["hang", "hang amid"])
-def test_a_try_that_stalls_leaves_time_for_another(fault: str, server: StoreServer) -> None:
+def test_a_try_that_stalls_leaves_time_for_another(
+    fault: str, server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FetchLimits, "stall_seconds", 0.3)
+    server.set(hang_seconds=1000.0)
     server.script("/a", fault)
-    with ObjectStore(server.url, limits=FetchLimits(timeout_seconds=2.0, hedge_seconds=60)) as store:
+    with ObjectStore(server.url) as store:
         assert store.read("a", WANTED) == DATA[WANTED.start : WANTED.stop]
-        assert store.statistics.retries == 1
+        assert store.statistics.retries >= 1  # more where this machine itself stands still for so long
 
 
 def test_the_deadline_ends_a_fetch_whatever_it_does(server: StoreServer) -> None:
@@ -118,15 +121,6 @@ def test_the_deadline_ends_a_fetch_whatever_it_does(server: StoreServer) -> None
             assert caught.value.limit_seconds == 0.4
             assert caught.value.tries >= 1
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-
-
-def test_a_deadline_names_what_went_wrong_before(server: StoreServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 60.0)
-    server.set(unavailable=1.0)
-    with ObjectStore(server.url, limits=FetchLimits(timeout_seconds=0.2)) as store:
-        with pytest.raises(FetchTimeout, match=r"1 try: the last failed: HTTP status 503") as caught:
-            store.read("a", WANTED)
-    assert caught.value.tries == 1
 
 
 @pytest.mark.parametrize("etags", ["strong", "weak", "off"])
@@ -155,6 +149,17 @@ def test_a_store_without_tags_and_times_is_compared_by_size(server: StoreServer,
         (tmp_path / "a").write_bytes(DATA[:-1])
         with pytest.raises(CorruptMedia, match="102,400 bytes, found 102,399 bytes"):
             store.read("a", WANTED, identity=before)
+
+
+def test_a_key_may_be_called_like_a_failure(tmp_path: Path) -> None:
+    """What failed is read from texts that hold the URL."""
+    names = ("certificate", "BadScheme", "TooManyRedirects", "RangeNotSupported")
+    with serving_store(tmp_path) as server, ObjectStore(server.url) as store:
+        for name in names:
+            (tmp_path / name).write_bytes(DATA)
+            server.script(f"/{name}", "reset", "truncated")
+            assert store.read(name, WANTED) == DATA[WANTED.start : WANTED.stop]
+        assert store.statistics.retries == 2 * len(names)
 
 
 @pytest.mark.parametrize("status", [403, 405, 501])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import pickle
 import subprocess
@@ -10,8 +11,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
@@ -23,6 +27,7 @@ from store_server import StoreServer, serving_store
 
 DATA = bytes(range(256)) * 4
 WANTED = ByteRange(10, 1000)
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -34,12 +39,6 @@ def server(tmp_path: Path) -> Iterator[StoreServer]:
 
 def fetch_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("millpond-")]
-
-
-def requests_arrive(server: StoreServer, count: int) -> None:
-    deadline = threading.Event()
-    while server.counts.requests < count:
-        assert not deadline.wait(0.001)
 
 
 def test_nothing_heavy_is_imported_by_a_store_that_never_fetches() -> None:
@@ -76,18 +75,17 @@ def test_a_store_that_was_closed_opens_again(server: StoreServer) -> None:
 def test_a_store_that_is_collected_ends_its_thread(server: StoreServer) -> None:
     store = ObjectStore(server.url)
     future = store.submit("a", WANTED)
-    future.result(10)
+    future.result(PATIENCE_SECONDS)
     threads = fetch_threads()
     del store
     gc.collect()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
     assert not fetch_threads()
 
 
 def test_a_store_may_be_collected_in_its_own_thread(server: StoreServer) -> None:
     stores = [ObjectStore(server.url)]
-    server.set(latency_seconds=0.05)
     gone = threading.Event()
 
     def collect(_: object) -> None:
@@ -95,47 +93,47 @@ def test_a_store_may_be_collected_in_its_own_thread(server: StoreServer) -> None
         gc.collect()
         gone.set()
 
-    stores[0].submit("a", WANTED).add_done_callback(collect)
-    threads = fetch_threads()
-    assert gone.wait(10)
+    with server.held():
+        stores[0].submit("a", WANTED).add_done_callback(collect)
+        threads = fetch_threads()
+    assert gone.wait(PATIENCE_SECONDS)
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 
 def test_a_store_that_is_collected_waits_for_nobody(server: StoreServer) -> None:
     """A finalizer runs in any thread, and in that may be held what a callback wants."""
     stores = [ObjectStore(server.url)]
-    server.set(slow=1.0)
     lock, told = threading.Lock(), threading.Event()
 
     def tell(_: object) -> None:
         with lock:
             told.set()
 
-    stores[0].submit("a", WANTED).add_done_callback(tell)
-    threads = fetch_threads()
-    with lock:
-        stores.clear()
-        gc.collect()
-    assert told.wait(10)
+    with server.held():
+        stores[0].submit("a", WANTED).add_done_callback(tell)
+        threads = fetch_threads()
+        with lock:
+            stores.clear()
+            gc.collect()
+        assert told.wait(PATIENCE_SECONDS)
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def test_close_cancels_what_is_in_flight(server: StoreServer) -> None:
-    server.set(slow=1.0)
     store = ObjectStore(server.url)
-    futures = [store.submit("a", WANTED) for _ in range(20)]
-    requests_arrive(server, 20)
-    store.close()
-    for future in futures:
-        with pytest.raises(CancelledError):
-            future.result(0)
+    with server.held():
+        futures = [store.submit("a", WANTED) for _ in range(20)]
+        server.wait_until(lambda counts: counts.requests == 20)
+        store.close()
+        for future in futures:
+            with pytest.raises(CancelledError):
+                future.result(0)
 
 
 def test_whoever_waits_for_a_store_that_is_closed_is_told(server: StoreServer) -> None:
-    server.set(slow=1.0)
     store = ObjectStore(server.url)
     told: list[BaseException] = []
 
@@ -146,51 +144,49 @@ def test_whoever_waits_for_a_store_that_is_closed_is_told(server: StoreServer) -
             told.append(error)
 
     waiting = threading.Thread(target=wait)
-    waiting.start()
-    requests_arrive(server, 1)
-    store.close()
-    waiting.join(10)
+    with server.held():
+        waiting.start()
+        server.wait_until(lambda counts: counts.requests == 1)
+        store.close()
+        waiting.join(PATIENCE_SECONDS)
     assert [type(error) for error in told] == [ClosedError]
 
 
 def test_a_future_that_is_cancelled_takes_its_request_along(server: StoreServer) -> None:
-    server.set(slow=1.0)
-    with ObjectStore(server.url) as store:
+    with ObjectStore(server.url) as store, server.held():
         future = store.submit("a", WANTED)
-        requests_arrive(server, 1)
-        assert server.counts.open_connections == 1
+        server.wait_until(lambda counts: counts.open_connections == 1)
         assert future.cancel()
-        patience = threading.Event()
-        while server.counts.open_connections:
-            assert not patience.wait(0.001)
+        server.wait_until(lambda counts: counts.open_connections == 0)
+        assert server.counts.requests == 1
 
 
 def test_callbacks_run_in_the_thread_of_the_store(server: StoreServer) -> None:
     names: list[str] = []
     called = threading.Event()
-    server.set(latency_seconds=0.05)
     with ObjectStore(server.url) as store:
 
         def tell(_: object) -> None:
             names.append(threading.current_thread().name)
             called.set()
 
-        store.submit("a", WANTED).add_done_callback(tell)
-        assert called.wait(10)
+        with server.held():  # one that is done already would call at once, in this thread
+            store.submit("a", WANTED).add_done_callback(tell)
+        assert called.wait(PATIENCE_SECONDS)
     assert names == ["millpond-fetch"]
 
 
 def test_a_store_may_be_closed_in_a_callback(server: StoreServer) -> None:
     store = ObjectStore(server.url)
     closed = threading.Event()
-    server.set(latency_seconds=0.05)
 
     def close(_: object) -> None:
         store.close()
         closed.set()
 
-    store.submit("a", WANTED).add_done_callback(close)
-    assert closed.wait(10)
+    with server.held():
+        store.submit("a", WANTED).add_done_callback(close)
+    assert closed.wait(PATIENCE_SECONDS)
 
 
 def test_many_threads_may_use_one_store(server: StoreServer) -> None:
@@ -205,7 +201,7 @@ def test_many_threads_may_use_one_store(server: StoreServer) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE_SECONDS)
     assert not wrong
 
 
@@ -272,12 +268,12 @@ future = store.submit("a", ByteRange(0, 10))
 def test_threads_for_blocking_calls_are_few_and_end() -> None:
     threads = DaemonThreads(3, "millpond-test")
     gate = threading.Event()
-    futures = [threads.submit(lambda: gate.wait(10)) for _ in range(20)]
+    futures = [threads.submit(lambda: gate.wait(PATIENCE_SECONDS)) for _ in range(20)]
     assert len(fetch_threads()) == 3
     assert threads.num_waiting >= 17
     gate.set()
-    assert all(future.result(10) for future in futures)
-    threads.end(finish_seconds=10)
+    assert all(future.result(PATIENCE_SECONDS) for future in futures)
+    threads.end(finish_seconds=PATIENCE_SECONDS)
     assert not fetch_threads()
     assert threads.submit(lambda: None).cancelled()
 
@@ -288,11 +284,87 @@ def test_threads_that_end_cancel_what_waits() -> None:
 
     def work() -> None:
         begun.set()
-        gate.wait(10)
+        gate.wait(PATIENCE_SECONDS)
 
     first, second = threads.submit(work), threads.submit(work)
-    begun.wait(10)
+    assert begun.wait(PATIENCE_SECONDS)
     threads.end()
     assert second.cancelled()
     gate.set()
-    first.result(10)
+    first.result(PATIENCE_SECONDS)
+
+
+def test_calls_that_nobody_waits_for_any_more_take_no_threads_from_others() -> None:
+    threads = DaemonThreads(2, "millpond-test")
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def hang() -> bool:
+        begun.release()
+        return gate.wait(PATIENCE_SECONDS)
+
+    async def give_up_and_go_on() -> str:
+        for _ in range(5):
+            waiting = asyncio.ensure_future(threads.run(hang))
+            await asyncio.sleep(0)
+            assert begun.acquire(timeout=PATIENCE_SECONDS)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+        return await asyncio.wait_for(threads.run(lambda: "done"), PATIENCE_SECONDS)
+
+    assert asyncio.run(give_up_and_go_on()) == "done"
+    gate.set()
+    threads.end(finish_seconds=PATIENCE_SECONDS)
+    assert not fetch_threads()
+
+
+def test_a_file_system_that_hangs_is_read_again_once_it_is_well(hanging: type[Hanging]) -> None:
+    """Through fsspec, whose calls cannot be interrupted."""
+    with ObjectStore("hanging://") as store:
+        for _ in range(20):
+            future = store.submit("a", WANTED)
+            assert hanging.begun.acquire(timeout=PATIENCE_SECONDS)
+            assert future.cancel()
+        hanging.is_well = True
+        assert store.submit("a", WANTED).result(PATIENCE_SECONDS) == DATA[10:1000]
+        hanging.gate.set()
+
+
+def test_a_file_system_is_asked_for_several_ranges_at_once(hanging: type[Hanging]) -> None:
+    with ObjectStore("hanging://") as store:
+        futures = [store.submit("a", WANTED) for _ in range(16)]
+        for _ in futures:
+            assert hanging.begun.acquire(timeout=PATIENCE_SECONDS)
+        hanging.gate.set()
+        assert [future.result(PATIENCE_SECONDS) for future in futures] == [DATA[10:1000]] * 16
+
+
+class Hanging(MemoryFileSystem):  # type: ignore[misc]
+    """Its reads wait for a gate, unless it is well."""
+
+    protocol = "hanging"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    is_well = False
+    gate = threading.Event()
+    begun = threading.Semaphore(0)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("hanging://").strip("/")
+
+    def cat_file(self, *arguments: Any, **options: Any) -> bytes:
+        if not self.is_well:
+            self.begun.release()
+            assert self.gate.wait(PATIENCE_SECONDS)
+        found: bytes = super().cat_file(*arguments, **options)
+        return found
+
+
+@pytest.fixture
+def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hanging]]:
+    for name, value in {"is_well": False, "gate": threading.Event(), "begun": threading.Semaphore(0)}.items():
+        monkeypatch.setattr(Hanging, name, value)
+    fsspec.register_implementation("hanging", Hanging, clobber=True)
+    Hanging().pipe("/a", DATA)
+    yield Hanging
+    Hanging.store.clear()

@@ -13,6 +13,7 @@ import fsspec
 import pytest
 
 from millpond._media.sidecars import file_identity
+from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._values import ByteRange, FileIdentity
 from millpond.errors import CorruptMedia, DataError, FetchError, MillpondError, ObjectMissing, UnsupportedFormat
@@ -228,6 +229,13 @@ def test_counts_are_of_this_store(shop: Shop) -> None:
         assert (store.statistics.retries, store.statistics.hedges, store.statistics.bytes_from_cache) == (0, 0, 0)
 
 
+def test_a_large_range_is_split_into_requests(shop: Shop) -> None:
+    shop.put("a", DATA)
+    with shop.open(limits=FetchLimits(max_request_bytes=1000, max_gap_bytes=0)) as store:
+        assert store.read_ranges("a", [ByteRange(100, 5100)]) == [DATA[100:5100]]
+        assert (store.statistics.requests, store.statistics.bytes_fetched) == (5, 5000)
+
+
 @pytest.mark.parametrize("wanted", [ByteRange(-1, 5), ByteRange(5, 4)])
 def test_what_is_no_range_is_a_value_error(wanted: ByteRange, tmp_path: Path) -> None:
     with ObjectStore(str(tmp_path)) as store:
@@ -274,6 +282,18 @@ def test_versions_differ_where_both_sides_say_so() -> None:
     assert not base.differs_from(FileIdentity(10, 5))
     assert FileIdentity(10, 4).differs_from(FileIdentity(10, 5))
     assert not FileIdentity(10, 0).differs_from(FileIdentity(10, 5))
+
+
+def test_versions_are_surely_one_where_a_strong_tag_or_a_time_says_so() -> None:
+    tagged, timed = FileIdentity(10, 0, '"a"'), FileIdentity(10, 5)
+    assert tagged.is_surely(FileIdentity(10, 0, '"a"'))
+    assert timed.is_surely(FileIdentity(10, 5))
+    for other in (FileIdentity(11, 0, '"a"'), FileIdentity(10, 0, '"b"'), FileIdentity(10, 0), FileIdentity(10, 6)):
+        assert not tagged.is_surely(other)
+        assert not timed.is_surely(other)
+    assert not tagged.is_surely(timed)
+    assert not FileIdentity(10, 0, 'W/"a"').is_surely(FileIdentity(10, 0, 'W/"a"'))
+    assert not FileIdentity(10, 0).is_surely(FileIdentity(10, 0))
 
 
 def test_errors_of_stores_survive_pickle(tmp_path: Path) -> None:
