@@ -41,6 +41,13 @@ def stacks_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "ProcessLimits", partial(ProcessLimits, dump_seconds=20.0))
 
 
+@pytest.fixture(autouse=True)
+def no_hedges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for two seconds makes every request a slow one: counts would be of the machine."""
+    if request.node.get_closest_marker("hedged") is None:
+        monkeypatch.setattr("millpond._sources.hedging.Pace.try_hedge", lambda self: False)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder of real clips and datasets beside the checkout; tests that want it are skipped where it is not."""
