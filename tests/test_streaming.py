@@ -28,13 +28,17 @@ import millpond
 from millpond import LeRobotDataset, errors
 from millpond._datasets.remote_files import RemoteFiles
 from millpond._datasets.survey import Surveyor
+from millpond._loader.worker_driver import WorkerDriver
 from programs import forked, program
 from real_servers import BUCKET, put, rclone_http, s3_options
 from store_server import serving_store
 from streamed import (
     MANY,
     Batches,
+    Crowd,
+    Held,
     SmallSteps,
+    altered,
     asked_for,
     assert_same,
     assert_same_rows,
@@ -411,6 +415,17 @@ def test_a_loader_needs_at_least_one_request_at_a_time(synth: MakeDataset) -> No
         loader_of(dataset, video_fetch_workers=0)
 
 
+@pytest.mark.parametrize(("video_fetch_workers", "most"), [(1, range(1, 2)), (3, range(2, 4))])
+def test_no_more_requests_are_under_way_than_a_loader_may_have(
+    video_fetch_workers: int, most: range, synth: MakeDataset, small_steps: SmallSteps
+) -> None:
+    small_steps()
+    with streamed(synth(**MANY)) as (dataset, server):
+        crowd = Crowd(server)
+        epoch_of(dataset, num_workers=0, video_fetch_workers=video_fetch_workers)
+        assert crowd.most in most
+
+
 # ---- resume
 
 
@@ -647,6 +662,20 @@ def test_videos_that_decode_only_through_a_container_are_fetched_whole_by_who_re
         assert loader.statistics().counters["ranges_planned"] == 0
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_video_that_is_fetched_whole_is_of_the_version_that_was_opened(
+    num_workers: int, damaged: MakeDataset, tmp_path: Path
+) -> None:
+    root = damaged()
+    transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
+    shutil.copyfile(root / FRONT_PATH, tmp_path / "the same.mp4")
+    with streamed(root, cameras=[FRONT]) as (dataset, server):
+        (tmp_path / "the same.mp4").replace(root / FRONT_PATH)
+        with pytest.raises(errors.CorruptMedia, match="open the dataset again") as caught:
+            epoch_of(dataset, num_workers=num_workers)
+        assert f"{server.url}/{FRONT_PATH}" in str(caught.value)
+
+
 # ---- a store that is gone, or silent
 
 
@@ -830,6 +859,52 @@ def test_epochs_that_are_broken_off_leave_nothing_in_the_next(
             for stop_at in (1, 5, 11, 17, 2):
                 assert_same(taken(loader, stop_at), taken(local, stop_at))
             assert_same(taken(loader), taken(local))
+
+
+def test_an_epoch_that_is_broken_off_fetches_no_more(synth: MakeDataset, small_steps: SmallSteps) -> None:
+    small_steps(ring_bytes=1 << 20)
+    with streamed(synth(**MANY)) as (dataset, server):
+        with loader_of(dataset, num_workers=0, shuffle=False, video_fetch_workers=1) as loader:
+            held = Held(server, number=20)
+            taken(loader, 1, after_first=lambda: held.has_come.wait(20))
+            assert held.has_come.is_set()
+            server.forget()
+            held.release()
+            for _ in range(20):  # time enough
+                dataset._files.version(camera_paths(dataset, FRONT)[0])
+            assert {method for method, _, _ in server.requests} == {"HEAD"}
+
+
+def test_who_waits_for_bytes_is_as_patient_as_their_fetch(
+    synth: MakeDataset, small_steps: SmallSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long no worker answers, while tasks wait for their bytes."""
+    small_steps(ring_bytes=8 << 10)
+    tasks_are_held, looks = threading.Event(), list[float]()
+    give_out, patience_left = WorkerDriver._give_out, WorkerDriver._patience_left
+
+    def noted(driver: WorkerDriver) -> None:
+        give_out(driver)
+        if driver._held:
+            tasks_are_held.set()
+
+    def counted(driver: WorkerDriver, began: float) -> float | None:
+        looks.append(began)
+        if len(looks) == 4:
+            driver._patience_seconds = 100.0
+            held.release()
+        return patience_left(driver, began)
+
+    monkeypatch.setattr(WorkerDriver, "_give_out", noted)
+    monkeypatch.setattr(WorkerDriver, "_patience_left", counted)
+    root = synth(**MANY)
+    with streamed(root) as (dataset, server), loader_of(dataset) as loader:
+        held = Held(server)
+        batches: Any = iter(loader)
+        assert tasks_are_held.wait(20)
+        batches._driver._patience_seconds = 0.02
+        assert_same([copied(batch) for batch in batches], epoch_of(LeRobotDataset(root), num_workers=0))
+        assert len(looks) > 4
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -1064,6 +1139,24 @@ def test_kept_bytes_that_are_damaged_are_fetched_again(
         server.forget()
         assert_same(epoch_of(dataset), first)
         assert len(server.requests) == 48 < len(kept)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bytes_that_did_not_decode_are_not_kept(
+    num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    root = damaged(**MANY)
+    small_steps()
+    options: dict[str, Any] = {"num_workers": num_workers, "on_error": "skip", "quarantine": tmp_path / "q.jsonl"}
+    with serving_store(root) as server:
+        first = epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))  # which learns the CRCs
+        shutil.rmtree(tmp_path / "cache" / "ranges")
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        with loader_of(dataset, **options) as loader:
+            with altered(root / _name_of(FRONT, 1), 4000, 40):
+                assert len(samples_of(taken(loader))) < 144
+            loader.set_epoch(0)
+            assert_same(taken(loader), first)
 
 
 def test_kept_bytes_are_bounded(synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from millpond import LeRobotDataset, Loader, errors
 from millpond._datasets.base import Progress, Reader, ReadReport, Sink
+from store_server import StoreServer
 from streamed import (
     MANY,
     Batches,
@@ -33,8 +34,9 @@ from streamed import (
     samples_of,
     streamed,
     taken,
+    transcode,
 )
-from synthesized import FRONT, MakeDataset
+from synthesized import FRONT, FRONT_PATH, MakeDataset
 from torment import SpinningDataset, SpinningReader, Tormentor
 
 RING_BYTES = 8 << 10
@@ -291,33 +293,39 @@ def test_workers_that_fetch_for_themselves_are_killed_amid_it(
         assert_same(found, calm[0])
 
 
+def assert_waits_for_a_fetch(dataset: LeRobotDataset, server: StoreServer) -> None:
+    """A fetch ends by its own limit, which is longer than that of stalling."""
+    limit(dataset, timeout_seconds=4.5)
+    server.set(slow=1.0, hang_seconds=600.0)
+    with loader_of(dataset, shuffle=False, batch_size=6, num_workers=1, stall_timeout=2.0) as loader:
+        with pytest.raises(errors.FetchTimeout) as caught:
+            next(iter(loader))
+        assert caught.value.limit_seconds == 4.5
+        assert loader.statistics().worker_restarts == 0
+
+
 def test_a_worker_that_waits_for_a_store_is_not_taken_for_hung(root: Path, small_steps: SmallSteps) -> None:
-    """Its fetch ends by its own limit, which is longer than that of stalling."""
     small_steps(1)
-    with streamed(root) as (dataset, server):
-        limit(dataset, timeout_seconds=2.5)
-        server.set(slow=1.0, hang_seconds=600.0)
-        with loader_of(dataset, shuffle=False, stall_timeout=1.0) as loader:
-            with pytest.raises(errors.FetchTimeout) as caught:
-                next(iter(loader))
-            assert caught.value.limit_seconds == 2.5
-            assert loader.statistics().worker_restarts == 0
+    with streamed(root, cameras=[FRONT]) as (dataset, server):
+        assert_waits_for_a_fetch(dataset, server)
 
 
 def test_a_worker_that_waits_for_a_header_is_not_taken_for_hung(
     root: Path, tmp_path: Path, small_steps: SmallSteps
 ) -> None:
     """Where no sidecar is kept whoever reads a video makes its table anew."""
+    small_steps(1, segment=18)
     with streamed(root, cache_dir=tmp_path / "cache", episodes=[0], cameras=[FRONT]) as (dataset, server):
         for table in (tmp_path / "cache").rglob("*.table*.npz"):
             table.unlink()
-        limit(dataset, timeout_seconds=2.5)
-        server.set(slow=1.0, hang_seconds=600.0)
-        with loader_of(dataset, stall_timeout=1.0) as loader:
-            with pytest.raises(errors.FetchTimeout) as caught:
-                next(iter(loader))
-            assert caught.value.limit_seconds == 2.5
-            assert loader.statistics().worker_restarts == 0
+        assert_waits_for_a_fetch(dataset, server)
+
+
+def test_a_worker_that_waits_for_a_whole_video_is_not_taken_for_hung(damaged: MakeDataset) -> None:
+    root = damaged()
+    transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
+    with streamed(root, cameras=[FRONT]) as (dataset, server):
+        assert_waits_for_a_fetch(dataset, server)
 
 
 def test_a_killed_worker_is_no_reason_to_fetch_a_second_time(root: Path, tmp_path: Path) -> None:
