@@ -222,7 +222,9 @@ class WorkerSet:
             return
         late_seconds = now - worker.due_at_seconds
         if worker.hang.is_doubtful(late_seconds):
-            worker.hang, worker.due_at_seconds = None, now + late_seconds
+            # Not longer than the limit: if that is short, the next standstill may come first, and the one after that.
+            worker.due_at_seconds = now + min(late_seconds, worker.hang.limit_seconds)
+            worker.hang = None
             return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
