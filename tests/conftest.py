@@ -19,6 +19,8 @@ from leftovers import (  # noqa: F401 - importing these fixtures makes them run 
 from millpond._guard.timeouts import end_default_guard
 from millpond._workers import supervisor
 from millpond._workers.verdicts import ProcessLimits
+from real_servers import s3_server
+from streamed import SmallSteps
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,9 +50,28 @@ def stacks_have_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_hedges(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No request gets a second one because the machine stood still; tests of hedging are marked `hedged`."""
+    """A machine that stands still for two seconds makes every request a slow one: counts would be of the machine."""
     if request.node.get_closest_marker("hedged") is None:
         monkeypatch.setattr("millpond._sources.hedging.Pace.try_hedge", lambda self: False)
+
+
+@pytest.fixture
+def quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that stays away is given up in milliseconds, however many tries it has; in this process."""
+    monkeypatch.setattr("millpond._sources.retrying.FIRST_WAIT_SECONDS", 0.0001)
+    monkeypatch.setattr("millpond._sources.retrying._LONGEST_WAIT_SECONDS", 0.003)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> SmallSteps:
+    return SmallSteps(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The endpoint of a store that others wrote."""
+    with s3_server() as endpoint:
+        yield endpoint
 
 
 @pytest.fixture(scope="session")

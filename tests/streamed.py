@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
+import av
 import numpy as np
 import pytest
+from aiohttp import web
 from numpy.typing import NDArray
 
 from millpond import LeRobotDataset, Loader
 from millpond._datasets.remote_files import RemoteFiles
-from store_server import StoreServer, serving_store
+from store_server import Settings, StoreServer, serving_store
 
 Batches = list[dict[str, Any]]
 
@@ -138,6 +144,118 @@ def limit(dataset: LeRobotDataset, **limits: Any) -> None:
     store._maker = replace(store._maker, limits=store._limits)
     url, options, token, _, cache = store._arguments
     store._arguments = (url, options, token, store._limits, cache)
+
+
+def before_get(server: StoreServer, name: str, act: Callable[[], object], number: int = 1) -> None:
+    """Do something before a GET, from now on, of an object whose name ends so is answered: before the so-manieth."""
+    usual, left = server._fault, [number]
+
+    def fault(request: web.Request, settings: Settings) -> str | int:
+        if request.method == "GET" and request.path.endswith(name):
+            left[0] -= 1
+            if left[0] == 0:
+                act()
+        return usual(request, settings)
+
+    server._fault = fault  # type: ignore[method-assign]
+
+
+def script_ranges(server: StoreServer, name: str, *faults: str | int) -> None:
+    """Say what becomes of the GETs of each range of objects whose names end so; after the last it is as the last."""
+    usual, seen = server._fault, Counter[tuple[str, str]]()
+
+    def fault(request: web.Request, settings: Settings) -> str | int:
+        if request.method != "GET" or not request.path.endswith(name):
+            return usual(request, settings)
+        asked = request.path, request.headers["Range"]
+        seen[asked] += 1
+        return faults[min(seen[asked], len(faults)) - 1]
+
+    server._fault = fault  # type: ignore[method-assign]
+
+
+class Held:
+    """Holds the answers of a server to GETs of objects whose names end so, from the so-manieth on, until `release`.
+
+    Attributes:
+        has_come: Set when the first of them came.
+    """
+
+    def __init__(self, server: StoreServer, name: str = ".mp4", number: int = 1) -> None:
+        self.has_come = threading.Event()
+        self._server = server
+        self._name = name
+        self._left = number
+        self._may_go = asyncio.Event()
+        self._usual = server._served
+        server._served = self._served  # type: ignore[method-assign]
+
+    async def _served(self, request: web.Request, settings: Settings, fault: str | int) -> web.StreamResponse:
+        if request.method == "GET" and request.path.endswith(self._name):
+            self._left -= 1
+            if self._left <= 0:
+                self.has_come.set()
+                await self._may_go.wait()
+        return await self._usual(request, settings, fault)
+
+    def release(self) -> None:
+        """Have all of them answered."""
+        self._server._loop.call_soon_threadsafe(self._may_go.set)
+
+
+class Crowd:
+    """How many GETs of objects whose names end so lie before a server at once; each does for a moment.
+
+    Attributes:
+        most: Of them.
+    """
+
+    def __init__(self, server: StoreServer, name: str = ".mp4", seconds: float = 0.01) -> None:
+        self.most = 0
+        self._now = 0
+        self._name = name
+        self._seconds = seconds
+        self._usual = server._served
+        server._served = self._served  # type: ignore[method-assign]
+
+    async def _served(self, request: web.Request, settings: Settings, fault: str | int) -> web.StreamResponse:
+        if request.method == "GET" and request.path.endswith(self._name):
+            self._now += 1
+            self.most = max(self.most, self._now)
+            try:
+                await asyncio.sleep(self._seconds)
+            finally:
+                self._now -= 1
+        return await self._usual(request, settings, fault)
+
+
+@contextmanager
+def altered(path: Path, start: int, size: int) -> Iterator[None]:
+    """Other bytes in a file, unless its time and its size tell."""
+    data, status = path.read_bytes(), path.stat()
+    path.write_bytes(data[:start] + bytes(255 - one for one in data[start : start + size]) + data[start + size :])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    try:
+        yield
+    finally:
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def transcode(path: Path, codec: str, options: dict[str, str]) -> None:
+    """Have the same pictures in other packets."""
+    target: Any
+    new = path.with_suffix(".new.mp4")
+    with av.open(str(path)) as source, av.open(str(new), "w") as target:
+        stream = target.add_stream(codec, rate=30, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for number, frame in enumerate(source.decode(video=0)):
+            copy = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
+            copy.pts, copy.time_base = number, Fraction(1, 30)
+            target.mux(stream.encode(copy))
+        target.mux(stream.encode(None))
+    new.replace(path)
 
 
 def asked_for(server: StoreServer, suffix: str = "") -> tuple[int, int]:

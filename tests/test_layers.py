@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "millpond"
 
 # Bottom first; modules of one line are siblings.
 LAYERS = [
-    {"errors", "settings", "_values"},
+    {"errors", "settings", "_values", "_arrays"},
     {"_urls"},
     {"_plan"},
     {"_media", "_sources", "_arena"},

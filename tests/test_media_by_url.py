@@ -20,16 +20,17 @@ from millpond._datasets import media_by_url
 from millpond._datasets.media_by_url import NO_ACCESS, MediaByUrl, UrlAccess, at_hand
 from millpond._media.clip_source import open_clip, read_media
 from millpond._media.frames import decode_frames
-from millpond._sources import retrying
 from millpond._urls import redacted
 from millpond.errors import CorruptMedia, DataError, FetchError, FetchTimeout, ObjectMissing, UnsupportedFormat
 from programs import forked
-from real_servers import BUCKET, put, s3_options, s3_server
+from real_servers import BUCKET, put, s3_options
 from sounds import tone, write_sound
 from store_server import StoreServer, serving_store
 
 NAME = "h264_b_frames"
 SECRET = "sesame-hunter2"
+
+pytestmark = pytest.mark.usefixtures("quick_tries")
 
 
 def fetched(url: str, access: UrlAccess = NO_ACCESS) -> bytes:
@@ -58,11 +59,6 @@ def store(tmp_path: Path) -> Iterator[StoreServer]:
     (tmp_path / "clip").write_bytes(zoo.clip_path(NAME).read_bytes())
     with serving_store(tmp_path) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "FIRST_WAIT_SECONDS", 1e-4)
 
 
 def test_a_url_gives_the_frames_of_the_file(server: MediaServer) -> None:
@@ -239,12 +235,6 @@ def test_other_schemes_are_read_through_fsspec() -> None:
 def test_a_scheme_that_nothing_reads_says_what_to_install() -> None:
     with pytest.raises(UnsupportedFormat, match=r"'pond://x/clip\.mp4' .* install"):
         fetched("pond://key:secret@x/clip.mp4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def s3() -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 @pytest.fixture

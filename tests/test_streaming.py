@@ -17,11 +17,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import fsspec
 import numpy as np
 import pytest
@@ -30,16 +28,21 @@ import millpond
 from millpond import LeRobotDataset, errors
 from millpond._datasets.remote_files import RemoteFiles
 from millpond._datasets.survey import Surveyor
+from millpond._loader.worker_driver import WorkerDriver
 from programs import forked, program
-from real_servers import BUCKET, put, rclone_http, s3_options, s3_server
+from real_servers import BUCKET, put, rclone_http, s3_options
 from store_server import serving_store
 from streamed import (
     MANY,
     Batches,
+    Crowd,
+    Held,
     SmallSteps,
+    altered,
     asked_for,
     assert_same,
     assert_same_rows,
+    before_get,
     camera_paths,
     copied,
     epoch_of,
@@ -49,18 +52,15 @@ from streamed import (
     quarantined,
     samples_in,
     samples_of,
+    script_ranges,
     streamed,
     taken,
     texts_below,
+    transcode,
 )
 from synthesized import DATA_PATH, FRONT, FRONT_PATH, WRIST, MakeDataset
 
 WINDOWS = {FRONT: [-0.1, 0.0, 0.2], "action": [0.0, 1 / 30]}
-
-
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> SmallSteps:
-    return SmallSteps(monkeypatch)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_open_gops_are_those_of_the_folder(
     """They are fed the next key and what leads to it, too."""
     root = damaged(**MANY)
     for path in root.rglob("*.mp4"):
-        _transcode(path, "libx264", {"g": "6", "x264-params": "open-gop=1:bframes=3:scenecut=0:b-adapt=0"})
+        transcode(path, "libx264", {"g": "6", "x264-params": "open-gop=1:bframes=3:scenecut=0:b-adapt=0"})
     small_steps()
     expected = epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars"), num_workers=0)
     with streamed(root) as (dataset, _):
@@ -129,22 +129,6 @@ def test_open_gops_are_those_of_the_folder(
         with loader_of(dataset, num_workers=num_workers) as loader:
             assert_same(taken(loader), expected)
             assert not loader.statistics().counters.get("late_requests", 0)
-
-
-def _transcode(path: Path, codec: str, options: dict[str, str]) -> None:
-    """Have the same pictures in other packets."""
-    target: Any
-    new = path.with_suffix(".new.mp4")
-    with av.open(str(path)) as source, av.open(str(new), "w") as target:
-        stream = target.add_stream(codec, rate=30, options=options)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        stream.codec_context.thread_count = 1
-        for number, frame in enumerate(source.decode(video=0)):
-            copy = av.VideoFrame.from_ndarray(frame.to_ndarray(format="rgb24"), format="rgb24")
-            copy.pts, copy.time_base = number, Fraction(1, 30)
-            target.mux(stream.encode(copy))
-        target.mux(stream.encode(None))
-    new.replace(path)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -228,12 +212,6 @@ def test_what_does_not_fit_the_ring_is_fetched_by_who_reads_it(
 
 
 # ---- whatever the store
-
-
-@pytest.fixture(scope="module", autouse=True)
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with s3_server() as endpoint:
-        yield endpoint
 
 
 @contextmanager
@@ -437,6 +415,17 @@ def test_a_loader_needs_at_least_one_request_at_a_time(synth: MakeDataset) -> No
         loader_of(dataset, video_fetch_workers=0)
 
 
+@pytest.mark.parametrize(("video_fetch_workers", "most"), [(1, range(1, 2)), (3, range(2, 4))])
+def test_no_more_requests_are_under_way_than_a_loader_may_have(
+    video_fetch_workers: int, most: range, synth: MakeDataset, small_steps: SmallSteps
+) -> None:
+    small_steps()
+    with streamed(synth(**MANY)) as (dataset, server):
+        crowd = Crowd(server)
+        epoch_of(dataset, num_workers=0, video_fetch_workers=video_fetch_workers)
+        assert crowd.most in most
+
+
 # ---- resume
 
 
@@ -468,12 +457,15 @@ def test_an_epoch_goes_on_elsewhere(
 # ---- objects that are not what they were, or not there
 
 
-def _rewritten(root: Path, camera: str, file: int) -> str:
-    """Put another file in the place of one; its name in the URL."""
-    name = f"videos/{camera}/chunk-000/file-{file:03d}.mp4"
-    shutil.copyfile(root / name.replace(f"{file:03d}.mp4", f"{(file + 1) % 4:03d}.mp4"), root / name)
-    os.utime(root / name, ns=(1, 1))
-    return name
+def _name_of(camera: str, file: int) -> str:
+    return f"videos/{camera}/chunk-000/file-{file:03d}.mp4"
+
+
+def _rewritten(root: Path, camera: str, file: int) -> None:
+    """Put another file in the place of one."""
+    path = root / _name_of(camera, file)
+    shutil.copyfile(root / _name_of(camera, (file + 1) % 4), path)
+    os.utime(path, ns=(1, 1))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -489,7 +481,8 @@ def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
         with loader_of(
             dataset, num_workers=num_workers, shuffle=False, on_error="skip", quarantine=quarantine
         ) as loader:
-            found = taken(loader, after_first=lambda: _rewritten(root, FRONT, 3))
+            before_get(server, _name_of(FRONT, 3), lambda: _rewritten(root, FRONT, 3))
+            found = taken(loader)
             books = loader.statistics().books
         bad = samples_in(dataset, FRONT, 3).tolist()
         assert len(bad) == 36
@@ -499,8 +492,7 @@ def test_an_object_that_changes_amid_an_epoch_fails_its_own_samples(
         lines = quarantined(quarantine)
         assert sorted(line["sample"] for line in lines) == bad
         assert {line["error"] for line in lines} == {"CorruptMedia"}
-        name = f"videos/{FRONT}/chunk-000/file-003.mp4"
-        assert all(f"{server.url}/{name}" in line["message"] for line in lines)
+        assert all(f"{server.url}/{_name_of(FRONT, 3)}" in line["message"] for line in lines)
         assert all("open the dataset again" in line["message"] for line in lines)
         again = LeRobotDataset(server.url)
         assert FRONT in again.cameras
@@ -541,14 +533,12 @@ def test_an_object_that_changed_stops_an_epoch_that_skips_nothing(
     root = damaged(**MANY)
     small_steps(ring_bytes=8 << 10)
     with streamed(root) as (dataset, server), loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
-        batches = iter(loader)
-        found = [copied(next(batches))]
-        name = _rewritten(root, WRIST, 2)
+        before_get(server, _name_of(WRIST, 2), lambda: _rewritten(root, WRIST, 2))
+        found: Batches = []
         with pytest.raises(errors.CorruptMedia, match="open the dataset again") as caught:
-            found.extend(copied(batch) for batch in batches)
-        assert f"{server.url}/{name}" in str(caught.value)
-        assert samples_of(found) == [*range(len(found) * 8)]
-        assert 8 <= len(found) * 8 <= 72
+            found.extend(copied(batch) for batch in loader)
+        assert f"{server.url}/{_name_of(WRIST, 2)}" in str(caught.value)
+        assert samples_of(found) == [*range(72)]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -560,11 +550,12 @@ def test_an_object_that_goes_amid_an_epoch_is_named(
 ) -> None:
     root = damaged(**MANY)
     small_steps(ring_bytes=8 << 10)
-    name = f"videos/{FRONT}/chunk-000/file-003.mp4"
+    name = _name_of(FRONT, 3)
     quarantine = tmp_path / "quarantine.jsonl"
     with streamed(root) as (dataset, server):
         options: dict[str, Any] = {"shuffle": False, "on_error": "skip", "quarantine": quarantine}
-        found = epoch_of(dataset, (root / name).unlink, num_workers=num_workers, **options)
+        before_get(server, name, (root / name).unlink)
+        found = epoch_of(dataset, num_workers=num_workers, **options)
         assert samples_of(found) == [*range(108)]
         lines = quarantined(quarantine)
         assert {line["error"] for line in lines} == {"ObjectMissing"}
@@ -660,7 +651,7 @@ def test_videos_that_decode_only_through_a_container_are_fetched_whole_by_who_re
     damaged: MakeDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = damaged()
-    _transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
+    transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
     expected = epoch_of(LeRobotDataset(root))
     with streamed(root) as (dataset, _):
         assert f"of '{dataset.root}/{FRONT_PATH}' are fetched to index it" in caplog.text
@@ -671,13 +662,21 @@ def test_videos_that_decode_only_through_a_container_are_fetched_whole_by_who_re
         assert loader.statistics().counters["ranges_planned"] == 0
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_video_that_is_fetched_whole_is_of_the_version_that_was_opened(
+    num_workers: int, damaged: MakeDataset, tmp_path: Path
+) -> None:
+    root = damaged()
+    transcode(root / FRONT_PATH, "mpeg4", {"g": "6"})
+    shutil.copyfile(root / FRONT_PATH, tmp_path / "the same.mp4")
+    with streamed(root, cameras=[FRONT]) as (dataset, server):
+        (tmp_path / "the same.mp4").replace(root / FRONT_PATH)
+        with pytest.raises(errors.CorruptMedia, match="open the dataset again") as caught:
+            epoch_of(dataset, num_workers=num_workers)
+        assert f"{server.url}/{FRONT_PATH}" in str(caught.value)
+
+
 # ---- a store that is gone, or silent
-
-
-@pytest.fixture
-def quick_tries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight tries in a fifth of a second, in this process."""
-    monkeypatch.setattr("millpond._sources.retrying.FIRST_WAIT_SECONDS", 0.0001)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -693,15 +692,21 @@ def test_a_store_that_is_gone_for_good_is_an_error_that_counts_the_tries(
     with ExitStack() as serving:
         server = serving.enter_context(serving_store(synth(**MANY)))
         dataset = LeRobotDataset(server.url, fetch_timeout=40.0)  # a try for every five seconds
-        with loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
-            iterator = iter(loader)
-            next(iterator)
+        going = threading.Thread(target=serving.close)
+
+        def go() -> None:
             if how == "503":
                 server.set(unavailable=1.0)
             else:
-                serving.close()
+                server.set(slow=1.0, hang_seconds=600.0)  # so much for all that comes before it is gone
+                going.start()
+
+        before_get(server, ".mp4", go, number=20)
+        with loader_of(dataset, num_workers=num_workers, shuffle=False) as loader:
             with pytest.raises(errors.FetchError) as caught:
-                deque(iterator, maxlen=0)
+                deque(loader, maxlen=0)
+        if how != "503":
+            going.join()
         told = str(caught.value)
         assert f"'{dataset.root}/videos/observation.images." in told
         assert caught.value.facts["path"].endswith(".mp4")
@@ -711,11 +716,12 @@ def test_a_store_that_is_gone_for_good_is_an_error_that_counts_the_tries(
 
 def test_a_store_that_does_not_answer_in_time_is_an_error_with_the_limit(synth: MakeDataset) -> None:
     with streamed(synth(**MANY)) as (dataset, server):
-        limit(dataset, timeout_seconds=1.0)
-        server.set(slow=1.0, hang_seconds=600.0)
+        limit(dataset, timeout_seconds=4.0)
+        server.set(hang_seconds=600.0)
+        script_ranges(server, ".mp4", 503, "hang")
         with loader_of(dataset) as loader, pytest.raises(errors.FetchTimeout) as caught:
             next(iter(loader))
-        assert caught.value.limit_seconds == 1.0
+        assert caught.value.limit_seconds == 4.0
         assert caught.value.tries > 1
         assert dataset.root in str(caught.value)
 
@@ -736,11 +742,10 @@ def test_a_store_that_is_gone_costs_each_sample_its_line_and_the_books_balance(
     small_steps(ring_bytes=8 << 10)
     options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl"}
     with streamed(synth(**MANY)) as (dataset, server), loader_of(dataset, **options) as loader:
-        iterator = iter(loader)
-        found = [copied(next(iterator))]
-        server.set(unavailable=1.0)
-        found += [copied(batch) for batch in iterator]
-        skipped = [json.loads(line)["sample"] for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+        before_get(server, ".mp4", lambda: server.set(unavailable=1.0), number=20)
+        found = taken(loader)
+        skipped = [line["sample"] for line in quarantined(tmp_path / "q.jsonl")]
+        assert min(len(found), len(skipped)) > 0
         assert sorted(samples_of(found) + skipped) == [*range(144)]
         books = loader.statistics().books
         assert books is not None
@@ -854,6 +859,52 @@ def test_epochs_that_are_broken_off_leave_nothing_in_the_next(
             for stop_at in (1, 5, 11, 17, 2):
                 assert_same(taken(loader, stop_at), taken(local, stop_at))
             assert_same(taken(loader), taken(local))
+
+
+def test_an_epoch_that_is_broken_off_fetches_no_more(synth: MakeDataset, small_steps: SmallSteps) -> None:
+    small_steps(ring_bytes=1 << 20)
+    with streamed(synth(**MANY)) as (dataset, server):
+        with loader_of(dataset, num_workers=0, shuffle=False, video_fetch_workers=1) as loader:
+            held = Held(server, number=20)
+            taken(loader, 1, after_first=lambda: held.has_come.wait(20))
+            assert held.has_come.is_set()
+            server.forget()
+            held.release()
+            for _ in range(20):  # time enough
+                dataset._files.version(camera_paths(dataset, FRONT)[0])
+            assert {method for method, _, _ in server.requests} == {"HEAD"}
+
+
+def test_who_waits_for_bytes_is_as_patient_as_their_fetch(
+    synth: MakeDataset, small_steps: SmallSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long no worker answers, while tasks wait for their bytes."""
+    small_steps(ring_bytes=8 << 10)
+    tasks_are_held, looks = threading.Event(), list[float]()
+    give_out, patience_left = WorkerDriver._give_out, WorkerDriver._patience_left
+
+    def noted(driver: WorkerDriver) -> None:
+        give_out(driver)
+        if driver._held:
+            tasks_are_held.set()
+
+    def counted(driver: WorkerDriver, began: float) -> float | None:
+        looks.append(began)
+        if len(looks) == 4:
+            driver._patience_seconds = 100.0
+            held.release()
+        return patience_left(driver, began)
+
+    monkeypatch.setattr(WorkerDriver, "_give_out", noted)
+    monkeypatch.setattr(WorkerDriver, "_patience_left", counted)
+    root = synth(**MANY)
+    with streamed(root) as (dataset, server), loader_of(dataset) as loader:
+        held = Held(server)
+        batches: Any = iter(loader)
+        assert tasks_are_held.wait(20)
+        batches._driver._patience_seconds = 0.02
+        assert_same([copied(batch) for batch in batches], epoch_of(LeRobotDataset(root), num_workers=0))
+        assert len(looks) > 4
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -1066,7 +1117,7 @@ def test_bytes_kept_of_another_version_are_not_taken(
         epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))
         for file in range(4):
             path = root / f"videos/{FRONT}/chunk-000/file-{file:03d}.mp4"
-            _transcode(path, "libx264", {"g": "6", "bf": "0"})
+            transcode(path, "libx264", {"g": "6", "bf": "0"})
         found = epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))
     assert_same(found, epoch_of(LeRobotDataset(root, cache_dir=tmp_path / "sidecars")))
 
@@ -1088,6 +1139,24 @@ def test_kept_bytes_that_are_damaged_are_fetched_again(
         server.forget()
         assert_same(epoch_of(dataset), first)
         assert len(server.requests) == 48 < len(kept)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bytes_that_did_not_decode_are_not_kept(
+    num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+) -> None:
+    root = damaged(**MANY)
+    small_steps()
+    options: dict[str, Any] = {"num_workers": num_workers, "on_error": "skip", "quarantine": tmp_path / "q.jsonl"}
+    with serving_store(root) as server:
+        first = epoch_of(LeRobotDataset(server.url, cache_dir=tmp_path / "cache"))  # which learns the CRCs
+        shutil.rmtree(tmp_path / "cache" / "ranges")
+        dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
+        with loader_of(dataset, **options) as loader:
+            with altered(root / _name_of(FRONT, 1), 4000, 40):
+                assert len(samples_of(taken(loader))) < 144
+            loader.set_epoch(0)
+            assert_same(taken(loader), first)
 
 
 def test_kept_bytes_are_bounded(synth: MakeDataset, small_steps: SmallSteps, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import millpond._workers.supervisor as supervisor_module
-from millpond._workers.supervisor import Completed
+from millpond._workers.supervisor import Completed, Failed
 from millpond._workers.verdicts import ProcessLimits, TaskLimits
 from millpond._workers.worker import Worker
 from millpond._workers.worker_set import MOST_LOST
@@ -104,6 +104,19 @@ def test_a_driver_that_was_held_up_gives_its_workers_time_to_show_progress(tmp_p
         writer.join()
         assert isinstance(answer, Completed)
         assert (answer.result, supervisor.statistics().restarts) == ("done", 0)
+
+
+def test_a_driver_that_was_held_up_for_long_gives_its_workers_no_more_than_their_limit() -> None:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=0.2)) as supervisor:
+        results(supervisor, ("echo", 0))
+        supervisor.submit(1, ("hold_gil",))
+        time.sleep(1.5)  # nobody waits
+        assert supervisor.wait(0.0) == []
+        (worker,) = supervisor._set.workers
+        assert worker.hang is None
+        assert worker.due_at_seconds <= time.monotonic() + 0.2
+        (answer,) = collect(supervisor, 1)
+        assert isinstance(answer, Failed)
 
 
 def test_an_idle_worker_is_never_hung() -> None:

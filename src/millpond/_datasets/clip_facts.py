@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._arrays import load_arrays
 from millpond._datasets.clip_headers import RowFacts
 from millpond._datasets.clip_media import is_local
 from millpond._datasets.clip_reader import ClipSource
@@ -47,8 +48,8 @@ class KeptFacts:
         self._path = store.folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.survey{_VERSION}.npz"
         self._facts: dict[int, NDArray[np.int64]] = {}
         try:
-            with open(self._path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                self._facts = dict(zip(archive["keys"].tolist(), archive["facts"], strict=True))
+            arrays = load_arrays(self._path)
+            self._facts = dict(zip(arrays["keys"].tolist(), arrays["facts"], strict=True))
         except Exception:  # noqa: BLE001 - numpy and zipfile raise a dozen kinds over torn bytes
             self._facts = {}  # gone or torn: it is made again
 

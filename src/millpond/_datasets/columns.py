@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._arrays import map_array
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.layout import Feature
 from millpond._datasets.parquet_files import ParquetReader, readable_parquet
@@ -41,11 +42,8 @@ class ColumnFile:
 
 
 def map_rows(path: str | Path) -> NDArray[Any]:
-    """Map an .npy file of rows, read-only; a plain array over the map, without the costs of np.memmap's methods."""
-    try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except ValueError:  # nothing cannot be mapped
-        return np.asarray(np.load(path, allow_pickle=False))
+    """Map an .npy file of rows; see `map_array`."""
+    return map_array(path)
 
 
 class ColumnStore:

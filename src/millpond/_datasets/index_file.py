@@ -11,6 +11,7 @@ import av
 import numpy as np
 
 from millpond import errors
+from millpond._arrays import load_arrays
 from millpond._datasets.episode_index import IndexFile, IndexParts
 from millpond._datasets.index_columns import COLUMNS, TableColumns, TableFacts
 from millpond._media.sidecars import replacing
@@ -53,8 +54,7 @@ def load_index(path: Path) -> tuple[IndexParts, list[str]]:
         UnsupportedFormat: Another version wrote it.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = load_arrays(path)
         facts = json.loads(arrays.pop(_FACTS).tobytes())
         version = facts.get("millpond_index"), facts.get("libraries")
     except (FileNotFoundError, NotADirectoryError):

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._arrays import load_arrays
 from millpond._values import FileIdentity
 from millpond.errors import ObjectMissing
 
@@ -156,8 +157,7 @@ class SidecarStore:
         """Read what was kept for a version; None if nothing was, or it does not read."""
         found = self.path_of(version, kind, ".npz")
         try:
-            with open(found, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+            arrays = load_arrays(found)
             facts = json.loads(arrays.pop(_FACTS).tobytes())
         except Exception:  # noqa: BLE001 - numpy and zipfile raise a dozen kinds over torn bytes
             return None  # gone or torn: it is made again

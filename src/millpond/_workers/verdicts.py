@@ -101,7 +101,7 @@ class Hang:
         """Whether the one who judges was itself so late that what held it up may have held up the worker, too.
 
         A machine that stands still for two seconds (virtual ones do) stands still for both. Then the worker gets as
-        much time again, to show progress.
+        much time again, or its whole limit where that is less, to show progress.
         """
         return self.cause is Cause.STALLED and late_seconds > _LATE_SHARE * self.limit_seconds
 

@@ -223,7 +223,9 @@ class WorkerSet:
         late_seconds = now - worker.due_at_seconds
         seen = progress.serial, progress.count
         if worker.hang.is_doubtful(late_seconds) and worker.doubted != seen:
-            worker.doubted, worker.hang, worker.due_at_seconds = seen, None, now + late_seconds
+            # not longer than the limit: if that is short, the next standstill may come first, and the one after that
+            worker.due_at_seconds = now + min(late_seconds, worker.hang.limit_seconds)
+            worker.doubted, worker.hang = seen, None
             return
         worker.take(Event.OVER_LIMIT, now)
         worker.ask_for_stack()
