@@ -200,6 +200,7 @@ def test_what_does_not_fit_the_ring_is_fetched_by_who_reads_it(
     small_steps(ring_bytes=ring_bytes)
     expected = epoch_of(LeRobotDataset(root), num_workers=0)
     with streamed(root) as (dataset, server):
+        limit(dataset, hedge_seconds=600.0)  # of workers, too
         server.forget()
         with loader_of(dataset, num_workers=num_workers) as loader:
             assert_same(taken(loader), expected)
