@@ -101,6 +101,24 @@ def arrivals_at(cache: Any) -> threading.Semaphore:
     return arrivals
 
 
+@pytest.mark.parametrize("is_submitted", [True, False])
+def test_where_no_thread_can_be_begun_whoever_waits_is_told(
+    is_submitted: bool, make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    cache = make()
+    monkeypatch.setattr("millpond._datasets.episode_loads.threading.Thread.start", start)
+    if is_submitted:
+        cache.submit_prefetch(0)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        cache.get_decoder(0, "cam0")
+    monkeypatch.undo()
+    cache.submit_prefetch(0)
+    cache.ensure_ready(0)
+
+
 def test_cameras_of_one_episode_and_episodes_are_fetched_at_the_same_time(make: Callable[..., Any]) -> None:
     cache = make(max_prefetch_workers=8)
     all_there = threading.Barrier(8)

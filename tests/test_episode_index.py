@@ -350,6 +350,27 @@ def test_what_is_read_of_a_copy_is_of_one_version(read: str, large: Path, tmp_pa
         require_own_frames(cache, [1, 2])
 
 
+@pytest.mark.parametrize("told", ["absolute", "relative", "dotted", "file url", "linked"])
+def test_the_own_place_of_an_index_is_no_copy_however_it_is_told(
+    told: str, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was written anew there is another one, also of the same size."""
+    root = tmp_path / "dataset"
+    shutil.copytree(large, root, copy_function=shutil.copy2)
+    index = build(root, tmp_path / "sidecars")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(root)
+    places = {"absolute": str(root), "relative": "dataset", "dotted": "dataset/../dataset", "linked": "link"}
+    data_root = (places | {"file url": root.as_uri()})[told]
+    for path in root.rglob("*.mp4"):
+        os.utime(path, ns=(1, 1))
+    with (
+        EpisodeByteCache(index, max_bytes="10MB", data_root=data_root) as cache,
+        pytest.raises(CorruptMedia, match="changed since it was indexed"),
+    ):
+        cache.get_decoder(1, FRONT)
+
+
 def test_an_index_that_does_not_read_says_so(
     synth: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
