@@ -59,11 +59,6 @@ class DaemonThreads:
                     self._begin_threads()
             raise
 
-    @property
-    def num_waiting(self) -> int:
-        """Calls that have not begun."""
-        return self._jobs.qsize()
-
     def end(self, *, finish_seconds: float = 0.0) -> None:
         """Let the threads end after what they do; what has not begun is cancelled.
 
