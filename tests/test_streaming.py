@@ -1142,10 +1142,19 @@ def test_kept_bytes_that_are_damaged_are_fetched_again(
         assert len(server.requests) == 48 < len(kept)
 
 
+@pytest.fixture
+def no_garbage_collected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_bytes_that_did_not_decode_are_not_kept(
-    num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path
+    num_workers: int, damaged: MakeDataset, small_steps: SmallSteps, tmp_path: Path, no_garbage_collected: None
 ) -> None:
+    """Nor do their errors keep frames of callers, and with them batches, until garbage is collected."""
     root = damaged(**MANY)
     small_steps()
     options: dict[str, Any] = {"num_workers": num_workers, "on_error": "skip", "quarantine": tmp_path / "q.jsonl"}

@@ -138,6 +138,21 @@ class InternalError(MillpondError):
 ErrorT = TypeVar("ErrorT", bound=MillpondError)
 
 
+def without_frames(error: ErrorT) -> ErrorT:
+    """The same error and causes, without their tracebacks: what is kept, or was given up, keeps no frames alive.
+
+    A frame that holds the error that passed it is a cycle, and holds what its callers do, batches too, until garbage is
+    collected.
+    """
+    one: BaseException | None = error
+    passed: list[BaseException] = []
+    while one is not None and one not in passed:
+        passed.append(one)
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
+    return error
+
+
 def retold(error: ErrorT, prefix: str, **facts: Any) -> ErrorT:
     """The same error told of one item: its class, its message behind a prefix, its notes, its cause, more facts."""
     told = type(error)(f"{prefix}: {error.message}", **{**error.facts, **facts})

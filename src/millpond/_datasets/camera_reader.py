@@ -16,7 +16,7 @@ from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
 from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._media.video_file import VideoFile
-from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
+from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold, without_frames
 
 Learned = list[tuple[str, int, NDArray[np.int64], NDArray[np.uint32]]]
 """(camera, file, rows, CRC-32s) of packets that were read for the first time."""
@@ -81,7 +81,7 @@ class CameraReader:
                 return self._read_images(file, wanted, write, progress, report)
             return self._decode(file, wanted, write, progress, report, learned)
         except DataError as error:
-            return [(np.arange(len(wanted)), error)]
+            return [(np.arange(len(wanted)), without_frames(error))]
 
     def _decode(
         self,

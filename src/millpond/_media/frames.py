@@ -16,7 +16,7 @@ from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._values import ByteRange
-from millpond.errors import CorruptMedia, DataError
+from millpond.errors import CorruptMedia, DataError, without_frames
 
 Write = Callable[[int, NDArray[np.uint8]], None]
 Progress = Callable[[], None]
@@ -217,7 +217,7 @@ class _Job:
                 self._decode(gops, first, 1)
                 self._file.preroll_gops = 1
         except DataError as error:
-            return error
+            return without_frames(error)
         return None
 
     def _decode(self, gops: NDArray[np.int64], first: int, preroll_gops: int) -> None:
