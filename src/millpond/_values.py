@@ -114,3 +114,7 @@ def parse_bytes(size: float | str) -> int:
     if match is None or unit is None:
         raise ValueError(f"{size!r} is no size: write a number with one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")
     return int(float(match[1]) * unit)
+
+
+def no_progress() -> None:
+    """Called in place of a user's `progress`, where nobody watches."""

@@ -8,11 +8,11 @@ from typing import BinaryIO, Protocol
 
 from millpond._datasets.base import Progress
 from millpond._datasets.cut_short import load_table
-from millpond._datasets.fetched import Fetched, no_progress
+from millpond._datasets.fetched import Fetched
 from millpond._media.sidecars import FileVersion, SidecarStore, version_of
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
-from millpond._values import FileIdentity
+from millpond._values import FileIdentity, no_progress
 from millpond.errors import CorruptMedia, DataError, ObjectMissing
 
 

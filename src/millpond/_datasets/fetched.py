@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from millpond._datasets.base import FetchedRange, Progress
-from millpond._values import ByteRange
+from millpond._values import ByteRange, no_progress
 from millpond.errors import DataError
 
 
@@ -39,7 +39,3 @@ class Fetched:
                     raise outcome
                 return bytes(outcome[wanted.start - start : wanted.stop - start])
         return None
-
-
-def no_progress() -> None:
-    """Nobody watches."""

@@ -15,7 +15,7 @@ import numpy as np
 from millpond._datasets.base import Progress
 from millpond._datasets.cut_short import table_by_header
 from millpond._datasets.dataset_files import changed
-from millpond._datasets.fetched import Fetched, no_progress
+from millpond._datasets.fetched import Fetched
 from millpond._media.demux import PacketRulesDoNotFit
 from millpond._media.header_copy import BEGIN_BYTES
 from millpond._media.index import build_sample_table, keep_table, kept_table
@@ -26,7 +26,7 @@ from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._sources.object_store import ObjectStore
-from millpond._values import ByteRange, FileIdentity
+from millpond._values import ByteRange, FileIdentity, no_progress
 from millpond.errors import DataError, ObjectMissing
 
 _logger = logging.getLogger("millpond")

@@ -6,14 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from millpond._datasets.media_by_url import UrlAccess, at_hand
+from millpond._values import no_progress
 
 if TYPE_CHECKING:
     from millpond._media.audio import Audio
     from millpond._media.clip_source import Source
-
-
-def _no_progress() -> None:
-    pass
 
 
 def decode_audio(
@@ -23,7 +20,7 @@ def decode_audio(
     mono: bool = False,
     start_seconds: float | None = None,
     max_seconds: float | None = None,
-    progress: Callable[[], None] = _no_progress,
+    progress: Callable[[], None] = no_progress,
     storage_options: Mapping[str, Any] | None = None,
     token: str | None = None,
 ) -> Audio:

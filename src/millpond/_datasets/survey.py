@@ -24,7 +24,7 @@ from millpond._datasets.places import NOWHERE, Places, Runs
 from millpond._datasets.row_check import RowKeys, orphan_rows, place_rows
 from millpond._datasets.video_survey import VideoFacts, VideoSurvey, VideoWork
 from millpond._media.sidecars import FileVersion, SidecarStore
-from millpond._values import FileIdentity
+from millpond._values import FileIdentity, no_progress
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold
 
 _logger = logging.getLogger("millpond")
@@ -178,7 +178,7 @@ class Surveyor:
         try:
             version = self._files.version(path)
             survey.identities[file] = version.identity
-            found = columns.load(version, _nothing)
+            found = columns.load(version, no_progress)
             rows = found.rows()
             keys = RowKeys.of(path, rows)
             chunks = None if survey.row_group is None else self._chunks(version)
@@ -312,7 +312,3 @@ def require_files(files: DatasetFiles, layout: Layout) -> None:
     if not any(files.exists(path) for path in layout.data.paths):
         path = layout.data.paths[0]
         raise ObjectMissing(f"none of the data files of '{layout.root}' is there, the first is '{path}'", path=path)
-
-
-def _nothing() -> None:
-    pass

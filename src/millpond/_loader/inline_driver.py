@@ -7,6 +7,7 @@ from millpond._loader.jobs import Piece
 from millpond._loader.work import Work
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
+from millpond._values import no_progress
 from millpond.errors import InternalError
 
 
@@ -14,7 +15,7 @@ class InlineDriver(Driving):
     """Carries tasks out in the calling thread, one by one: for debugging, and for the smallest machines."""
 
     def __init__(self, work: Work, setup: Setup) -> None:
-        super().__init__(setup, on_ready=_no_progress)
+        super().__init__(setup, on_ready=no_progress)
         self._work = work
 
     def start(self, plan: EpochPlan) -> None:
@@ -31,7 +32,7 @@ class InlineDriver(Driving):
                 return ready
             job = self._next_job()
             if job is not None:
-                self._account(Piece(job, job.payload), self._work.carry_out(job.payload, _no_progress))
+                self._account(Piece(job, job.payload), self._work.carry_out(job.payload, no_progress))
                 self._complete(job)
             elif self._held and self._prefetch is not None:
                 self._prefetch.wait(self._held[0].segment, self._held[0].part)
@@ -54,7 +55,3 @@ class InlineDriver(Driving):
         if self._prefetch is not None:
             self._prefetch.close()
         self._work.close()
-
-
-def _no_progress() -> None:
-    """Nobody watches, and nobody waits for, a task that runs in the caller."""

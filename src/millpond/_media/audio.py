@@ -17,6 +17,7 @@ from millpond._media.containers import open_container, packets_of, pick_audio_st
 from millpond._media.media_path import MediaPath
 from millpond._media.resample import Resampled, require_room
 from millpond._media.wholeness import frames_of_mp3, require_checksums, require_whole_file
+from millpond._values import no_progress
 from millpond.errors import CorruptMedia
 
 Progress = Callable[[], None]
@@ -45,10 +46,6 @@ class Audio:
         return int(self.samples.shape[1]) / self.sampling_rate
 
 
-def _no_progress() -> None:
-    pass
-
-
 def decode_audio(
     source: Source,
     *,
@@ -56,27 +53,9 @@ def decode_audio(
     mono: bool = False,
     start_seconds: float | None = None,
     max_seconds: float | None = None,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> Audio:
-    """Decode the first audio stream of a file.
-
-    It goes through the container, which alone knows how many samples an encoder put in front and behind, and through a
-    resampler that is flushed: the samples are those of the `ffmpeg` command.
-
-    Args:
-        source: A path, or the whole file as bytes.
-        sampling_rate: Samples per second wanted; None keeps the stream's own.
-        mono: Mix down to one channel, as `ffmpeg -ac 1` does: stereo by 1 / sqrt(2) a channel, so sound in phase
-            may exceed 1.
-        start_seconds: Align to this time of the clip, say that of its first video frame: sample i is then heard at
-            start_seconds + i / rate. Sound before it is cut off, missing sound is silence, also within the stream.
-        max_seconds: Only so much; what comes behind is not decoded.
-        progress: Called per packet.
-
-    Raises:
-        ObjectMissing: No file there.
-        CorruptMedia: No audio in it, or some of it does not decode; nothing partial is returned.
-    """
+    """See `millpond.decode_audio`, which also takes URLs."""
     if sampling_rate is not None and sampling_rate <= 0:
         raise ValueError(f"sampling_rate is {sampling_rate}, it must be positive or None")
     with local_media(source, kind="audio", progress=progress) as path:

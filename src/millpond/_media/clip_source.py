@@ -19,6 +19,7 @@ from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._urls import path_of_file_url, redacted, scheme_of
+from millpond._values import no_progress
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | MediaPath
@@ -29,10 +30,6 @@ Progress = Callable[[], None]
 _CHUNK_BYTES = 1 << 20
 MAX_STREAM_BYTES = 2 << 30
 """Of a pipe or device: it is read to its end into memory, and may have none."""
-
-
-def _no_progress() -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +51,7 @@ class Clip:
 
 
 @contextlib.contextmanager
-def open_clip(
-    source: Source, *, store: SidecarStore | None = None, progress: Progress = _no_progress
-) -> Iterator[Clip]:
+def open_clip(source: Source, *, store: SidecarStore | None = None, progress: Progress = no_progress) -> Iterator[Clip]:
     """Open a clip for one read; whatever was opened for it is gone when the block ends.
 
     Args:
@@ -81,7 +76,7 @@ def open_clip(
 
 
 @contextlib.contextmanager
-def local_media(source: Source, *, kind: str = "media", progress: Progress = _no_progress) -> Iterator[MediaPath]:
+def local_media(source: Source, *, kind: str = "media", progress: Progress = no_progress) -> Iterator[MediaPath]:
     """Give a path to a regular file, or to memory, with what `source` names; valid within the block.
 
     Args:
@@ -104,13 +99,13 @@ def local_media(source: Source, *, kind: str = "media", progress: Progress = _no
             yield file
 
 
-def read_media(source: Source, *, kind: str = "media", progress: Progress = _no_progress) -> bytes:
+def read_media(source: Source, *, kind: str = "media", progress: Progress = no_progress) -> bytes:
     """The bytes of what `source` names, for media that are read at once."""
     return read_named_media(source, kind=kind, progress=progress)[0]
 
 
 def read_named_media(
-    source: Source, *, kind: str = "media", progress: Progress = _no_progress
+    source: Source, *, kind: str = "media", progress: Progress = no_progress
 ) -> tuple[bytes, MediaPath | str]:
     """The bytes of what `source` names, and what errors call it."""
     if isinstance(source, bytes):

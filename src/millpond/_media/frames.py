@@ -15,7 +15,7 @@ from millpond._media.packets import ranges_read
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
-from millpond._values import ByteRange
+from millpond._values import ByteRange, no_progress
 from millpond.errors import CorruptMedia, DataError, without_frames
 
 Write = Callable[[int, NDArray[np.uint8]], None]
@@ -48,10 +48,6 @@ class DecodeReport:
     frames_decoded: int
 
 
-def _no_progress() -> None:
-    pass
-
-
 def decode_frames(
     file: VideoFile,
     frames: NDArray[np.int64],
@@ -59,7 +55,7 @@ def decode_frames(
     *,
     image_size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
     known_crcs: Mapping[int, int] | None = None,
 ) -> DecodeReport:
     """Decode some frames front to back, every GOP at most once as long as nothing fails.
@@ -95,7 +91,7 @@ def decode_chosen(
     *,
     image_size: tuple[int, int] | None = None,
     interpolation: str = "bilinear",
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> DecodeReport:
     """Decode frames that were chosen by time, some of them perhaps more than once: each is decoded once.
 

@@ -30,7 +30,7 @@ from millpond._media.sidecars import FileVersion, Sidecar, SidecarStore, file_id
 from millpond._media.sparse_file import SparseFile
 from millpond._media.wholeness import require_checksums, require_whole_file
 from millpond._plan.sample_table import SampleTable
-from millpond._values import FileIdentity, StreamParameters
+from millpond._values import FileIdentity, StreamParameters, no_progress
 from millpond.errors import CorruptMedia, DataError
 
 _logger = logging.getLogger("millpond")
@@ -43,16 +43,12 @@ _SCANNED_FORMATS = ("matroska,webm", "avi")
 _COLUMNS = ("pts", "dts", "offset", "size", "is_key", "is_discard", "crc", "crc_known")
 
 
-def _no_progress() -> None:
-    pass
-
-
 def load_sample_table(
     path: str | os.PathLike[str] | MediaPath,
     store: SidecarStore,
     *,
     camera: str = "",
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> SampleTable:
     """Get the sample table of the first video stream of a file.
 
@@ -94,7 +90,7 @@ def learn_crcs(version: FileVersion, store: SidecarStore, rows: NDArray[np.int64
         keep_table(version, store, table.with_crcs(rows, crcs))
 
 
-def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progress = _no_progress) -> SampleTable:
+def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progress = no_progress) -> SampleTable:
     """Read the table from the file itself: from the header of an MP4, else from all of it."""
     path = MediaPath.of(path)
     identity = file_identity(path.path)

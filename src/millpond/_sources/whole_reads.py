@@ -10,7 +10,7 @@ from millpond._sources.failures import Kind, TryFailed
 from millpond._sources.fetch_errors import Fetch, error_of, too_slow
 from millpond._sources.statistics import FetchCounters
 from millpond._urls import shortened
-from millpond._values import FileIdentity
+from millpond._values import FileIdentity, no_progress
 from millpond.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WholeRead:
     ) -> None:
         self.identity: FileIdentity | None = None
         self._open_parts, self._counters = open_parts, counters
-        self._max_tries, self._max_bytes, self._progress = max_tries, max_bytes, progress or _nothing
+        self._max_tries, self._max_bytes, self._progress = max_tries, max_bytes, progress or no_progress
         self._fetch = Fetch(name, time.monotonic(), float("inf") if timeout_seconds is None else timeout_seconds)
         self._parts: PartReader | None = None
         self._num_bytes = 0
@@ -166,7 +166,3 @@ class WholeRead:
                 size_bytes=size_bytes,
                 limit_bytes=self._max_bytes,
             )
-
-
-def _nothing() -> None:
-    pass
