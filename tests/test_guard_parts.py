@@ -23,6 +23,7 @@ from millpond._guard.functions import Reference, is_within, name_of, reference_o
 from millpond._guard.parcels import LARGE_BYTES, pack, unpack
 from millpond._guard.result_slots import ResultReader, ResultSlots
 from millpond._guard.slot_file import SlotFile
+from millpond._guard.slot_writer import SlotWriter
 from millpond._workers.surroundings import ONE_THREAD
 from millpond.errors import DecodeTimeout, RemoteError, WorkerDied
 
@@ -53,7 +54,7 @@ class Slot:
 def test_a_parcel_is_the_same_by_slot_and_by_message(sizes: tuple[int, ...], text_size: int, by_value: bool) -> None:
     value = [np.arange(size, dtype=np.uint8) for size in sizes], "x" * text_size
     slot = Slot()
-    by_slot = unpack(pack(value, by_value=by_value).send(slot.map), slot)
+    by_slot = unpack(pack(value, by_value=by_value).send(SlotWriter(slot.map)), slot)
     by_message = unpack(pack(value, by_value=by_value).send())
     for arrays, text in (by_slot, by_message):
         assert text == value[1]
@@ -66,18 +67,20 @@ def test_a_parcel_is_the_same_by_slot_and_by_message(sizes: tuple[int, ...], tex
 def test_buffers_of_any_alignment_and_size_are_copied_whole(start: int, size: int) -> None:
     slot, array = Slot(), np.random.default_rng(0).integers(0, 256, size + 8, np.uint8)[start : start + size]
     nans = array[: size // 4 * 4].view(np.float32)  # all kinds of NaN among them
-    found, found_nans = unpack(pack([array, nans], by_value=False).send(slot.map), slot)
+    found, found_nans = unpack(pack([array, nans], by_value=False).send(SlotWriter(slot.map)), slot)
     assert found.tobytes() == array.tobytes()
     assert found_nans.tobytes() == nans.tobytes()
 
 
 def test_parts_lie_on_cache_lines_and_small_parcels_touch_no_slot() -> None:
     slot = Slot()
-    arrays = unpack(pack([np.zeros(LARGE_BYTES + n, np.uint8) for n in range(5)], by_value=False).send(slot.map), slot)
+    arrays = unpack(
+        pack([np.zeros(LARGE_BYTES + n, np.uint8) for n in range(5)], by_value=False).send(SlotWriter(slot.map)), slot
+    )
     start = np.frombuffer(slot.bytes, np.uint8).ctypes.data
     assert all((array.ctypes.data - start) % 64 == 0 for array in arrays)
     slot = Slot()
-    assert unpack(pack({"a": 1}, by_value=True).send(slot.map), slot) == {"a": 1}
+    assert unpack(pack({"a": 1}, by_value=True).send(SlotWriter(slot.map)), slot) == {"a": 1}
     assert slot.asked_bytes == 0
 
 
@@ -86,7 +89,7 @@ def test_a_slot_that_cannot_be_mapped_is_done_without() -> None:
         raise OSError("no room")
 
     value = np.arange(LARGE_BYTES)
-    assert np.array_equal(unpack(pack(value, by_value=False).send(refuse)), value)
+    assert np.array_equal(unpack(pack(value, by_value=False).send(SlotWriter(refuse))), value)
 
 
 # ---- slots

@@ -12,6 +12,7 @@ from millpond._guard.calls import pack_result, unpack_function
 from millpond._guard.functions import running
 from millpond._guard.parcels import unpack
 from millpond._guard.slot_file import SlotFile
+from millpond._guard.slot_writer import SlotWriter
 from millpond._media.heap import keep_freed_memory
 
 _HEAD = struct.Struct("<qI")  # slot, bytes of the surroundings that follow
@@ -58,7 +59,7 @@ class CallHandler:
         parcel = pack_result(result, function)
         if self._file is None or slot == NO_SLOT:
             return parcel.send()
-        return parcel.send(partial(self._file.mapping, slot))
+        return parcel.send(SlotWriter(partial(self._file.mapping, slot)))
 
 
 class _ArgumentReader:

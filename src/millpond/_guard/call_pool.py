@@ -14,6 +14,7 @@ from millpond._guard.call_errors import is_verdict
 from millpond._guard.call_handler import NO_SLOT, CallHandler, pack_task
 from millpond._guard.parcels import Parcel
 from millpond._guard.result_slots import ResultSlots
+from millpond._guard.slot_writer import SlotWriter
 from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
 from millpond._workers.outcomes import Completed, Failed
@@ -164,7 +165,7 @@ class CallPool:
                 message = call.parcel.send()
             else:
                 call.slots, call.slot = self.slots, self.slots.reserve()
-                message = call.parcel.send(partial(self.slots.mapping, call.slot))
+                message = call.parcel.send(SlotWriter(partial(self.slots.mapping, call.slot)))
         except Exception as error:  # noqa: BLE001 - for want of memory, most likely; it concerns this call alone
             del self._calls[task_id]
             call.release()

@@ -1,15 +1,17 @@
 """What travels between caller and worker: a pickle with the buffers of its arrays beside it.
 
 A parcel becomes a message, and what is large of it lies in a slot: buffers, each on a cache line's boundary, and last
-the pickle itself if it is large, too. Where there is no slot, all is in the message.
+the pickle itself if it is large, too. The message says where. Where there is no slot, all is in the message.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import pickle
 import struct
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Protocol
@@ -20,18 +22,14 @@ from numpy.typing import NDArray
 
 from millpond._guard.functions import reference_of, resolve
 from millpond._guard.reducers import is_plain, reducers
-from millpond._guard.slot_file import Mapping
+from millpond._guard.slot_writer import SlotWriter
 
 LARGE_BYTES = 32 << 10
 """Buffers and pickles of this size and more lie in the slot: a call with a result of 16 KiB took 149 us by message and
 160 by slot, with one of 32 KiB 165 and 162, and much beyond that a socket does not hold a message as a whole. Less than
 64 KiB, from which on pickle writes buffers as objects without a length."""
-_ALIGNMENT = 64
 _HEAD = struct.Struct("<II")  # flags, number of parts
 _PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4
-
-MapSlot = Callable[[int], Mapping]
-"""Gives the first so many bytes of a slot; OSError where they cannot be mapped."""
 
 
 class SlotReader(Protocol):
@@ -60,42 +58,37 @@ class Parcel:
         self.buffers = [memoryview(bytes(buffer)) for buffer in self.buffers]
         self.pieces = [bytes(piece) for piece in self.pieces]
 
-    def send(self, map_slot: MapSlot | None = None) -> bytes:
+    def send(self, slot: SlotWriter | None = None) -> bytes:
         """Put what is large into the slot; the message for the rest.
 
         Args:
-            map_slot: None where there is no slot.
+            slot: None where there is none.
+
+        Raises:
+            ArenaFull: The slot's limit does not allow for it.
         """
-        size = sum(map(len, self.pieces))
-        is_large = size >= LARGE_BYTES
-        if is_large or self.buffers:
-            if map_slot is not None:
-                try:
-                    return self._send_by_slot(map_slot, size, is_large)
-                except OSError:  # no room for the mapping
-                    pass
-            head = self._head(_PARTS_IN_MESSAGE, [buffer.nbytes for buffer in self.buffers])
-            return b"".join((head, *self.buffers, *self.pieces))
-        return b"".join((_HEAD.pack(0, 0), *self.pieces))
+        is_large = sum(map(len, self.pieces)) >= LARGE_BYTES
+        if not is_large and not self.buffers:
+            return b"".join((_HEAD.pack(0, 0), *self.pieces))
+        if slot is not None:
+            with contextlib.suppress(OSError):  # no room for the mapping
+                return self._send_by_slot(slot, is_large)
+        parts, at = [], 0
+        for buffer in self.buffers:
+            parts.append((at, at + buffer.nbytes))
+            at += buffer.nbytes
+        return b"".join((self._head(_PARTS_IN_MESSAGE, parts), *self.buffers, *self.pieces))
 
-    def _send_by_slot(self, map_slot: MapSlot, size: int, is_large: bool) -> bytes:
-        sizes = [buffer.nbytes for buffer in self.buffers]
-        if is_large:
-            sizes.append(size)
-        parts = _lay_out(sizes)
-        slot = map_slot(parts[-1][1]).bytes
-        for buffer, (start, stop) in zip(self.buffers, parts, strict=False):
-            _copy(slot[start:stop], buffer)
+    def _send_by_slot(self, slot: SlotWriter, is_large: bool) -> bytes:
+        parts = [slot.put((buffer,)) for buffer in self.buffers]
         if not is_large:
-            return b"".join((self._head(0, sizes), *self.pieces))
-        at = parts[-1][0]
-        for piece in self.pieces:
-            slot[at : at + len(piece)] = piece
-            at += len(piece)
-        return self._head(_PICKLE_IS_A_PART, sizes)
+            return b"".join((self._head(0, parts), *self.pieces))
+        parts.append(slot.put(self.pieces))
+        return self._head(_PICKLE_IS_A_PART, parts)
 
-    def _head(self, flags: int, sizes: Sequence[int]) -> bytes:
-        return _HEAD.pack(flags | self.is_array * _IS_ARRAY, len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes)
+    def _head(self, flags: int, parts: Sequence[tuple[int, int]]) -> bytes:
+        ends = itertools.chain.from_iterable(parts)
+        return _HEAD.pack(flags | self.is_array * _IS_ARRAY, len(parts)) + struct.pack(f"<{2 * len(parts)}Q", *ends)
 
 
 def pack(value: object, *, by_value: bool) -> Parcel:
@@ -142,14 +135,13 @@ def unpack(message: bytes | memoryview, reader: SlotReader | None = None) -> Any
     flags, count = _HEAD.unpack_from(message)
     if not count:
         return pickle.loads(message[_HEAD.size :])
-    sizes = struct.unpack_from(f"<{count}Q", message, _HEAD.size)
-    rest = message[_HEAD.size + 8 * count :]
+    ends = struct.unpack_from(f"<{2 * count}Q", message, _HEAD.size)
+    parts = list(zip(ends[::2], ends[1::2], strict=True))
+    rest = message[_HEAD.size + 16 * count :]
     buffers: Sequence[Any]
     if flags & _PARTS_IN_MESSAGE or reader is None:
-        parts = _lay_out(sizes, alignment=1)
         data, buffers = rest[parts[-1][1] :], [bytearray(rest[start:stop]) for start, stop in parts]
     else:
-        parts = _lay_out(sizes)
         data = reader.view(*parts.pop()) if flags & _PICKLE_IS_A_PART else rest
         buffers = reader.take(parts) if parts else ()
     if flags & _IS_ARRAY:
@@ -183,27 +175,3 @@ class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle 
             if reference is not None and reference.wrappers:
                 return resolve, (reference,)
         return super().reducer_override(obj)
-
-
-def _copy(target: memoryview, source: memoryview) -> None:
-    """Copy bytes, many; `target` is aligned.
-
-    numpy's loop over words is faster than memmove, to which memoryviews and numpy's copies come down: 81 us against 99
-    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`).
-    """
-    words = source.nbytes // 8
-    from_words = np.frombuffer(source, np.uint64, words)
-    if not from_words.flags.aligned:
-        target[:] = source
-        return
-    np.positive(from_words, out=np.frombuffer(target, np.uint64, words))
-    target[8 * words :] = source[8 * words :]
-
-
-def _lay_out(sizes: Iterable[int], alignment: int = _ALIGNMENT) -> list[tuple[int, int]]:
-    """Where parts of these sizes lie, (start, stop), one after the other."""
-    parts, at = [], 0
-    for size in sizes:
-        parts.append((at, at + size))
-        at = -(-(at + size) // alignment) * alignment
-    return parts

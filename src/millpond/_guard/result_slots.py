@@ -98,7 +98,7 @@ class ResultSlots:
 
         Args:
             slot: That a result was written to.
-            parts: Where each lies, (start, stop) in bytes, ascending.
+            parts: Where each lies, (start, stop) in bytes.
 
         Returns:
             None if so many slots are lent that this must not be: the caller copies.
@@ -106,12 +106,13 @@ class ResultSlots:
         if len(self._leased) >= self._max_leases or self._bytes_in(self._retired) > RETIRED_BYTES:
             return None
         try:
-            mapping = self.mapping(slot, parts[-1][1])
+            size_bytes = max(stop for _, stop in parts)
+            mapping = self.mapping(slot, size_bytes)
         except OSError:
             return None
         self._leased.add(slot)
         release = partial(self._returned.append, slot)
-        lease = Lease(mapping, mapping.address or 0, parts[-1][1], release)
+        lease = Lease(mapping, mapping.address or 0, size_bytes, release)
         # Views of views: pickle and numpy may each put another around a part, and the chain holds the lease.
         whole = memoryview(lease.bytes())  # type: ignore[arg-type]
         return [whole[start:stop] for start, stop in parts]

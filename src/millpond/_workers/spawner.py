@@ -51,8 +51,13 @@ class Spawner:
         self._files.append(anonymous_file(name, size_bytes, use_memfd=self._options.use_pidfd))
         return self._files[-1]
 
-    def spawn(self, index: int, now_seconds: float) -> Worker:
+    def spawn(self, index: int, now_seconds: float, handler: bytes | None = None) -> Worker:
         """Ask for a worker in this place, and tell it what to run; does not wait for it.
+
+        Args:
+            index: The place, which is free.
+            now_seconds: On the clock of time.monotonic().
+            handler: What it runs; None: what all run.
 
         Raises:
             ClosedError: `millpond.shutdown()` ended the zygote.
@@ -71,12 +76,13 @@ class Spawner:
             self.zygote = zygote_for(self._options.preload, use_pidfd=self._options.use_pidfd)
             spawned = self.zygote.spawn(descriptors)
         worker = Worker(index, spawned, self.zygote, now_seconds)
-        worker.send(pack(START, 0, encode(self._start_message(index))))
+        worker.send(pack(START, 0, encode(self._start_message(index, handler))))
         return worker
 
-    def _start_message(self, index: int) -> Start:
+    def _start_message(self, index: int, handler: bytes | None) -> Start:
         options = self._options
-        return Start(index, options.num_places, options.reports_memory, options.handler, Surroundings.now())
+        handler = options.handler if handler is None else handler
+        return Start(index, options.num_places, options.reports_memory, handler, Surroundings.now())
 
     def read_stack(self, index: int) -> str:
         """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not."""

@@ -74,8 +74,11 @@ class Staff:
                 return
 
     def _spawn(self) -> Worker | None:
+        return self._try_spawn(None)
+
+    def _try_spawn(self, handler: bytes | None) -> Worker | None:
         try:
-            return self._set.spawn()
+            return self._set.spawn(handler)
         except (MillpondError, OSError) as error:  # the zygote is gone again, or there is no descriptor left
             self._on_fatal(error)
             return None
@@ -116,7 +119,8 @@ class Staff:
         elif worker.is_unwanted:
             logger.debug("worker %d (pid %s) was ended with a call that nobody waits for", end.worker_index, end.pid)
         else:
-            logger.warning("worker %d (pid %s) %s; it is replaced", end.worker_index, end.pid, end.in_words())
+            stack = f"; its stack:\n{end.stack.rstrip()}" if end.stack else ""
+            logger.warning("worker %d (pid %s) %s; it is replaced%s", end.worker_index, end.pid, end.in_words(), stack)
 
     def _why_to_give_up(self, worker: Worker, end: verdicts.End) -> Exception | None:
         failure = None if worker.was_ready else worker.zygote.failure()

@@ -108,16 +108,24 @@ class Supervisor:
             self._set = WorkerSet(self._spawner, num_places, process_limits, self)
             undo.callback(self._set.release)
             self._set.watch(self._wakeup.readable, self._on_wake)
-            self._staff = Staff(
-                self._set,
-                self._spawner.cells,
+            self._staff = self._make_staff(
                 num_workers=num_workers,
                 on_demand=on_demand,
                 recycling=recycling,
                 max_restarts=max_restarts,
-                on_fatal=self.on_fatal,
             )
             undo.pop_all()
+
+    def _make_staff(self, *, num_workers: int, on_demand: bool, recycling: Recycling, max_restarts: int) -> Staff:
+        return Staff(
+            self._set,
+            self._spawner.cells,
+            num_workers=num_workers,
+            on_demand=on_demand,
+            recycling=recycling,
+            max_restarts=max_restarts,
+            on_fatal=self.on_fatal,
+        )
 
     # ---- the driver's calls
 
@@ -131,7 +139,13 @@ class Supervisor:
         return len(self._backlog) + sum(len(worker.tasks) for worker in self._set.workers)
 
     def submit(
-        self, task_id: int, payload: object, *, limits: TaskLimits | None = None, max_attempts: int | None = None
+        self,
+        task_id: int,
+        payload: object,
+        *,
+        limits: TaskLimits | None = None,
+        max_attempts: int | None = None,
+        seat: int = 0,
     ) -> None:
         """Have a task carried out, exactly one Completed or Failed of which will come from `wait`. Does not block.
 
@@ -140,11 +154,12 @@ class Supervisor:
             payload: Pickled now, by value where it comes from `__main__`.
             limits: Of this task; None: the supervisor's.
             max_attempts: Of this task; None: the supervisor's.
+            seat: Of the worker that it is for; see `SeatedSupervisor`.
         """
         self._check_usable()
         self._last_serial += 1
         most = max_attempts or self._max_attempts
-        self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits, most))
+        self._backlog.append(Task(task_id, self._last_serial, encode(payload), limits or self._limits, most, seat))
         self._keep_up()
         self._dispatch()
 

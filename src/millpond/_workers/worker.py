@@ -22,13 +22,17 @@ from millpond._workers.zygote_process import EXITED, FORKED, REPORT
 
 @dataclass(slots=True)
 class Task:
-    """A task from submit to its answer. `serial` is unique in its supervisor and grows; 0 is no task."""
+    """A task from submit to its answer. `serial` is unique in its supervisor and grows; 0 is no task.
+
+    `seat` is of the worker that it is for, where that matters.
+    """
 
     task_id: int
     serial: int
     body: bytes
     limits: TaskLimits
     max_attempts: int
+    seat: int = 0
     attempts: list[Attempt] = field(default_factory=list)
 
     def frame(self) -> list[bytes]:
@@ -48,6 +52,7 @@ class Worker:
 
     def __init__(self, index: int, spawned: Spawned, zygote: Zygote, now_seconds: float) -> None:
         self.index = index
+        self.seat = 0  # what it is for, where workers differ
         self.zygote = zygote
         self.channel = spawned.channel
         self.report = spawned.report

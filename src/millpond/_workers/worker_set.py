@@ -66,11 +66,11 @@ class WorkerSet:
         """Have `callback` called in a turn in which the descriptor can be read."""
         self._selector.register(descriptor, _READ, callback)
 
-    def spawn(self) -> Worker:
-        """Start a worker in a free place."""
+    def spawn(self, handler: bytes | None = None) -> Worker:
+        """Start a worker in a free place; `handler` is what it runs, if not what all run."""
         now = time.monotonic()
         place = min(self._free_places)
-        worker = self._spawner.spawn(place, now)
+        worker = self._spawner.spawn(place, now, handler)
         self._free_places.remove(place)
         worker.due_at_seconds = now + self._limits.start_seconds
         self.workers.append(worker)
