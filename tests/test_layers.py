@@ -12,13 +12,14 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "millpond"
 # Bottom first; modules of one line are siblings.
 LAYERS = [
     {"errors", "settings", "_values", "_arrays"},
-    {"_urls"},
+    {"_urls", "_checks", "_quarantine"},
     {"_plan"},
     {"_media", "_sources", "_arena"},
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
-    {"_loader"},
+    {"_loader", "_torch"},
+    {"torch"},
     {"_cli"},
     {"__main__"},
 ]

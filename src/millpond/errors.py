@@ -12,8 +12,9 @@
       DeadlineExceeded       skip it, or raise the limit       (also TimeoutError)
         FetchTimeout         (also DataError)
         DecodeTimeout
+        BatchTimeout         a batch of the drop-in DataLoader      (also RuntimeError)
       TooManyErrors          mend the data, or allow for more
-      WorkerDied             the restart budget decides
+      WorkerDied             the restart budget decides      (also RuntimeError)
       ArenaFull              hold fewer batches, or give more memory
         EpisodeTooLarge      take fewer cameras at once, or raise max_bytes (also ValueError)
       RemoteError            an exception of user code in a worker that does not unpickle
@@ -103,12 +104,16 @@ class DecodeTimeout(DeadlineExceeded):
     """A decode did not end, or made no progress, in time."""
 
 
+class BatchTimeout(DeadlineExceeded, RuntimeError):
+    """A batch did not come in time, as torch's DataLoader has it. Facts: worker_id, stack."""
+
+
 class TooManyErrors(MillpondError):
     """More samples were skipped than `max_errors` allows. Facts: skipped, limit, epoch; its cause is the last error."""
 
 
-class WorkerDied(MillpondError):
-    """A worker ended by itself. Facts: pid, exit_code, signal_name, task."""
+class WorkerDied(MillpondError, RuntimeError):
+    """A worker ended by itself; a RuntimeError as with torch's DataLoader. Facts: pid, exit_code, signal_name, task."""
 
 
 class ArenaFull(MillpondError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 from pydantic import Field
@@ -32,4 +33,73 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0.0,
         description="MILLPOND_DECODE_TIMEOUT: seconds that a decode may take; 0: no limit, and no process for it.",
+    )
+
+
+class DataLoaderSettings(BaseSettings):
+    """What the environment says of `millpond.torch.DataLoader`, where the constructor says nothing (None).
+
+    Read anew at each construction. "none" is no limit, as None is elsewhere.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MILLPOND_", env_ignore_empty=True, frozen=True)
+
+    timeout: float = Field(
+        default=300.0,
+        ge=0.0,
+        description="MILLPOND_TIMEOUT: seconds that a batch may take in a worker; 0: for ever, as torch has it.",
+    )
+
+    stall_timeout: float = Field(
+        default=0.0,
+        ge=0.0,
+        description="MILLPOND_STALL_TIMEOUT: seconds that one sample may take in a worker; 0: no such limit.",
+    )
+
+    memory: str = Field(
+        default="none",
+        description='MILLPOND_MEMORY: for batches under way and held, such as "2GiB"; none: what they need.',
+    )
+
+    max_tasks_per_worker: int = Field(
+        default=0,
+        ge=0,
+        description="MILLPOND_MAX_TASKS_PER_WORKER: batches after which a worker is followed by a new one; 0: never.",
+    )
+
+    max_worker_anon: str = Field(
+        default="none",
+        description='MILLPOND_MAX_WORKER_ANON: a worker\'s own memory past which it is followed by a new one: "4GiB".',
+    )
+
+    max_restarts: int = Field(
+        default=100,
+        ge=0,
+        description="MILLPOND_MAX_RESTARTS: workers replaced that batches have not made up for, one each.",
+    )
+
+    on_error: Literal["raise", "skip"] = Field(
+        default="raise",
+        description='MILLPOND_ON_ERROR: "raise" as torch does, or "skip": leave bad samples out of their batches.',
+    )
+
+    quarantine: Path = Field(
+        default=Path("millpond-quarantine.jsonl"),
+        description="MILLPOND_QUARANTINE: the file that skipped samples are written to.",
+    )
+
+    held_batches: int = Field(
+        default=4,
+        ge=0,
+        description="MILLPOND_HELD_BATCHES: batches that stay in shared memory while held; more are copied.",
+    )
+
+    transport: Literal["arena", "pickle"] = Field(
+        default="arena",
+        description="MILLPOND_TRANSPORT: batches by shared memory (arena), or through a socket (pickle).",
+    )
+
+    keep_heap: bool = Field(
+        default=True,
+        description="MILLPOND_KEEP_HEAP: workers keep the memory of former samples for the next ones (glibc).",
     )

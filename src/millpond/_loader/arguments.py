@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-import os
 from typing import Any
 
 import cloudpickle
 
-from millpond._values import parse_bytes
+from millpond._checks import check_anon, check_integer, check_positive
 
 
 def check_arguments(
@@ -31,45 +29,29 @@ def check_arguments(
     output: Any,
 ) -> None:
     """TypeError or ValueError for what cannot work; see `Loader` for what each argument means."""
-    _check_integer("batch_size", batch_size, least=1)
-    _check_integer("seed", seed, least=0)
-    _check_integer("held_batches", held_batches, least=1)
+    check_integer("batch_size", batch_size, least=1)
+    check_integer("seed", seed, least=0)
+    check_integer("held_batches", held_batches, least=1)
     if num_workers is not None:
-        _check_integer("num_workers", num_workers, least=0)
-    _check_positive("mixing", mixing)
-    _check_positive("timeout", timeout)
-    _check_positive("stall_timeout", stall_timeout)
-    _check_integer("max_restarts", max_restarts, least=0)
+        check_integer("num_workers", num_workers, least=0)
+    check_positive("mixing", mixing)
+    check_positive("timeout", timeout)
+    check_positive("stall_timeout", stall_timeout)
+    check_integer("max_restarts", max_restarts, least=0)
     if max_tasks_per_worker is not None:
-        _check_integer("max_tasks_per_worker", max_tasks_per_worker, least=1)
+        check_integer("max_tasks_per_worker", max_tasks_per_worker, least=1)
     if max_worker_anon is not None:
-        _check_anon(max_worker_anon)
+        check_anon(max_worker_anon)
     if on_error not in ("raise", "skip", "placeholder"):
         raise ValueError(f'on_error must be "raise", "skip" or "placeholder", not {on_error!r}')
     _check_max_errors(max_errors, on_error)
-    _check_integer("video_fetch_workers", video_fetch_workers, least=1)
+    check_integer("video_fetch_workers", video_fetch_workers, least=1)
     if output not in ("auto", "torch", "numpy"):
         raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
     if output == "torch" and importlib.util.find_spec("torch") is None:
         raise ValueError('output="torch" needs torch, which is not installed; install millpond[torch]')
     if transform is not None:
         _check_transform(transform, travels=num_workers != 0)
-
-
-def _check_integer(name: str, value: Any, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, not {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number or None, not {value!r}")
-    if not value > 0 or not math.isfinite(value):
-        raise ValueError(f"{name} must be positive and finite, or None, not {value}")
 
 
 def _check_max_errors(value: Any, on_error: str) -> None:
@@ -81,13 +63,6 @@ def _check_max_errors(value: Any, on_error: str) -> None:
         raise ValueError(f"max_errors must be a count of at least 0, or a fraction from 0.0 to below 1.0, not {value}")
     if on_error == "raise":
         raise ValueError('max_errors counts samples that are skipped: it needs on_error="skip" or "placeholder"')
-
-
-def _check_anon(value: Any) -> None:
-    if parse_bytes(value) <= 0:
-        raise ValueError(f"max_worker_anon must be positive, or None, not {value!r}")
-    if not os.path.exists("/proc/self/statm"):
-        raise ValueError("max_worker_anon needs /proc, which this platform does not have; use max_tasks_per_worker")
 
 
 def _check_transform(transform: Any, *, travels: bool) -> None:

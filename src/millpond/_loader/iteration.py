@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.driver import Driver
-from millpond._loader.quarantine import Quarantine
 from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
+from millpond._quarantine import Quarantine
 from millpond.errors import ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied, retold
 
 logger = logging.getLogger("millpond")

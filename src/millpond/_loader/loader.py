@@ -17,11 +17,11 @@ from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
 from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.probe import Transformed, probe_transform
-from millpond._loader.quarantine import Quarantine
 from millpond._loader.running import Running, Wishes, open_running
 from millpond._loader.work import Transform
 from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
+from millpond._quarantine import Quarantine
 from millpond._values import parse_bytes
 from millpond._workers.cores import usable_cores
 from millpond._workers.recycling import Recycling
