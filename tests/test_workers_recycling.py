@@ -11,7 +11,7 @@ import pytest
 from millpond._workers.recycling import Recycling
 from millpond._workers.supervisor import Completed
 from millpond._workers.verdicts import TaskLimits
-from worker_tasks import answers, collect, obey, results, workers
+from worker_tasks import answers, collect, obey, results, workers, zygote_pid
 
 
 def test_a_worker_is_followed_after_so_many_tasks_and_none_is_lost() -> None:
@@ -123,7 +123,7 @@ def test_a_limit_of_its_own_counts_for_a_task() -> None:
 def test_a_stopped_zygote_does_not_hold_up_the_end() -> None:
     with workers(2, handler=obey) as supervisor:
         results(supervisor, ("echo", 0))
-        os.kill(supervisor.statistics().zygote_pid, signal.SIGSTOP)
+        os.kill(zygote_pid(supervisor), signal.SIGSTOP)
         os.kill(supervisor.statistics().workers[0].pid or 0, signal.SIGKILL)
         assert results(supervisor, *[("echo", 1)] * 20) == [1] * 20
-        os.kill(supervisor.statistics().zygote_pid, signal.SIGSTOP)
+        os.kill(zygote_pid(supervisor), signal.SIGSTOP)

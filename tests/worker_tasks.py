@@ -212,6 +212,13 @@ def workers(num_workers: int = 1, handler: Any = obey, **options: Any) -> Iterat
         yield supervisor
 
 
+def zygote_pid(supervisor: Supervisor) -> int:
+    """Of the zygote that forks its workers."""
+    pid = supervisor.statistics().zygote_pid
+    assert pid is not None
+    return pid
+
+
 def answers(supervisor: Supervisor, *payloads: Any) -> list[Completed | Failed]:
     """Submit payloads under the ids 0, 1, ... and return their answers in the order of the ids."""
     for task_id, payload in enumerate(payloads):

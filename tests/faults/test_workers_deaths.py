@@ -17,7 +17,7 @@ from millpond._workers.messages import encode
 from millpond._workers.supervisor import Completed, Failed, Supervisor
 from millpond._workers.zygote import live_zygotes
 from millpond.errors import MillpondError, WorkerDied
-from worker_tasks import CannotAttach, DiesAtStart, answers, collect, error_of, obey, results, workers
+from worker_tasks import CannotAttach, DiesAtStart, answers, collect, error_of, obey, results, workers, zygote_pid
 
 
 @pytest.fixture(params=[True, False], ids=["pidfd", "report"])
@@ -104,7 +104,7 @@ def test_idle_workers_that_are_killed_cost_no_task(use_pidfd: bool) -> None:
 def test_workers_come_back_when_the_zygote_is_killed(use_pidfd: bool) -> None:
     with workers(2, use_pidfd=use_pidfd) as supervisor:
         results(supervisor, ("echo", 0))
-        os.kill(supervisor.statistics().zygote_pid, signal.SIGKILL)
+        os.kill(zygote_pid(supervisor), signal.SIGKILL)
         assert results(supervisor, *(("echo", number) for number in range(50))) == list(range(50))
 
 

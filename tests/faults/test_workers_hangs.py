@@ -18,7 +18,7 @@ from millpond._workers.verdicts import ProcessLimits, TaskLimits
 from millpond._workers.worker import Worker
 from millpond._workers.worker_set import MOST_LOST
 from millpond.errors import DeadlineExceeded, DecodeTimeout, WorkerDied
-from worker_tasks import NeverReady, collect, error_of, results, workers
+from worker_tasks import NeverReady, collect, error_of, results, workers, zygote_pid
 
 LIMIT = 0.15
 
@@ -47,7 +47,7 @@ def test_a_stopped_worker_goes_on_at_once() -> None:
 def test_a_worker_that_stays_stopped_is_a_hung_one() -> None:
     with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT)) as supervisor:
         results(supervisor, ("echo", 0))
-        zygote = supervisor.statistics().zygote_pid
+        zygote = zygote_pid(supervisor)
         os.kill(zygote, signal.SIGSTOP)  # it continues nobody, until the supervisor sends it SIGCONT at a worker's end
         assert results(supervisor, ("stop",)) == [None]
         assert supervisor.statistics().restarts == 1

@@ -36,6 +36,7 @@ class WorkerStatistics:
 class Statistics:
     """A supervisor at one moment. tasks_submitted = completed + failed + waiting + in flight.
 
+    `zygote_pid` is None where a start method of multiprocessing is used.
     `restarts` counts workers that were replaced because they ended, `recycles` those that a successor took over from.
     """
 
@@ -46,5 +47,5 @@ class Statistics:
     tasks_in_flight: int
     restarts: int
     recycles: int
-    zygote_pid: int
+    zygote_pid: int | None
     workers: tuple[WorkerStatistics, ...]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, close_all
 from millpond._workers.messages import START, Start, encode, pack
+from millpond._workers.starter import Starter
 from millpond._workers.surroundings import Surroundings
 from millpond._workers.worker import Worker
-from millpond._workers.zygote import Zygote, zygote_for
+from millpond._workers.zygote import zygote_for
 from millpond.errors import WorkerDied
 
 _DUMP_BYTES = 65536
@@ -30,10 +31,11 @@ class WorkerOptions:
     preload: tuple[str, ...]
     use_pidfd: bool
     reports_memory: bool
+    starter: Starter | None = None
 
 
 class Spawner:
-    """Asks the zygote for workers, and for another zygote if that has died."""
+    """Asks the starter for workers, and for another zygote if that has died."""
 
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
@@ -41,11 +43,14 @@ class Spawner:
         try:
             self._cells_file = self._open_file("millpond-cells", cells_bytes(options.num_places))
             self._dump_files: dict[int, int] = {}
-            self.zygote: Zygote = zygote_for(options.preload, use_pidfd=options.use_pidfd)
+            self.starter = options.starter or self._zygote()
             self.cells = Cells(self._cells_file, options.num_places)
         except BaseException:
             close_all(self._files)
             raise
+
+    def _zygote(self) -> Starter:
+        return zygote_for(self._options.preload, use_pidfd=self._options.use_pidfd)
 
     def _open_file(self, name: str, size_bytes: int) -> int:
         self._files.append(anonymous_file(name, size_bytes, use_memfd=self._options.use_pidfd))
@@ -60,8 +65,9 @@ class Spawner:
             handler: What it runs; None: what all run.
 
         Raises:
-            ClosedError: `millpond.shutdown()` ended the zygote.
+            ClosedError: `millpond.shutdown()` ended the starter.
             WorkerDied: The zygote died, and so did the next.
+            OSError: No process or descriptor is to be had.
         """
         self.cells.clear(index)
         if index not in self._dump_files:
@@ -71,11 +77,13 @@ class Spawner:
         os.lseek(dump_file, 0, os.SEEK_SET)  # the offset is shared with the worker
         descriptors = [dump_file, self._cells_file, *self._options.descriptors]
         try:
-            spawned = self.zygote.spawn(descriptors)
+            spawned = self.starter.spawn(descriptors)
         except WorkerDied:
-            self.zygote = zygote_for(self._options.preload, use_pidfd=self._options.use_pidfd)
-            spawned = self.zygote.spawn(descriptors)
-        worker = Worker(index, spawned, self.zygote, now_seconds)
+            if self._options.starter is not None:
+                raise
+            self.starter = self._zygote()
+            spawned = self.starter.spawn(descriptors)
+        worker = Worker(index, spawned, self.starter, now_seconds)
         worker.send(pack(START, 0, encode(self._start_message(index, handler))))
         return worker
 
@@ -90,6 +98,7 @@ class Spawner:
 
     def close(self) -> None:
         """Give the files back; the zygote stays warm for others."""
+        self.starter.release()
         self.cells.close()
         close_all(self._files)
         self._files = []

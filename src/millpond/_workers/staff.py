@@ -11,7 +11,6 @@ from millpond._workers.lifecycle import State
 from millpond._workers.recycling import Recycling
 from millpond._workers.worker import Worker
 from millpond._workers.worker_set import WorkerSet
-from millpond._workers.zygote import discard
 from millpond.errors import ClosedError, MillpondError
 
 logger = logging.getLogger("millpond")
@@ -123,11 +122,11 @@ class Staff:
             logger.warning("worker %d (pid %s) %s; it is replaced%s", end.worker_index, end.pid, end.in_words(), stack)
 
     def _why_to_give_up(self, worker: Worker, end: verdicts.End) -> Exception | None:
-        failure = None if worker.was_ready else worker.zygote.failure()
+        failure = None if worker.was_ready else worker.starter.failure()
         if failure is not None:
-            discard(worker.zygote)
+            worker.starter.give_up()
             return failure
-        if worker.zygote.was_shut_down:
+        if worker.starter.was_shut_down:
             return ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard")
         if self._unpaid_restarts > self._max_restarts:
             return verdicts.too_many_restarts(self._unpaid_restarts, self._max_restarts, end)

@@ -26,6 +26,7 @@ from millpond._workers.outcomes import Completed, Failed, Statistics, WorkerStat
 from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.spawner import Spawner, WorkerOptions
 from millpond._workers.staff import Staff
+from millpond._workers.starter import Starter
 from millpond._workers.verdicts import NEVER, ProcessLimits, TaskLimits
 from millpond._workers.wakeup import Wakeup
 from millpond._workers.worker import Task, Worker
@@ -54,6 +55,7 @@ class Supervisor:
         on_demand: Start a worker when a task waits and none is idle, not all of them at once.
         start_timeout_seconds: For a worker to become ready.
         use_pidfd: None: where there are pidfds; False is the fallback of other platforms, for tests.
+        starter: Starts the workers; None: the zygote of the preload set.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Supervisor:
         on_demand: bool = False,
         start_timeout_seconds: float = 30.0,
         use_pidfd: bool | None = None,
+        starter: Starter | None = None,
     ) -> None:
         if num_workers < 1 or tasks_in_flight_per_worker < 1:
             raise ValueError(f"need at least 1 worker and 1 task each, not {num_workers}, {tasks_in_flight_per_worker}")
@@ -99,6 +102,7 @@ class Supervisor:
             preload,
             with_pidfd,
             recycling.max_anon_bytes is not None,
+            starter,
         )
         with contextlib.ExitStack() as undo:
             self._wakeup = Wakeup()
@@ -221,7 +225,7 @@ class Supervisor:
             in_flight,
             self._staff.restarts,
             self._staff.recycles,
-            self._spawner.zygote.pid,
+            self._spawner.starter.pid,
             workers,
         )
 

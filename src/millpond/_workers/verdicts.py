@@ -228,10 +228,10 @@ def dies_at_start(times: int, end: End) -> WorkerDied:
 def start_took_too_long(
     worker_index: int, limits: ProcessLimits, elapsed_seconds: float, doing: str
 ) -> DeadlineExceeded:
-    """A worker is not ready; `doing` is what its zygote was at."""
+    """A worker is not ready; `doing` is what its starter says of that."""
     return DeadlineExceeded(
         f"worker {worker_index} was not ready {elapsed_seconds:.1f} s after it was asked for "
-        f"(limit {limits.start_seconds:.1f} s); the zygote was {doing}",
+        f"(limit {limits.start_seconds:.1f} s); {doing}",
         limit_seconds=limits.start_seconds,
         elapsed_seconds=elapsed_seconds,
         doing=doing,

@@ -15,8 +15,8 @@ from millpond._workers.descriptors import receive_descriptors
 from millpond._workers.lifecycle import Attempt, Event, State, next_state
 from millpond._workers.messages import TASK, Frame, Inbox, pack
 from millpond._workers.oom import oom_kill_count
+from millpond._workers.starter import Spawned, Starter
 from millpond._workers.verdicts import NEVER, Hang, TaskLimits
-from millpond._workers.zygote import Spawned, Zygote
 from millpond._workers.zygote_process import EXITED, FORKED, REPORT
 
 
@@ -46,14 +46,14 @@ class Worker:
     Args:
         index: Its place among the workers, which is another's once it is reaped.
         spawned: Owned from now on.
-        zygote: That forks it.
+        starter: That starts it.
         now_seconds: On the clock of time.monotonic(), as all times here.
     """
 
-    def __init__(self, index: int, spawned: Spawned, zygote: Zygote, now_seconds: float) -> None:
+    def __init__(self, index: int, spawned: Spawned, starter: Starter, now_seconds: float) -> None:
         self.index = index
         self.seat = 0  # what it is for, where workers differ
-        self.zygote = zygote
+        self.starter = starter
         self.channel = spawned.channel
         self.report = spawned.report
         self.state = State.STARTING

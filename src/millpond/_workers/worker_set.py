@@ -185,7 +185,7 @@ class WorkerSet:
         worker.is_gone = True
         self._selector.unregister(worker.pidfd)
         self._kill(worker)
-        worker.zygote.resume()  # one that is stopped reaps nobody
+        worker.starter.resume()  # a zygote that is stopped reaps nobody
         worker.due_at_seconds = time.monotonic() + _REPORT_SECONDS
         self._bury_if_gone(worker)
 
@@ -195,7 +195,7 @@ class WorkerSet:
         if worker.is_gone:
             self._bury(worker)
         elif worker.state is State.STARTING:
-            elapsed, doing = now - worker.since_seconds, worker.zygote.doing()
+            elapsed, doing = now - worker.since_seconds, worker.starter.doing()
             self._listener.on_fatal(verdicts.start_took_too_long(worker.index, self._limits, elapsed, doing))
             self._kill(worker)
         elif worker.tasks and worker.state in (State.BUSY, State.DRAINING):
@@ -287,7 +287,7 @@ class WorkerSet:
     def end_all(self) -> None:
         """Ask all workers to end, kill those that do not, and wait until they are gone; for a bounded time."""
         self._is_ending = True
-        self._spawner.zygote.resume()
+        self._spawner.starter.resume()
         for worker in self.workers:
             self._spawner.cells.ask_to_stop(worker.index)
             if worker.state in (State.STARTING, State.IDLE, State.BUSY):

@@ -17,10 +17,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from millpond._workers.descriptors import close_all, send_descriptors
 from millpond._workers.messages import FAILED, NOTE, WARM, Inbox, decode_error
+from millpond._workers.starter import Spawned
 from millpond._workers.surroundings import ONE_THREAD, absolute_sys_path
 from millpond._workers.zygote_process import FORK, REQUEST, SHUTDOWN
 from millpond.errors import ClosedError, WorkerDied
@@ -43,19 +43,8 @@ def has_pidfd() -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
-    """A worker that was asked for: its task socket, and the socket on which the zygote reports its pid and its end.
-
-    The caller closes both.
-    """
-
-    channel: socket.socket
-    report: socket.socket
-
-
 class Zygote:
-    """One zygote process; see `zygote_for`.
+    """One zygote process, which is a `Starter`; see `zygote_for`.
 
     Args:
         preload: Modules that it imports before it forks.
@@ -162,9 +151,9 @@ class Zygote:
                 raise WorkerDied(message, pid=self.pid, exit_code=None, signal_name=None, task=None) from None
 
     def doing(self) -> str:
-        """What it was last known to do, for messages: "importing torch", "waiting for requests"."""
+        """What it was last known to do, for messages: "the zygote was importing torch"."""
         with self._lock:
-            return self._read_notes()
+            return f"the zygote was {self._read_notes()}"
 
     def failure(self) -> Exception | None:
         """Why it could not import its preload set; None if it could, or has not yet."""
@@ -184,6 +173,16 @@ class Zygote:
                         self._failure = decode_error(body)
                         self._failure.add_note(f"raised by the zygote, {self._doing} (preload set {self.preload})")
         return self._doing
+
+    def give_up(self) -> None:
+        """It failed; the next `zygote_for` of its preload set starts another."""
+        with _lock:
+            for key in [key for key, known in _zygotes.items() if known is self]:
+                del _zygotes[key]
+        self.shut_down()
+
+    def release(self) -> None:
+        """Nothing is to be done: a worker whose sockets are closed ends, and the zygote reaps it."""
 
     def resume(self) -> None:
         """Have it go on if somebody stopped it (SIGSTOP): else nobody would fork, reap or end it."""
@@ -249,14 +248,6 @@ def zygote_for(preload: tuple[str, ...], *, use_pidfd: bool | None = None) -> Zy
         if zygote is None:
             zygote = _zygotes[key] = Zygote(preload, use_pidfd=key[1])
         return zygote
-
-
-def discard(zygote: Zygote) -> None:
-    """Give up a zygote that failed; the next `zygote_for` of its preload set starts another."""
-    with _lock:
-        for key in [key for key, known in _zygotes.items() if known is zygote]:
-            del _zygotes[key]
-    zygote.shut_down()
 
 
 def live_zygotes() -> list[Zygote]:
