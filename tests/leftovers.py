@@ -27,7 +27,7 @@ _PATIENCE_SECONDS = 3.0
 _KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 _KEPT_FILES = ("millpond-zoo-",)  # clips that tests/media_zoo.py makes when first wanted, until the process ends
 # Opened once per process, for its life, by the libraries that use them.
-_KEPT_TARGETS = ("/dev/urandom", "/dev/nvidia", "/dev/null")
+_KEPT_TARGETS = ("/dev/urandom", "/dev/nvidia", "/dev/null", "/dev/shm/pym-")  # the last: multiprocessing's heap
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import itertools
 import pickle
 import struct
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any, Protocol
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._guard.functions import reference_of, resolve
-from millpond._guard.reducers import is_plain, reducers
+from millpond._guard.reducers import Reducer, is_plain, reducers
 from millpond._guard.slot_writer import SlotWriter
 
 LARGE_BYTES = 32 << 10
@@ -30,6 +30,9 @@ LARGE_BYTES = 32 << 10
 64 KiB, from which on pickle writes buffers as objects without a length."""
 _HEAD = struct.Struct("<II")  # flags, number of parts
 _PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4
+
+
+_NO_REDUCERS: Mapping[type, Reducer] = {}
 
 
 class SlotReader(Protocol):
@@ -104,7 +107,7 @@ def pack(value: object, *, by_value: bool) -> Parcel:
     if type(value) is np.ndarray and value.nbytes >= LARGE_BYTES and is_plain(value):
         kind = pickle.dumps((value.dtype.str, value.shape, value.flags.writeable), 5)
         return Parcel([kind], [memoryview(value).cast("B")], is_array=True)  # type: ignore[arg-type]
-    file = _Pieces()
+    file = Pieces()
     buffers: list[memoryview] = []
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
@@ -116,7 +119,7 @@ def pack(value: object, *, by_value: bool) -> Parcel:
         return False
 
     if by_value:
-        _ByValuePickler(file, is_small).dump(value)
+        ByValuePickler(file, is_small).dump(value)
     else:
         pickler = pickle.Pickler(file, 5, buffer_callback=is_small)
         pickler.dispatch_table = reducers()
@@ -157,15 +160,31 @@ def _make_array(buffer: Any, dtype: str, shape: tuple[int, ...], is_writeable: b
     return array
 
 
-class _Pieces(list[Any]):
+class Pieces(list[Any]):
     """A file for a pickler that keeps large objects as they are, instead of copying them into one stream."""
 
     write = list.append
 
 
-class _ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    def __init__(self, file: _Pieces, buffer_callback: Callable[[Any], Any]) -> None:
-        self.dispatch_table = ChainMap(reducers(), cloudpickle.Pickler.dispatch_table)
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
+    """Has what comes from `__main__`, and what has no name to be imported by, travel by value.
+
+    Args:
+        file: With a method `write`.
+        buffer_callback: See `pickle.Pickler`.
+        first, last: Reducers that come before all others, and after them.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        buffer_callback: Callable[[Any], Any],
+        *,
+        first: Mapping[type, Reducer] = _NO_REDUCERS,
+        last: Mapping[type, Reducer] = _NO_REDUCERS,
+    ) -> None:
+        tables = first, reducers(), cloudpickle.Pickler.dispatch_table, last
+        self.dispatch_table = ChainMap(*tables)  # type: ignore[arg-type] # nobody writes to it
         super().__init__(file, 5, buffer_callback)
 
     def reducer_override(self, obj: Any) -> Any:
