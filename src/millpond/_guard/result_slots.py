@@ -35,16 +35,18 @@ class ResultSlots:
 
     Args:
         max_leases: Slots that may be lent at once.
+        keeps_memory: Whether free slots keep theirs, however much it is: for results that are all of one size.
 
     Raises:
         OSError: This machine has no such memory.
     """
 
-    def __init__(self, max_leases: int) -> None:
+    def __init__(self, max_leases: int, *, keeps_memory: bool = False) -> None:
         self.descriptor = create_slot_file()
         self.is_closed = False
         self._owner_pid = os.getpid()
         self._max_leases = max_leases
+        self._keeps_memory = keeps_memory
         self._file = SlotFile(self.descriptor)
         self._count = 0
         self._free: list[int] = []  # the last one returned is the first to be used: its memory is in the cache
@@ -68,7 +70,7 @@ class ResultSlots:
 
     def reserve(self) -> int:
         """A slot for a call."""
-        self._take_back()
+        self.take_back()
         if self._free:
             return self._free.pop()
         self._count += 1
@@ -138,7 +140,8 @@ class ResultSlots:
     def _bytes_in(self, slots: set[int] | list[int]) -> int:
         return sum(self._written_bytes.get(slot, 0) for slot in slots) if slots else 0
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
+        """Count what was returned as free. For the thread that reserves."""
         while self._returned and not self._forks:
             slot = self._returned.popleft()
             if slot in self._unread:
@@ -148,6 +151,8 @@ class ResultSlots:
                 continue
             self._leased.discard(slot)
             self._free.append(slot)
+            if self._keeps_memory:
+                continue
             written = self._written_bytes.get(slot, 0)
             if written > SLOT_KEPT_BYTES or self._bytes_in(self._free) > ALL_KEPT_BYTES:
                 self.empty(slot)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import sys
 import threading
@@ -18,7 +19,7 @@ SLOT_BYTES = 1 << 40
 """A slot's width."""
 _FILE_BYTES = 1 << 62
 _LEAST_MAPPING_BYTES = 1 << 20
-_PROT_READ_WRITE, _MAP_SHARED = 3, 1
+_PROT_READ_WRITE, _MAP_SHARED, _MAP_FIXED = 3, 1, 16
 _FALLOC_KEEP_SIZE_PUNCH_HOLE = 3
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -68,6 +69,20 @@ class Mapping:
         self.address = address
         self.size_bytes = size_bytes
         self.bytes = memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B")
+
+    def detach(self, size_bytes: int) -> None:
+        """Make the first bytes this process's own, at the same address, with what they hold: for who still uses them.
+
+        Raises:
+            OSError: No room.
+        """
+        kept = bytes(self.bytes[:size_bytes])
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
+        address = _libc.mmap(self.address, size_bytes, _PROT_READ_WRITE, flags, -1, 0)
+        if address == _MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot copy {size_bytes} bytes of a slot: {os.strerror(number)}")
+        self.bytes[:size_bytes] = kept
 
     def __del__(self) -> None:
         if self.address is not None:
@@ -120,9 +135,13 @@ class SlotFile:
         except OSError:
             return self.read(slot, start, stop)
 
+    def forget(self, slot: int) -> None:
+        """Let go of a slot's mapping, which stays as long as somebody holds it; the next one is another."""
+        self._mappings.pop(slot, None)
+
     def empty(self, slot: int) -> None:
         """Give all memory of a slot back to the machine, whoever has written how much to it."""
-        self._mappings.pop(slot, None)
+        self.forget(slot)
         with contextlib.suppress(OSError), self._open() as descriptor:
             _libc.fallocate(descriptor, _FALLOC_KEEP_SIZE_PUNCH_HOLE, slot * SLOT_BYTES, SLOT_BYTES)
 

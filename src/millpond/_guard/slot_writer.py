@@ -29,10 +29,10 @@ class SlotWriter:
         self._map_slot = map_slot
         self._limit_bytes = limit_bytes
         self._end = 0
-        self._reserved: dict[int, int] = {}  # address -> start
+        self._reserved: dict[int, tuple[int, int]] = {}  # address -> part
 
-    def reserve(self, size_bytes: int) -> memoryview:
-        """A part to be written to in place; `put` will find it. Valid as long as the slot stays mapped.
+    def reserve(self, size_bytes: int) -> int:
+        """The address of a part to be written to in place, as long as the slot stays mapped; `put` will find it.
 
         Raises:
             ArenaFull: It passes the limit.
@@ -42,15 +42,15 @@ class SlotWriter:
         mapping = self._map_slot(stop)
         self._end = stop
         assert mapping.address is not None
-        self._reserved[mapping.address + start] = start
-        return mapping.bytes[start:stop]
+        self._reserved[mapping.address + start] = start, stop
+        return mapping.address + start
 
     def put(self, pieces: Sequence[Any]) -> tuple[int, int]:
         """A part made of these buffers in a row, copied, or found where it lies already; raises as `reserve` does."""
         if self._reserved and len(pieces) == 1:
             found = self._reserved.get(_address_of(pieces[0]))
-            if found is not None:
-                return found, found + pieces[0].nbytes
+            if found is not None and found[0] + pieces[0].nbytes <= found[1]:
+                return found[0], found[0] + pieces[0].nbytes
         size_bytes = sum(map(len, pieces))
         start, stop = self._next(size_bytes)
         slot = self._map_slot(stop).bytes

@@ -46,6 +46,7 @@ class SeatedStaff(Staff):
     ) -> None:
         self._handler_for = handler_for
         self._predecessors = [-1] * num_workers
+        self.last_ends: dict[int, verdicts.End] = {}
         self._had_their_time: set[Worker] = set()
         super().__init__(
             workers,
@@ -79,6 +80,7 @@ class SeatedStaff(Staff):
 
     def note_end(self, worker: Worker, end: verdicts.End) -> None:
         """A worker was reaped."""
+        self.last_ends[worker.seat] = end
         if worker in self._had_their_time and end.exit_code == 0:
             self.recycles += 1
         else:
@@ -100,7 +102,7 @@ class SeatedSupervisor(Supervisor):
         super().__init__(b"", num_workers=num_workers, **options)
 
     def _make_staff(self, *, num_workers: int, on_demand: bool, recycling: Recycling, max_restarts: int) -> Staff:
-        return SeatedStaff(
+        self._seats = SeatedStaff(
             self._set,
             self._spawner.cells,
             handler_for=self._handler_for,
@@ -109,6 +111,11 @@ class SeatedSupervisor(Supervisor):
             max_restarts=max_restarts,
             on_fatal=self.on_fatal,
         )
+        return self._seats
+
+    def last_end(self, seat: int) -> verdicts.End | None:
+        """Of the last worker of a seat that is gone, if one is."""
+        return self._seats.last_ends.get(seat)
 
     def pids(self) -> Sequence[int | None]:
         """Of the workers, by seat; None where it is not known yet, or nobody sits there now."""

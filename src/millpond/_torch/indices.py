@@ -1,0 +1,59 @@
+"""Draws a loader's indices, and goes on in the middle of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from millpond._torch.position import Position
+
+
+class Indices:
+    """Indices of batches, in the sampler's order.
+
+    Args:
+        draw: The next ones of the sampler; StopIteration at its end.
+        sampler: One that can tell where it is; None: it is gone through from its start.
+    """
+
+    def __init__(self, draw: Callable[[], Any], sampler: Any) -> None:
+        self._draw = draw
+        self._sampler = sampler
+        self._states: dict[int, Any] = {}  # batch -> the sampler's state after it was drawn
+        self._next = 0
+        self._ahead: set[int] = set()
+
+    def begin(self, position: Position | None, *, is_endless: bool) -> None:
+        """Begin an epoch, or go on where one was.
+
+        Args:
+            position: None: at its start.
+            is_endless: Whether indices say nothing but how many there are: none is gone through.
+        """
+        self._states.clear()
+        self._next, self._ahead = 0, set()
+        if position is None:
+            return
+        self._ahead = set(position.ahead)
+        if self._sampler is not None and position.sampler is not None:
+            self._next = position.delivered
+        else:
+            for _ in range(0 if is_endless else position.delivered):
+                self._draw()
+            self._next = position.delivered
+
+    def next(self) -> tuple[int, Any]:
+        """Number in the epoch, and indices, of the next batch that has not been delivered."""
+        while True:
+            indices = self._draw()
+            number, self._next = self._next, self._next + 1
+            if self._sampler is not None:
+                self._states[number] = self._sampler.state_dict()
+            if number not in self._ahead:
+                return number, indices
+
+    def state_after(self, delivered: int) -> Any:
+        """The sampler's state when so many batches had been drawn; None if it cannot tell."""
+        for number in [number for number in self._states if number < delivered - 1]:
+            del self._states[number]
+        return self._states.get(delivered - 1)

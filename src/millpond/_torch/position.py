@@ -1,0 +1,119 @@
+"""Where a DataLoader stands in its epoch: what `state_dict` writes and `load_state_dict` reads, as plain JSON."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from millpond._torch.tasks import Place
+
+STATE_VERSION = 1
+
+
+@dataclass(slots=True)
+class Position:
+    """In one epoch, after the batches that were delivered.
+
+    Attributes:
+        generators: States of the generators that order and seeds come from, before the epoch: name -> bytes.
+        delivered: Batches 0 to here were delivered.
+        ahead: Numbers of batches beyond that were delivered before their turn (`in_order=False`).
+        sampler: State of a sampler that can tell it, after the batches up to `delivered`.
+        places: Of an iterable dataset, by seat.
+        next_seat: Who makes the next batch of an iterable dataset.
+        is_over: Whether the epoch has ended.
+    """
+
+    generators: dict[str, bytes] = field(default_factory=dict)
+    delivered: int = 0
+    ahead: set[int] = field(default_factory=set)
+    sampler: Any = None
+    places: list[Place] = field(default_factory=list)
+    next_seat: int = 0
+    is_over: bool = False
+
+    def deliver(self, number: int) -> None:
+        """This batch was delivered."""
+        self.ahead.add(number)
+        while self.delivered in self.ahead:
+            self.ahead.remove(self.delivered)
+            self.delivered += 1
+
+    def to_state(self) -> dict[str, Any]:
+        """As JSON has it, but for a sampler's own state."""
+        return {
+            "generators": {name: _text(state) for name, state in self.generators.items()},
+            "delivered": self.delivered,
+            "ahead": sorted(self.ahead),
+            "sampler": self.sampler,
+            "places": [[place.turn, None if place.state is None else _text(place.state)] for place in self.places],
+            "next_seat": self.next_seat,
+            "is_over": self.is_over,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Position:
+        """What `to_state` gave."""
+        return cls(
+            generators={name: _bytes(text) for name, text in state["generators"].items()},
+            delivered=state["delivered"],
+            ahead=set(state["ahead"]),
+            sampler=state["sampler"],
+            places=[Place(turn, None if text is None else _bytes(text)) for turn, text in state["places"]],
+            next_seat=state["next_seat"],
+            is_over=state["is_over"],
+        )
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text)
+
+
+def generators_of(loader: Any) -> dict[str, torch.Generator]:
+    """The generators that an epoch's order and seeds may come from: the loader's, its samplers', torch's own."""
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    found = {
+        "loader": loader.generator,
+        "batch_sampler": getattr(loader.batch_sampler, "generator", None),
+        "sampler": getattr(loader.sampler, "generator", None),
+        "inner_sampler": getattr(inner, "generator", None),
+    }
+    named = {name: generator for name, generator in found.items() if isinstance(generator, torch.Generator)}
+    return {**named, "torch": torch.default_generator}
+
+
+def states_of(generators: dict[str, torch.Generator]) -> dict[str, bytes]:
+    """Of each, as bytes."""
+    return {name: generator.get_state().numpy().tobytes() for name, generator in generators.items()}
+
+
+@contextlib.contextmanager
+def as_they_were(generators: dict[str, torch.Generator], states: dict[str, bytes]) -> Iterator[None]:
+    """Within, generators go on from these states; torch's own goes on afterwards as if nothing had been drawn."""
+    before = torch.get_rng_state()
+    for name, generator in generators.items():
+        if name in states:
+            generator.set_state(torch.frombuffer(bytearray(states[name]), dtype=torch.uint8))
+    try:
+        yield
+    finally:
+        if states:
+            torch.set_rng_state(before)
+
+
+def stateful_sampler(loader: Any) -> Any:
+    """The sampler of a loader that can tell where it is; None if none can."""
+    candidates: Sequence[Any] = (loader.batch_sampler, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    for sampler in candidates:
+        if hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict"):
+            return sampler
+    return None

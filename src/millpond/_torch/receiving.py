@@ -1,0 +1,153 @@
+"""In the training process: batches out of their slots, lent or copied, and what `memory=` allows of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._arena.leases import Lease
+from millpond._guard.parcels import unpack
+from millpond._guard.result_slots import ResultSlots
+from millpond.errors import ArenaFull
+
+logger = logging.getLogger("millpond")
+
+
+class Receiver:
+    """Unpacks batches, and knows what of them is still held.
+
+    Up to `held_batches` of them live on their slots. One more is copied to the heap, so that who keeps batches never
+    waits for himself; copies are counted, and said once. With a budget, slots and copies together stay within it.
+
+    Args:
+        slots: That batches come in; None where they come in messages.
+        held_batches: That may be lent at once.
+        memory_bytes: For batches under way, held and copied; None: any.
+    """
+
+    def __init__(self, slots: ResultSlots | None, *, held_batches: int, memory_bytes: int | None) -> None:
+        self.slots = slots
+        self.memory_bytes = memory_bytes
+        self.heap_copies = 0
+        self.largest_bytes = 0
+        self._held_batches = held_batches
+        self._copies: dict[int, int] = {}  # number of the copy -> bytes
+
+    @property
+    def held_batches(self) -> int:
+        """On their slots."""
+        return 0 if self.slots is None else self.slots.leased
+
+    @property
+    def copied_bytes(self) -> int:
+        """Of copies that are held."""
+        return sum(self._copies.copy().values())
+
+    def has_room(self, in_flight: int) -> bool:
+        """Whether one more batch may be made, with so many under way. One always may."""
+        if self.memory_bytes is None or in_flight == 0:
+            return True
+        return self._used_by(in_flight + self.held_batches + 1) <= self.memory_bytes
+
+    def _used_by(self, slots: int) -> int:
+        return slots * self.largest_bytes + self.copied_bytes
+
+    def receive(self, message: bytes | memoryview, slot: int | None) -> Any:
+        """The value of a parcel's message; the slot is given back when the last array of it is gone.
+
+        Raises:
+            ArenaFull: A copy would pass the budget.
+        """
+        self.largest_bytes = max(self.largest_bytes, 1)  # known, if all of them fit into messages
+        if self.slots is None or slot is None:
+            return unpack(message)
+        reader = _Reader(self, self.slots, slot)
+        try:
+            return unpack(message, reader)
+        finally:
+            reader.close()
+
+    def lend(self, slot: int, parts: Sequence[tuple[int, int]]) -> Sequence[Any] | None:
+        """Parts of a slot as they lie there; None if they must be copied."""
+        assert self.slots is not None
+        self.largest_bytes = max(self.largest_bytes, max(stop for _, stop in parts))
+        self.slots.take_back()
+        held = self.slots.leased
+        is_within = self.memory_bytes is None or self._used_by(held + 2) <= self.memory_bytes  # one more is under way
+        return self.slots.lend(slot, parts) if held < self._held_batches and is_within else None
+
+    def copy(self, slot: int, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
+        """Parts of a slot in memory of their own."""
+        assert self.slots is not None
+        size_bytes = sum(stop - start for start, stop in parts)
+        self._check(size_bytes)
+        self.heap_copies += 1
+        if self.heap_copies == 1:
+            logger.info(
+                "more than held_batches=%d batches are held at once: they are copied until some are let go",
+                self._held_batches,
+            )
+        number = self.heap_copies
+        self._copies[number] = size_bytes
+        heap: NDArray[np.uint8] = np.empty(size_bytes, np.uint8)
+        whole = memoryview(Lease(heap, heap.ctypes.data, size_bytes, partial(_forget, self._copies, number)).bytes())  # type: ignore[arg-type]
+        copied, at = [], 0
+        for start, stop in parts:
+            part = whole[at : at + stop - start]
+            part[:] = self.slots.view(slot, start, stop)
+            copied.append(part)
+            at += stop - start
+        return copied
+
+    def _check(self, wanted_bytes: int) -> None:
+        if self.memory_bytes is None:
+            return
+        free_bytes = max(0, self.memory_bytes - self._used_by(self.held_batches + 1))
+        if wanted_bytes > free_bytes:
+            copies = sorted(self._copies.copy())
+            raise ArenaFull(
+                f"no room for a batch of {wanted_bytes / 2**20:.1f} MiB in memory={self.memory_bytes >> 20} MiB: "
+                f"{self.held_batches} batches are held on their slots, and {len(copies)} as copies of "
+                f"{self.copied_bytes / 2**20:.1f} MiB. Let go sooner (any one tensor of a batch holds all of it), or "
+                "raise memory=",
+                wanted_bytes=wanted_bytes,
+                free_bytes=free_bytes,
+                holders={"slots": self.held_batches, "copies": copies},
+            )
+
+
+def _forget(copies: dict[int, int], number: int) -> None:
+    del copies[number]
+
+
+class _Reader:
+    """Reads one batch out of its slot; see `parcels.SlotReader`."""
+
+    def __init__(self, receiver: Receiver, slots: ResultSlots, slot: int) -> None:
+        self._receiver = receiver
+        self._slots = slots
+        self._slot = slot
+        self._is_lent = False
+
+    def view(self, start: int, stop: int) -> memoryview | bytearray:
+        """A part, to be read before `close`."""
+        return self._slots.view(self._slot, start, stop)
+
+    def take(self, parts: Sequence[tuple[int, int]]) -> Sequence[Any]:
+        """Parts that stay: over the slot, or copies."""
+        self._is_lent = True  # before it is: an interrupt may lose a slot, and never give one back twice
+        lent = self._receiver.lend(self._slot, parts)
+        if lent is None:
+            self._is_lent = False
+            lent = self._receiver.copy(self._slot, parts)
+        return lent
+
+    def close(self) -> None:
+        """The batch was read."""
+        if not self._is_lent:
+            self._slots.release(self._slot)

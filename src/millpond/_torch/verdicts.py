@@ -1,0 +1,83 @@
+"""What is said of batches that did not come, in words that torch's users search for. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from millpond._workers.verdicts import End
+from millpond.errors import BatchTimeout, DecodeTimeout, WorkerDied
+
+_SHOWN = 8
+
+
+def is_verdict(error: Exception) -> bool:
+    """Whether an error is the supervisor's on a task that ended its worker; a dataset may raise the same kinds."""
+    return isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts
+
+
+def told(error: Exception, seat: int, indices: Any) -> Exception:
+    """A supervisor's verdict on a batch, as its user gets it.
+
+    Args:
+        error: One of which `is_verdict` is true.
+        seat: Of the worker.
+        indices: Of the batch.
+    """
+    assert isinstance(error, DecodeTimeout | WorkerDied)
+    facts = {name: fact for name, fact in error.facts.items() if name not in ("attempts", "task")}
+    facts.update(worker_id=seat, indices=indices, attempts=len(error.facts["attempts"]))
+    where = f"batch of indices {_spelled(indices)}, {_sample_at(facts['progress_count'], indices)}"
+    if isinstance(error, DecodeTimeout):
+        what = (
+            f"DataLoader timed out after {error.elapsed_seconds:.1f} seconds (limit {error.limit_seconds:.1f} s; "
+            f"attempt {facts['attempts']}): worker {seat} (pid {error.pid}) was killed and replaced; {where}. Raise "
+            'timeout= or stall_timeout=, or leave such samples out with on_error="skip"'
+        )
+        copy: Exception = BatchTimeout(what, **facts)
+    else:
+        how = f"is killed by signal: {error.signal_name}" if error.signal_name else "exited unexpectedly"
+        what = (
+            f"DataLoader worker (pid {error.pid}) {how} ({str(error).partition(' while it ran ')[0]}; attempt "
+            f"{facts['attempts']}), and was replaced; {where}"
+        )
+        copy = WorkerDied(what, task=indices, **facts)
+    for note in getattr(error, "__notes__", ()):
+        copy.add_note(note)
+    return copy
+
+
+def place_lost(seat: int, turn: int, end: End | None) -> WorkerDied:
+    """A worker has ended, and with it the place that its iterable dataset had come to."""
+    how = "was replaced" if end is None else end.in_words()
+    error = WorkerDied(
+        f"DataLoader worker (pid {None if end is None else end.pid}) exited unexpectedly: worker {seat} {how} after "
+        f"{turn} batches, and where its IterableDataset was is lost with it. Give the dataset, or its iterator, "
+        "state_dict() and load_state_dict(), and it goes on there",
+        pid=None if end is None else end.pid,
+        exit_code=None if end is None else end.exit_code,
+        signal_name=None if end is None else end.signal_name,
+        task=None,
+        worker_id=seat,
+        batches=turn,
+        stack="" if end is None else end.stack,
+    )
+    if end is not None and end.stack:
+        error.add_note(f"stack of worker {seat} (pid {end.pid}):\n{end.stack.rstrip()}")
+    return error
+
+
+def _sample_at(progress_count: int, indices: Any) -> str:
+    """Where it was: fetchers count samples as they begin them."""
+    if progress_count == 0:
+        return "before its first sample (importing, worker_init_fn, or __getitems__)"
+    if not isinstance(indices, list):
+        return "while it was fetched" if progress_count == 1 else "while it was collated"
+    if progress_count <= len(indices):
+        return f"at sample {indices[progress_count - 1]!r}"
+    return "while it was collated"
+
+
+def _spelled(indices: Any) -> str:
+    if not isinstance(indices, list) or len(indices) <= _SHOWN:
+        return repr(indices)
+    return f"[{', '.join(map(repr, indices[:_SHOWN]))}, ... ({len(indices)} in all)]"
