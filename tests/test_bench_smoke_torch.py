@@ -1,0 +1,67 @@
+"""The benches of DataLoaders run, get the batches they should, and say what their JSON promises."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_bench_smoke import BENCH, run
+
+pytest.importorskip("torch", reason="benches of DataLoaders need torch")
+
+# Until there is a DataLoader of ours, torch's through another start method stands in for it.
+OURS = "millpond" if find_spec("millpond.torch") else "torch:fork"
+trend_of = runpy.run_path(str(BENCH / "_trend.py"), run_name="trend")["trend_of"]
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch", "custom", "prebuilt", "small"])
+def test_transport_checks_batches_and_compares_every_side(kind: str, tmp_path: Path) -> None:
+    quick = ("--rounds", "1", "--seconds", "0.01", "--skipped", "4", "--frame-shape", "3", "100", "100")
+    sides = ("--batch-size", "8", "--sides", OURS, "torch", "torch-malloc")
+    printed: dict[str, Any] = json.loads(run("transport.py", "--kinds", kind, *quick, *sides, cache_dir=tmp_path))
+    found = printed["kinds"][kind]
+    assert found["sides"].keys() == {OURS, "torch", "torch-malloc"}
+    assert all(side["batches_per_second"] > 0 for side in found["sides"].values())
+    assert all(side["cpu_ms_per_batch"]["total"] > 0 for side in found["sides"].values())
+    assert found["over"]["torch"]["batches_per_second"]["median"] > 0
+    assert printed["table"][kind].keys() >= {"wanted", "batches_per_second over torch-malloc", "is_met"}
+
+
+def test_jobs_end_in_every_way_and_are_looked_at(tmp_path: Path) -> None:
+    few = ("--jobs", "8", "--warm-up", "4", "--batches", "4", "--frame-shape", "3", "16", "16")
+    printed: dict[str, Any] = json.loads(run("loader_jobs.py", *few, "--sides", OURS, cache_dir=tmp_path))
+    found = printed["sides"][OURS]
+    assert found["trends"].keys() >= {"rss_bytes", "shared_bytes"}
+    assert (found["first"]["ending"], found["last"]["ending"]) == ("whole", "raised")
+    assert found["first"]["rss_bytes"] > found["first"]["pss_bytes"] > 0
+    assert printed["table"][OURS].keys() >= {"rss is flat", "no descriptor left", "no process left"}
+    assert found["after_shutdown"]["processes"] == 0
+
+
+def test_first_batch_is_timed_and_workers_are_weighed(tmp_path: Path) -> None:
+    small = ("--rounds", "1", "--dataset-mib", "8", "--batch-size", "2", "--sides", OURS, "torch:forkserver")
+    printed: dict[str, Any] = json.loads(run("first_batch.py", *small, cache_dir=tmp_path))
+    for side in printed["sides"].values():
+        for turn in ("first_loader", "second_loader"):
+            assert side[turn]["first_batch_seconds"] >= side[turn]["iterator_seconds"] > 0
+            assert side[turn]["memory_mib"]["worker"]["rss"] > side[turn]["memory_mib"]["worker"]["uss"] > 0
+    assert printed["table"]["first_loader first_batch_seconds"] > 0
+
+
+def test_a_trend_is_found_in_noise_and_none_is_found_in_noise_alone() -> None:
+    noise = [(number * 7919) % 101 for number in range(200)]
+    flat, rising = trend_of(noise), trend_of([value + 3 * number for number, value in enumerate(noise)])
+    assert flat.is_flat
+    assert not rising.is_flat
+    assert rising.low <= rising.slope <= rising.high
+    assert rising.slope == pytest.approx(3.0, abs=0.1)
+
+
+def test_a_single_step_in_a_series_is_no_trend() -> None:
+    assert trend_of([0.0] * 100 + [4096.0] * 10).is_flat
+    assert not trend_of([float(number // 10) for number in range(200)]).is_flat
