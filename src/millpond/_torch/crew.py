@@ -46,6 +46,7 @@ class Wishes:
         options: What is millpond's own.
         world: Processes of the job and which one this is, for datapipes.
         next_indices: Of the sampler.
+        on_left_out: Told what was left out where no batch came of it.
     """
 
     dataset: Any
@@ -58,6 +59,7 @@ class Wishes:
     options: Options
     world: tuple[int, int]
     next_indices: Callable[[], tuple[int, Any]]
+    on_left_out: Callable[[list[tuple[int, bytes]]], None]
 
 
 class Crew:
@@ -101,8 +103,13 @@ class Crew:
                 start_timeout_seconds=_START_SECONDS,
             )
             undo.callback(self.supervisor.close)
-            self.receiver = Receiver(slots, held_batches=options.held_batches, memory_bytes=options.memory)
-            self.supply = Supply(self.supervisor, self.receiver, wishes.rules, wishes.next_indices)
+            self.receiver = Receiver(
+                slots,
+                held_batches=options.held_batches,
+                memory_bytes=options.memory,
+                num_workers=wishes.rules.num_workers,
+            )
+            self.supply = Supply(self.supervisor, self.receiver, wishes.rules, wishes.next_indices, wishes.on_left_out)
             self._undo = undo.pop_all()
 
     def close(self) -> None:

@@ -16,7 +16,8 @@ from torch.utils.data.dataloader import _DatasetKind
 
 from millpond._quarantine import Quarantine
 from millpond._torch.contexts import resolve_context
-from millpond._torch.iterators import InlineIter, LoaderIter, WorkersIter
+from millpond._torch.inline_iter import InlineIter
+from millpond._torch.loader_iter import LoaderIter
 from millpond._torch.options import resolve
 from millpond._torch.position import (
     STATE_VERSION,
@@ -28,6 +29,7 @@ from millpond._torch.position import (
 )
 from millpond._torch.tally import DataLoaderStatistics, Tally
 from millpond._torch.tasks import Place
+from millpond._torch.workers_iter import WorkersIter
 from millpond.errors import ClosedError
 
 

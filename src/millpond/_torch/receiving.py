@@ -28,14 +28,18 @@ class Receiver:
         slots: That batches come in; None where they come in messages.
         held_batches: That may be lent at once.
         memory_bytes: For batches under way, held and copied; None: any.
+        num_workers: As many batches are under way while it is not known how large they are.
     """
 
-    def __init__(self, slots: ResultSlots | None, *, held_batches: int, memory_bytes: int | None) -> None:
+    def __init__(
+        self, slots: ResultSlots | None, *, held_batches: int, memory_bytes: int | None, num_workers: int
+    ) -> None:
         self.slots = slots
         self.memory_bytes = memory_bytes
         self.heap_copies = 0
         self.largest_bytes = 0
         self._held_batches = held_batches
+        self._least_in_use = num_workers
         self._copies: dict[int, int] = {}  # number of the copy -> bytes
 
     @property
@@ -48,11 +52,13 @@ class Receiver:
         """Of copies that are held."""
         return sum(self._copies.copy().values())
 
-    def has_room(self, in_flight: int) -> bool:
-        """Whether one more batch may be made, with so many under way. One always may."""
-        if self.memory_bytes is None or in_flight == 0:
+    def has_room(self, in_use: int) -> bool:
+        """Whether one more batch may be made, with so many slots in use for others that were not delivered yet."""
+        if self.memory_bytes is None:
             return True
-        return self._used_by(in_flight + self.held_batches + 1) <= self.memory_bytes
+        if not self.largest_bytes:
+            return in_use < self._least_in_use  # nobody knows yet how large batches are
+        return self._used_by(in_use + self.held_batches + 1) <= self.memory_bytes
 
     def _used_by(self, slots: int) -> int:
         return slots * self.largest_bytes + self.copied_bytes
@@ -77,15 +83,14 @@ class Receiver:
         assert self.slots is not None
         self.largest_bytes = max(self.largest_bytes, max(stop for _, stop in parts))
         self.slots.take_back()
-        held = self.slots.leased
-        is_within = self.memory_bytes is None or self._used_by(held + 2) <= self.memory_bytes  # one more is under way
-        return self.slots.lend(slot, parts) if held < self._held_batches and is_within else None
+        return self.slots.lend(slot, parts) if self.slots.leased < self._held_batches else None
 
     def copy(self, slot: int, parts: Sequence[tuple[int, int]]) -> list[memoryview]:
         """Parts of a slot in memory of their own."""
         assert self.slots is not None
         size_bytes = sum(stop - start for start, stop in parts)
-        self._check(size_bytes)
+        if self.memory_bytes is not None and self._used_by(self.held_batches + 1) + size_bytes > self.memory_bytes:
+            raise self.full(size_bytes)
         self.heap_copies += 1
         if self.heap_copies == 1:
             logger.info(
@@ -104,21 +109,19 @@ class Receiver:
             at += stop - start
         return copied
 
-    def _check(self, wanted_bytes: int) -> None:
-        if self.memory_bytes is None:
-            return
-        free_bytes = max(0, self.memory_bytes - self._used_by(self.held_batches + 1))
-        if wanted_bytes > free_bytes:
-            copies = sorted(self._copies.copy())
-            raise ArenaFull(
-                f"no room for a batch of {wanted_bytes / 2**20:.1f} MiB in memory={self.memory_bytes >> 20} MiB: "
-                f"{self.held_batches} batches are held on their slots, and {len(copies)} as copies of "
-                f"{self.copied_bytes / 2**20:.1f} MiB. Let go sooner (any one tensor of a batch holds all of it), or "
-                "raise memory=",
-                wanted_bytes=wanted_bytes,
-                free_bytes=free_bytes,
-                holders={"slots": self.held_batches, "copies": copies},
-            )
+    def full(self, wanted_bytes: int) -> ArenaFull:
+        """What is said when what the user holds leaves no room for a batch."""
+        assert self.memory_bytes is not None
+        copies = sorted(self._copies.copy())
+        return ArenaFull(
+            f"no room for a batch of {wanted_bytes / 2**20:.1f} MiB in memory={self.memory_bytes / 2**20:.1f} MiB: "
+            f"{self.held_batches} batches are held on their slots, and {len(copies)} as copies of "
+            f"{self.copied_bytes / 2**20:.1f} MiB. Let go sooner (any one tensor of a batch holds all of it), or raise "
+            "memory=",
+            wanted_bytes=wanted_bytes,
+            free_bytes=max(0, self.memory_bytes - self._used_by(self.held_batches)),
+            holders={"slots": self.held_batches, "copies": copies},
+        )
 
 
 def _forget(copies: dict[int, int], number: int) -> None:

@@ -94,6 +94,7 @@ class Supply:
         receiver: Of what they make.
         rules: To go by.
         next_indices: Gives number and indices of the next batch; StopIteration at the epoch's end.
+        on_left_out: Told what was left out where no batch came of it.
     """
 
     def __init__(
@@ -102,14 +103,17 @@ class Supply:
         receiver: Receiver,
         rules: Rules,
         next_indices: Callable[[], tuple[int, Any]],
+        on_left_out: Callable[[list[tuple[int, bytes]]], None],
     ) -> None:
         self._supervisor = supervisor
         self._receiver = receiver
         self._rules = rules
         self._next_indices = next_indices
+        self._on_left_out = on_left_out
         self._epoch = -1
         self._last_task_id = 0
         self._in_flight: dict[int, Assignment] = {}
+        self._events: deque[Completed | Failed] = deque()
 
     def begin_epoch(self, places: Sequence[Place], first_seat: int = 0) -> None:
         """Give out the first batches; those of a former epoch that are still under way come to nothing.
@@ -135,20 +139,40 @@ class Supply:
         """The next batch, waited for as long as it takes; None at the epoch's end.
 
         Raises:
+            ArenaFull: What the user holds leaves no room for it.
             Exception: The sampler's own, once; or the supervisor's, which is then of no further use.
         """
-        while self._taken is None:
+        while (arrival := self._take_due()) is None and not self._turns.is_over:
+            self._pump()
+            if not self._in_use:
+                raise self._receiver.full(self._receiver.largest_bytes)
+            self._wait(None)
+        return arrival
+
+    def next_if_here(self) -> Arrival | None:
+        """The next batch, if it is here already."""
+        self._wait(0.0)
+        return self._take_due()
+
+    def _take_due(self) -> Arrival | None:
+        while self._events:
+            self._on_event(self._events.popleft())
+        if self._taken is None:
             number = self._turns.due()
-            if number is not None:
-                self._taken = self._turns.take(number)
-                self._give_out_next()
-            elif self._turns.is_over:
+            if number is None:
                 return None
-            else:
-                for event in self._supervisor.wait(None):
-                    self._on_event(event)
+            self._taken = self._turns.take(number)
+            self._give_out_next()
         arrival, self._taken = self._taken, None
         return arrival
+
+    def _wait(self, timeout_seconds: float | None) -> None:
+        self._events.extend(self._supervisor.wait(timeout_seconds))
+
+    @property
+    def _in_use(self) -> int:
+        """Slots of batches that were not delivered."""
+        return len(self._in_flight) + self._turns.num_here
 
     # ---- giving out
 
@@ -170,14 +194,8 @@ class Supply:
 
     def _pump(self) -> None:
         """Submit what waits, as far as there is memory for it."""
-        while self._waiting and self._has_room():
+        while self._waiting and self._receiver.has_room(self._in_use):
             self._submit(self._waiting.popleft())
-
-    def _has_room(self) -> bool:
-        in_flight = len(self._in_flight)
-        if self._receiver.memory_bytes is not None and not self._receiver.largest_bytes:
-            return in_flight < self._rules.num_workers  # nobody knows yet how large batches are
-        return self._receiver.has_room(in_flight)
 
     def _submit(self, assignment: Assignment) -> None:
         slots = self._receiver.slots
@@ -216,16 +234,13 @@ class Supply:
             return
         if kind is Kind.BATCH:
             self._places[assignment.seat] = Place(assignment.turn + 1, state)
-        if kind is Kind.EXHAUSTED and self._turns.exhaust(assignment.number):
-            self.on_left_out(assignment, self._receiver.receive(message, None))
-            self._give_out_next()
-        if kind is Kind.BATCH or kind is Kind.ERROR:
-            self._turns.arrive(assignment.number, Arrival(assignment, kind, message, state))
         if kind is not Kind.BATCH:
             self._release(assignment, was_read=True)
-
-    def on_left_out(self, assignment: Assignment, bad: list[tuple[int, bytes]]) -> None:
-        """Told what was left out where no batch came of it; for who keeps the books."""
+        if kind is Kind.BATCH or kind is Kind.ERROR:
+            self._turns.arrive(assignment.number, Arrival(assignment, kind, message, state))
+        elif kind is Kind.EXHAUSTED and self._turns.exhaust(assignment.number):
+            self._on_left_out(self._receiver.receive(message, None))
+            self._give_out_next()
 
     def _put_in_place(self, assignment: Assignment) -> None:
         """A new worker is not where its dataset should be."""

@@ -92,6 +92,11 @@ class Turns:
         return turn.answer
 
     @property
+    def num_here(self) -> int:
+        """Batches that arrived and were not delivered."""
+        return len(self._arrived)
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more will come of what was given out."""
         self._pass_over()
