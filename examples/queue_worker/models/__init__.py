@@ -1,0 +1,1 @@
+"""Two small models that were made, not trained: `make.py` says what their weights are."""

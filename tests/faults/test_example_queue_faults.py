@@ -1,0 +1,197 @@
+"""The service of examples/queue_worker under SIGKILL, SIGTERM and a leak: each task has one outcome, the right one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from examples.queue_worker import demo
+from examples.queue_worker.app import serving_queue
+from examples.queue_worker.client import QueueClient
+from examples.queue_worker.image_server import ImageServer, serving_images
+from examples.queue_worker.pictures import picture
+from examples.queue_worker.store import Task
+from programs import Program, program
+
+pytest.importorskip("torch", reason="the service loads with millpond.torch.DataLoader, which needs torch")
+
+SERVE = "import runpy; runpy.run_module('examples.queue_worker', run_name='__main__')"
+TOLD_TO_STOP_AS_IT_BEGINS_ANEW = f"""
+import os, signal
+from examples.queue_worker.stopping import block_stop_signals
+block_stop_signals()
+from examples.queue_worker import service
+if "QUEUE_WORKER_LIFE" not in os.environ:
+    os.kill(os.getpid(), signal.SIGTERM)
+    service.begin_anew()
+{SERVE}
+"""
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving_images() as server:
+        yield server
+
+
+@pytest.fixture
+def queue(tmp_path: Path, clock: Clock, images: ImageServer) -> Iterator[QueueClient]:
+    with serving_queue(tmp_path / "tasks.db", clock) as url, QueueClient(url) as queue:
+        yield queue
+
+
+@contextmanager
+def service(queue: QueueClient, folder: Path, code: str = SERVE, **settings: str) -> Iterator[Program]:
+    """A service whose images may take a minute: no machine is so slow that a good one is a timeout."""
+    given = {"queue_url": queue.url, "image_timeout_seconds": "60", "poll_seconds": "0.2", "tasks_per_job": "16"}
+    given |= {"quarantine": str(folder.with_suffix(".jsonl")), **settings}
+    environment = {f"QUEUE_WORKER_{name.upper()}": value for name, value in given.items()}
+    with program(code, folder, environment=environment) as running:
+        yield running
+
+
+def end_in_good_order(running: Program) -> str:
+    """Tell a service to end; it leaves nothing. Returns what it logged."""
+    running.process.send_signal(signal.SIGTERM)
+    code, _, log = running.ended()
+    assert (code, running.left(10)) == (0, []), log
+    return log
+
+
+def enqueue(queue: QueueClient, images: ImageServer, kinds: Sequence[str]) -> dict[str, str]:
+    """Tasks of these kinds. Returns what must become of each: the kind of its error, or the label of its disc."""
+    named = [f"{number}-{kind}" for number, kind in enumerate(kinds)]
+    urls = [images.url(kind, number) for number, kind in enumerate(kinds)]
+    queue.enqueue([Task(id=name, image_url=url, reply_subject="s") for name, url in zip(named, urls, strict=True)])
+    ends = [kind if kind in ("missing", "corrupt") else picture(n).label for n, kind in enumerate(kinds)]
+    return dict(zip(named, ends, strict=True))
+
+
+def replies(queue: QueueClient, count: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        found += queue.replies("s", found[-1]["done"] if found else 0, wait_seconds=5)
+    return found
+
+
+def ends_of(found: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What became of each task; each came once."""
+    ends = {each["id"]: each["error"]["kind"] if "error" in each else label_of(each["result"]) for each in found}
+    assert len(ends) == len(found)
+    return ends
+
+
+def label_of(result: dict[str, Any]) -> str:
+    (only,) = result["objects"]
+    return str(only["label"])
+
+
+def worker_that_waits(images: ImageServer, running: Program) -> psutil.Process:
+    """The loader worker of a service that has asked for an image that hangs."""
+    port = images.hanging.get(timeout=60).client_port
+    processes = psutil.Process(running.process.pid).children(recursive=True)
+    return next(each for each in processes if port in [end.laddr.port for end in each.net_connections("tcp")])
+
+
+MIXED = ["good", "missing", "hanging", "corrupt", "good", "slow", "good", "good"]
+
+
+def test_a_loader_worker_that_is_killed_costs_no_task(queue: QueueClient, images: ImageServer, tmp_path: Path) -> None:
+    ends = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"])
+    with service(queue, tmp_path / "a") as running:
+        worker_that_waits(images, running).kill()
+        images.hanging.get(timeout=60)  # somebody does it again
+        images.released.set()
+        assert ends_of(replies(queue, len(ends))) == ends
+        end_in_good_order(running)
+    assert queue.statistics()["expired"] == 0
+
+
+def test_a_service_that_is_killed_costs_no_task(
+    queue: QueueClient, images: ImageServer, clock: Clock, tmp_path: Path
+) -> None:
+    ends = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"])
+    with service(queue, tmp_path / "a") as killed:
+        worker_that_waits(images, killed)
+        held = queue.statistics()["leased"]
+        killed.process.kill()
+        assert not killed.left(20)  # its loader's workers go with it, also one that waits for an image
+    with service(queue, tmp_path / "b") as other:
+        clock.now += 3600
+        images.released.set()
+        assert ends_of(replies(queue, len(ends))) == ends
+        end_in_good_order(other)
+    assert queue.statistics()["expired"] == held > 0
+
+
+def test_a_service_told_to_end_gives_back_what_it_has(queue: QueueClient, images: ImageServer, tmp_path: Path) -> None:
+    ends = enqueue(queue, images, ["hanging", *31 * ["good"]])
+    with service(queue, tmp_path / "a", tasks_per_job="32", num_workers="1") as running:
+        worker_that_waits(images, running)
+        running.process.send_signal(signal.SIGTERM)
+        images.released.set()
+        code, _, log = running.ended()
+        assert (code, running.left(10)) == (0, []), log
+    counts = queue.statistics()
+    assert (counts["leased"], counts["expired"], counts["duplicates"]) == (0, 0, 0)
+    assert 0 < counts["results"] < len(ends)
+    assert counts["results"] + counts["waiting"] == len(ends)
+    job = queue.lease(32, 60)  # not halved: they count as never tried
+    assert job is not None
+    assert len(job["tasks"]) == counts["waiting"]
+
+
+def test_a_service_that_grows_begins_anew_and_drops_no_task(
+    queue: QueueClient, images: ImageServer, tmp_path: Path
+) -> None:
+    ends = enqueue(queue, images, 5 * ["good", "good", "missing", "good"])
+    with service(queue, tmp_path / "a", memory_limit="768MiB", leak_per_task="64MiB") as running:
+        found = replies(queue, len(ends))
+        log = end_in_good_order(running)
+    lives = {each["worker"].rpartition("-")[2] for each in found}
+    assert ends_of(found) == ends
+    assert {f"{running.process.pid}.1", f"{running.process.pid}.2"} <= lives, log
+    assert queue.statistics()["expired"] == 0
+
+
+def test_a_limit_below_what_it_needs_is_refused(queue: QueueClient, tmp_path: Path) -> None:
+    with service(queue, tmp_path / "a", memory_limit="1MiB") as running:
+        code, _, log = running.ended()
+    assert (code, running.left(10)) == (1, [])
+    assert "QUEUE_WORKER_MEMORY_LIMIT is 1 MiB, and the service has" in log
+
+
+def test_a_signal_while_it_begins_anew_is_not_lost(queue: QueueClient, tmp_path: Path) -> None:
+    with service(queue, tmp_path / "a", TOLD_TO_STOP_AS_IT_BEGINS_ANEW) as running:
+        code, _, log = running.ended()
+    assert (code, running.left(10)) == (0, []), log
+    assert f"-{running.process.pid}.2 ends: it was told to" in log
+
+
+def test_the_demo_counts_every_task(tmp_path: Path) -> None:
+    calm = ["--tasks", "40", "--services", "1", "--kill-seconds", "0", "--image-timeout-seconds", "60", "--seed", "5"]
+    report = demo.run(demo.parse(calm), tmp_path)
+    assert (report["missing"], report["problems"]) == ([], [])
+    assert report["results"] + sum(report["errors"].values()) == 40
+    assert report["errors"].keys() == {"missing", "corrupt"}
+    assert report["rss_peak_mib"] > 0
