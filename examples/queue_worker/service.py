@@ -92,6 +92,8 @@ class Service:
                 open_positions -= set(outcomes)
                 if not self._hand_in(job, outcomes) or self._is_ending():
                     return
+        if not open_positions:
+            return
         message = f"the loader worker that tried it died or hung, twice; {self._settings.quarantine} has the stack"
         self._hand_in(job, {position: _error("left_out", message) for position in sorted(open_positions)})
 
@@ -135,6 +137,7 @@ def _loader(job: Job, settings: WorkerSettings) -> DataLoader:
         num_workers=settings.num_workers,
         collate_fn=collate,
         timeout=settings.batch_timeout_seconds,
+        stall_timeout=settings.stall_timeout_seconds,
         on_error="skip",
         quarantine=settings.quarantine,
     )

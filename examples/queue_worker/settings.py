@@ -50,8 +50,13 @@ class WorkerSettings(BaseSettings):
     )
 
     @property
+    def stall_timeout_seconds(self) -> float:
+        """The loader's limit for one image."""
+        return self.image_timeout_seconds + self.slack_seconds
+
+    @property
     def batch_timeout_seconds(self) -> float:
-        """The loader's limit: every image of a batch may take its time, and the batch still comes."""
+        """The loader's limit for a batch: every image of a batch may take its time, and the batch still comes."""
         return self.batch_size * self.image_timeout_seconds + self.slack_seconds
 
     @property

@@ -110,7 +110,14 @@ def worker_that_waits(images: ImageServer, running: Program) -> psutil.Process:
     """The loader worker of a service that has asked for an image that hangs."""
     port = images.hanging.get(timeout=60).client_port
     processes = psutil.Process(running.process.pid).children(recursive=True)
-    return next(each for each in processes if port in [end.laddr.port for end in each.net_connections("tcp")])
+    return next(each for each in processes if port in ports_of(each))
+
+
+def ports_of(process: psutil.Process) -> list[int]:
+    try:
+        return [end.laddr.port for end in process.net_connections("tcp")]
+    except psutil.Error:  # it was killed before
+        return []
 
 
 MIXED = ["good", "missing", "hanging", "corrupt", "good", "slow", "good", "good"]
@@ -125,6 +132,19 @@ def test_a_loader_worker_that_is_killed_costs_no_task(queue: QueueClient, images
         assert ends_of(replies(queue, len(ends))) == ends
         end_in_good_order(running)
     assert queue.statistics()["expired"] == 0
+
+
+def test_a_task_whose_worker_dies_twice_is_an_error_and_the_only_one(
+    queue: QueueClient, images: ImageServer, tmp_path: Path
+) -> None:
+    ends = enqueue(queue, images, MIXED)
+    with service(queue, tmp_path / "a") as running:
+        for _ in range(2):
+            worker_that_waits(images, running).kill()
+        found = replies(queue, len(ends))
+        end_in_good_order(running)
+    assert ends_of(found) == {**ends, "2-hanging": "left_out"}
+    assert (tmp_path / "a.jsonl").exists()  # as the message says
 
 
 def test_a_service_that_is_killed_costs_no_task(
