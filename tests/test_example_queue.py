@@ -15,14 +15,15 @@ import onnx
 import pytest
 
 from examples.queue_worker import client as client_module
+from examples.queue_worker.agreed import COLOURS, IMAGE_PIXELS, Task
 from examples.queue_worker.app import serving_queue
 from examples.queue_worker.client import QueueClient
 from examples.queue_worker.image_server import ImageServer, serving_images
 from examples.queue_worker.images import ImageError, Loaded, TaskImages, collate, decode, download
 from examples.queue_worker.models import make
 from examples.queue_worker.pictures import picture
-from examples.queue_worker.settings import COLOURS, IMAGE_PIXELS, WorkerSettings
-from examples.queue_worker.store import MAX_ATTEMPTS, Task, TaskStore
+from examples.queue_worker.settings import WorkerSettings
+from examples.queue_worker.store import MAX_ATTEMPTS, TaskStore
 from examples.queue_worker.vision import Vision
 
 RESULT: dict[str, Any] = {"result": {"objects": []}, "worker": "a"}

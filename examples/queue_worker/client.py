@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import httpx
 import tenacity
 
-from examples.queue_worker.store import Task
+from examples.queue_worker.agreed import Task
 
 GIVE_UP_SECONDS = 30.0
 """A queue that restarts is back by then."""

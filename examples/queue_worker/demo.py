@@ -24,11 +24,11 @@ from typing import Any
 
 import psutil
 
+from examples.queue_worker.agreed import Task
 from examples.queue_worker.app import serving_queue
 from examples.queue_worker.client import QueueClient
 from examples.queue_worker.image_server import ImageServer, serving_images
 from examples.queue_worker.pictures import picture
-from examples.queue_worker.store import Task
 
 SHARES = {"good": 85.0, "slow": 5.0, "missing": 5.0, "corrupt": 4.5, "hanging": 0.5}
 """Percent of the images."""

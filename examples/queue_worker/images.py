@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import millpond
-from examples.queue_worker.settings import IMAGE_PIXELS
-from examples.queue_worker.store import Task
+from examples.queue_worker.agreed import IMAGE_PIXELS, Task
 
 _PART_BYTES = 1 << 16
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from examples.queue_worker.settings import COLOURS
+from examples.queue_worker.agreed import COLOURS
 
 _WIDTH, _HEIGHT = 160, 120
 

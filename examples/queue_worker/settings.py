@@ -1,4 +1,4 @@
-"""What the environment says (QUEUE_WORKER_*), and what pictures and models have agreed on."""
+"""What the environment says: QUEUE_WORKER_*."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ from pathlib import Path
 
 from pydantic import ByteSize, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
-IMAGE_PIXELS = 128
-"""Height and width of every image that the detector sees."""
-CROP_PIXELS = 16
-"""Height and width of what the classifier sees of an object."""
-MAX_OBJECTS = 4
-"""In one image."""
-COLOURS = {
-    "red": (220, 40, 40),
-    "green": (40, 200, 40),
-    "blue": (40, 60, 220),
-    "yellow": (210, 210, 30),
-    "magenta": (210, 40, 210),
-    "cyan": (40, 210, 210),
-}
-"""The classes, and the RGB of each, 0 to 255."""
 
 
 class WorkerSettings(BaseSettings):

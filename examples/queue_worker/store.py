@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
+
+from examples.queue_worker.agreed import Task
 
 MAX_ATTEMPTS = 6
 """Leases of one task. Halved five times, jobs of up to 32 tasks are down to one."""
@@ -37,14 +39,6 @@ CREATE INDEX IF NOT EXISTS replies ON tasks (reply_subject, done) WHERE outcome 
 CREATE TABLE IF NOT EXISTS counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
 _IS_LEASED = "outcome IS NULL AND lease IS NOT NULL"
-
-
-class Task(TypedDict):
-    """What a service is told of a task."""
-
-    id: str
-    image_url: str
-    reply_subject: str
 
 
 class TaskStore:

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from examples.queue_worker.settings import COLOURS, CROP_PIXELS
+from examples.queue_worker.agreed import COLOURS, CROP_PIXELS
 
 _FOLDER = Path(__file__).resolve().parent / "models"
 _LEAST_SCORE = 0.2  # noise of a JPEG stays below 0.05, the smallest disc of the demo is above 0.4

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from examples.queue_worker import demo
+from examples.queue_worker.agreed import Task
 from examples.queue_worker.app import serving_queue
 from examples.queue_worker.client import QueueClient
 from examples.queue_worker.image_server import ImageServer, serving_images
 from examples.queue_worker.pictures import picture
-from examples.queue_worker.store import Task
 from programs import Program, program
 
 pytest.importorskip("torch", reason="the service loads with millpond.torch.DataLoader, which needs torch")

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from examples.queue_worker.settings import COLOURS, CROP_PIXELS, IMAGE_PIXELS, MAX_OBJECTS
+from examples.queue_worker.agreed import COLOURS, CROP_PIXELS, IMAGE_PIXELS, MAX_OBJECTS
 
 FOLDER = Path(__file__).resolve().parent
 _OPSET = 17
