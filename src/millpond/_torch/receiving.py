@@ -67,16 +67,21 @@ class Receiver:
         """The value of a parcel's message; the slot is given back when the last array of it is gone.
 
         Raises:
-            ArenaFull: A copy would pass the budget.
+            ArenaFull: A copy would pass the budget. The slot stays as it is: ask again when others were let go.
         """
         self.largest_bytes = max(self.largest_bytes, 1)  # known, if all of them fit into messages
         if self.slots is None or slot is None:
             return unpack(message)
         reader = _Reader(self, self.slots, slot)
         try:
-            return unpack(message, reader)
-        finally:
+            value = unpack(message, reader)
+        except ArenaFull:
+            raise
+        except BaseException:
             reader.close()
+            raise
+        reader.close()
+        return value
 
     def lend(self, slot: int, parts: Sequence[tuple[int, int]]) -> Sequence[Any] | None:
         """Parts of a slot as they lie there; None if they must be copied."""
@@ -93,7 +98,7 @@ class Receiver:
             raise self.full(size_bytes)
         self.heap_copies += 1
         if self.heap_copies == 1:
-            logger.info(
+            logger.warning(
                 "more than held_batches=%d batches are held at once: they are copied until some are let go",
                 self._held_batches,
             )

@@ -17,7 +17,7 @@ from millpond._torch.supply import Arrival, Rules
 from millpond._torch.tasks import NO_SLOT, Batch, Kind, Place
 from millpond._torch.worker import Orders
 from millpond._workers.messages import decode_error
-from millpond.errors import ClosedError, MillpondError, UsageError
+from millpond.errors import ArenaFull, ClosedError, MillpondError, UsageError
 
 
 class WorkersIter(LoaderIter):
@@ -27,6 +27,7 @@ class WorkersIter(LoaderIter):
         self._crew: Crew | None = None
         self._pinner: Pinner | None = None
         self._ahead: Arrival | Exception | None = None  # the batch that is pinned ahead, or why none is
+        self._again: Arrival | None = None  # the batch that there was no room for
         super().__init__(loader)
         if loader.prefetch_factor <= 0:
             raise AssertionError("prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter")
@@ -81,7 +82,7 @@ class WorkersIter(LoaderIter):
 
     def _drop_pinning(self) -> None:
         """What was pinned ahead, of an epoch that was broken off."""
-        ahead, self._ahead = self._ahead, None
+        ahead, self._ahead, self._again = self._ahead, None, None
         if isinstance(ahead, Arrival) and self._pinner is not None:
             with contextlib.suppress(Exception):
                 self._pinner.take()
@@ -101,23 +102,33 @@ class WorkersIter(LoaderIter):
 
     def _next_batch(self) -> tuple[Arrival, Batch]:
         """The next batch, unpacked; or the error that came instead, at its turn."""
-        arrival, self._ahead = self._ahead, None
-        if isinstance(arrival, Exception):
-            raise arrival
-        is_pinning = arrival is not None
-        if arrival is None:
-            arrival = self._wait_for_next()
+        ahead, self._ahead = self._ahead, None
+        if isinstance(ahead, Exception):
+            raise ahead
+        arrival = ahead or self._again or self._wait_for_next()
         if arrival is None:
             self.position.is_over = True
             if not self._persistent_workers:
                 self.close()
             raise StopIteration
+        try:
+            batch = self._unpacked(arrival, is_ahead=ahead is not None)
+        except BaseException as error:
+            if isinstance(error, ArenaFull) and error.holders:  # nothing is lost: it is asked for again
+                self._again = arrival
+            else:
+                self._note_arrival(arrival)
+            raise
         self._note_arrival(arrival)
-        if self._pinner is None:
-            return arrival, self._unpack(arrival)
-        batch = self._pinner.take() if is_pinning else self._pinner.pinned(self._unpack(arrival))
-        self._pin_ahead(self._pinner)
+        if self._pinner is not None:
+            self._pin_ahead(self._pinner)
         return arrival, batch
+
+    def _unpacked(self, arrival: Arrival, *, is_ahead: bool) -> Batch:
+        if self._pinner is None:
+            return self._unpack(arrival)
+        pinned = self._pinner.take() if is_ahead else self._pinner.pinned(self._unpack(arrival))
+        return Batch(*pinned)
 
     def _pin_ahead(self, pinner: Pinner) -> None:
         """Have the next batch pinned by the thread, if it is here already; what goes wrong belongs to that batch."""
@@ -153,6 +164,7 @@ class WorkersIter(LoaderIter):
             self.close(in_order=False)
 
     def _note_arrival(self, arrival: Arrival) -> None:
+        self._again = None
         assignment = arrival.assignment
         self._note_delivery(assignment.batch)
         if self._is_iterable and arrival.kind is Kind.BATCH:
@@ -160,7 +172,12 @@ class WorkersIter(LoaderIter):
             self.position.next_seat = (assignment.seat + 1) % self._num_workers
 
     def _unpack(self, arrival: Arrival) -> Batch:
-        """A batch over its slot, or a copy. The pinning thread may come here, while nobody else does."""
+        """A batch over its slot, or a copy. The pinning thread may come here, while nobody else does.
+
+        Raises:
+            ArenaFull: There is no room for a copy. The batch stays, for the next call.
+            Exception: What came instead of the batch.
+        """
         if isinstance(arrival.answer, Exception):
             raise arrival.answer
         receiver, slot = self._open_crew().receiver, arrival.assignment.slot
