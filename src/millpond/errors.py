@@ -17,7 +17,7 @@
       WorkerDied             the restart budget decides      (also RuntimeError)
       ArenaFull              hold fewer batches, or give more memory
         EpisodeTooLarge      take fewer cameras at once, or raise max_bytes (also ValueError)
-      RemoteError            an exception of user code in a worker that does not unpickle
+      RemoteError            an exception of user code in a worker that does not unpickle (also RuntimeError)
       UsageError             a call that cannot work in this state (also RuntimeError)
         ClosedError          used after close
       InternalError          our bug: please report it
@@ -124,7 +124,7 @@ class EpisodeTooLarge(ArenaFull, ValueError):
     """Bytes that have no room even in an empty cache. Facts: wanted_bytes, free_bytes, holders, episode."""
 
 
-class RemoteError(MillpondError):
+class RemoteError(MillpondError, RuntimeError):
     """An exception in a worker that could not travel. Facts: type_name, text, traceback_text."""
 
 
