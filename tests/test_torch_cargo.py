@@ -187,7 +187,7 @@ def test_what_multiprocessing_shares_is_shared_with_workers_and_their_successors
     parts = {
         "count": SPAWN.Value("i", 5),
         "raw": SPAWN.RawArray("d", 8),
-        "queue": SPAWN.Queue(),
+        "queue": SPAWN.SimpleQueue(),
         "event": SPAWN.Event(),
     }
 
@@ -200,13 +200,12 @@ def test_what_multiprocessing_shares_is_shared_with_workers_and_their_successors
 
     with sent(parts) as supervisor:
         results(supervisor, change)
-        assert parts["queue"].get(timeout=60) == 6
+        assert parts["queue"].get() == 6
         os.kill(supervisor.statistics().workers[0].pid or 0, signal.SIGKILL)
         results(supervisor, change)
-        assert parts["queue"].get(timeout=60) == 7
+        assert parts["queue"].get() == 7
     assert (parts["count"].value, list(parts["raw"][5:8]), parts["event"].is_set()) == (7, [0, 0.5, 0.5], True)
     parts["queue"].close()
-    parts["queue"].join_thread()
 
 
 def test_a_shared_tensor_that_one_worker_writes_to_is_seen_by_all() -> None:

@@ -36,6 +36,17 @@ class Settings(BaseSettings):
     )
 
 
+class StartMethodSettings(BaseSettings):
+    """How the workers of `millpond.torch.DataLoader` are started; here an empty variable says something."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLPOND_", frozen=True)
+
+    mp_context: str | None = Field(
+        default=None,
+        description="MILLPOND_MP_CONTEXT: zygote, or a start method of multiprocessing; empty: torch's own choice.",
+    )
+
+
 class DataLoaderSettings(BaseSettings):
     """What the environment says of `millpond.torch.DataLoader`, where the constructor says nothing (None).
 

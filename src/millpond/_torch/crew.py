@@ -84,7 +84,7 @@ class Crew:
             }
             cargo = Cargo(parts, inherited=wishes.context.get_start_method() == "fork")
             undo.callback(cargo.close)
-            starter = starter_for(wishes.context, PRELOAD)
+            starter = starter_for(wishes.context)
             own = () if slots is None else (slots.descriptor,)
 
             def handler_for(seat: int, predecessors: int) -> bytes:

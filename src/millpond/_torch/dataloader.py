@@ -31,6 +31,7 @@ from millpond._torch.tally import DataLoaderStatistics, Tally
 from millpond._torch.tasks import Place
 from millpond._torch.workers_iter import WorkersIter
 from millpond.errors import ClosedError
+from millpond.settings import StartMethodSettings
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc] # torch is not typed for us
@@ -122,7 +123,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc] # torc
             drop_last,
             timeout,
             worker_init_fn,
-            resolve_context(multiprocessing_context, num_workers),
+            resolve_context(multiprocessing_context, num_workers, StartMethodSettings().mp_context),
             generator,
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,

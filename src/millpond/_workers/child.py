@@ -1,6 +1,6 @@
 """What a worker process does, from the fork to its end. It holds no state that matters: it may be killed at any moment.
 
-The zygote calls `run` in the forked child, and never gets it back.
+The zygote calls `run` in the forked child, and never gets it back; a process of multiprocessing calls `serve`.
 """
 
 from __future__ import annotations
@@ -79,7 +79,36 @@ def run(descriptors: Sequence[int], stderr: int, zygote_pid: int) -> None:
     exit_code = 1
     try:
         die_with(zygote_pid)
-        _settle(stderr)
+        os.dup2(stderr, 1)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        settle()
+        exit_code = serve(descriptors)
+    finally:
+        os._exit(exit_code)
+
+
+def settle() -> None:
+    """Set up signals and output."""
+    for ignored in IGNORED_SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
+    for default in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(default, signal.SIG_DFL)
+    # Its output must not be lost when it is killed.
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(line_buffering=True)
+
+
+def serve(descriptors: Sequence[int]) -> int:
+    """Carry out tasks until the supervisor wants no more, or is gone; the exit code for this process.
+
+    Args:
+        descriptors: As `run`.
+    """
+    exit_code = 1
+    try:
         with socket.socket(fileno=descriptors[CHANNEL]) as channel:
             exit_code = _serve(channel, descriptors)
         sys.stdout.flush()
@@ -88,23 +117,16 @@ def run(descriptors: Sequence[int], stderr: int, zygote_pid: int) -> None:
         pass  # the training process has gone, or closed its end
     except BaseException:  # noqa: BLE001 - the handler's close() may raise anything, and nobody above would show it
         traceback.print_exc()
-    finally:
-        os._exit(exit_code)
+    return exit_code
 
 
-def _settle(stderr: int) -> None:
-    for ignored in IGNORED_SIGNALS:
-        signal.signal(ignored, signal.SIG_IGN)
-    for default in (signal.SIGTERM, signal.SIGCHLD):
-        signal.signal(default, signal.SIG_DFL)
-    os.dup2(stderr, 1)
-    os.dup2(stderr, 2)
-    os.close(stderr)
-    # Its output must not be lost when it is killed.
-    for stream in (sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:
-            reconfigure(line_buffering=True)
+def be_ordinary() -> None:
+    """Be no realtime process: one that spins would take its core from who is to end it.
+
+    A training process may have become one without knowing: SVT-AV1, an encoder, makes its caller one where it is root.
+    """
+    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _serve(channel: socket.socket, descriptors: Sequence[int]) -> int:

@@ -17,7 +17,7 @@ from millpond._workers.messages import TASK, Frame, Inbox, pack
 from millpond._workers.oom import oom_kill_count
 from millpond._workers.starter import Spawned, Starter
 from millpond._workers.verdicts import NEVER, Hang, TaskLimits
-from millpond._workers.zygote_process import EXITED, FORKED, REPORT
+from millpond._workers.zygote_process import EXITED, FORKED, REPORT, STARTED
 
 
 @dataclass(slots=True)
@@ -74,6 +74,7 @@ class Worker:
         self.channel_is_open = True
         self.report_is_open = True
         self.wants_to_write = False
+        self._signals_go_by_pidfd = False
         self._oom_kills_before = oom_kill_count()
         self._inbox = Inbox(self.channel)
         self._outbox: deque[memoryview] = deque()
@@ -140,8 +141,9 @@ class Worker:
                     self.report_is_open = False
                     return
                 kind, value = REPORT.unpack(data)
-                if kind == FORKED:
+                if kind in (FORKED, STARTED):
                     self.pid = value
+                    self._signals_go_by_pidfd = kind == FORKED and sys.platform == "linux"
                     self.pidfd = descriptors[0] if descriptors else None
                 elif kind == EXITED:
                     self.wait_status = value
@@ -179,7 +181,7 @@ class Worker:
         if self.pid is None or self.is_reaped:
             return
         with contextlib.suppress(ProcessLookupError):
-            if self.pidfd is not None and sys.platform == "linux":
+            if self.pidfd is not None and self._signals_go_by_pidfd and sys.platform == "linux":
                 signal.pidfd_send_signal(self.pidfd, number)
             else:
                 os.kill(self.pid, number)

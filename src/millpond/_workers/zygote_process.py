@@ -26,8 +26,9 @@ from millpond._workers.messages import FAILED, NOTE, WARM, encode_error, pack
 REQUEST = struct.Struct("<Ii")
 FORK, SHUTDOWN = 1, 2
 # What the report socket of a worker tells: FORKED (pid; with its pidfd) or NOT_FORKED (errno), then EXITED (status).
+# STARTED is FORKED with a descriptor that is no pidfd; it, too, can be read when the process has ended.
 REPORT = struct.Struct("<Ii")
-FORKED, NOT_FORKED, EXITED = 1, 2, 3
+FORKED, NOT_FORKED, EXITED, STARTED = 1, 2, 3, 4
 _PARENT_CHECK_MS = 1000
 
 
@@ -39,7 +40,7 @@ def main(arguments: str) -> None:
     for ignored in (*child.IGNORED_SIGNALS, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     child.name_process("millpond-zygote")
-    _be_ordinary()
+    child.be_ordinary()  # and so its workers will be
     with control:
         zygote = _ZygoteProcess(control, given["parent_pid"], use_pidfd=given["use_pidfd"])
         try:
@@ -49,15 +50,6 @@ def main(arguments: str) -> None:
             pass  # the training process is gone
         finally:
             zygote.kill_all()
-
-
-def _be_ordinary() -> None:
-    """Be no realtime process, and nor will workers be: one that spins would take its core from who is to end it.
-
-    A training process may have become one without knowing: SVT-AV1, an encoder, makes its caller one where it is root.
-    """
-    if hasattr(os, "sched_setscheduler") and os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _preload(control: socket.socket, modules: Sequence[str]) -> None:
@@ -215,12 +207,13 @@ def _reap(pid: int, *, wait: bool) -> int | None:
         flags = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
         if os.waitid(os.P_PID, pid, flags) is None:
             return None
-        _kill_group(pid)  # while the dead leader still holds the number
+        kill_group(pid)  # while the dead leader still holds the number
     reaped, status = os.waitpid(pid, 0 if wait else os.WNOHANG)
     return status if reaped else None
 
 
-def _kill_group(leader: int) -> None:
+def kill_group(leader: int) -> None:
+    """Kill all processes of a group, if there are any."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
