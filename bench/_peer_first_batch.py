@@ -19,9 +19,13 @@ _TENSOR_BYTES = 1 << 20
 
 
 class Held(Dataset[int]):
-    """A dataset whose samples lie in its memory, as tensors or as arrays; a sample reads every page of one."""
+    """A dataset whose samples lie in its memory, as tensors or as arrays; a sample reads every page of one.
 
-    def __init__(self, count: int, *, as_arrays: bool) -> None:
+    The last ones of `thorough` read all of it: pages that just one worker has read would count as its own.
+    """
+
+    def __init__(self, count: int, *, as_arrays: bool, thorough: int) -> None:
+        self.thorough = thorough
         tensors = [torch.full((_TENSOR_BYTES,), number % 251, dtype=torch.uint8) for number in range(count)]
         self.held: list[Any] = [tensor.numpy() for tensor in tensors] if as_arrays else tensors
 
@@ -30,7 +34,8 @@ class Held(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         # no sum over all of it: torch makes it int64 for that, and the heap then holds more than the dataset
-        return int(self.held[index][::PAGE_ELEMENTS].sum())
+        first = 0 if index >= len(self.held) - self.thorough else index
+        return sum(int(held[::PAGE_ELEMENTS].sum()) for held in self.held[first : index + 1])
 
 
 class Peer:
@@ -40,8 +45,8 @@ class Peer:
     loader: DataLoader[int]
     batches: Iterator[Any]
 
-    def construct(self, *, tensors: int, as_arrays: bool) -> dict[str, Any]:
-        self.dataset = Held(tensors, as_arrays=as_arrays)
+    def construct(self, *, tensors: int, as_arrays: bool, thorough: int) -> dict[str, Any]:
+        self.dataset = Held(tensors, as_arrays=as_arrays, thorough=thorough)
         return {}
 
     def first(self, *, side: str, batch_size: int, num_workers: int) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     """One process: two loaders, one after the other."""
     arguments = {"side": side, "batch_size": options.batch_size, "num_workers": options.num_workers}
     with Contender("_peer_first_batch.py") as peer:
-        peer.ask("construct", tensors=options.dataset_mib, as_arrays=options.arrays)
+        last_batches = options.batch_size * options.num_workers
+        peer.ask("construct", tensors=options.dataset_mib, as_arrays=options.arrays, thorough=last_batches)
         found = {}
         for turn in ("first_loader", "second_loader"):
             found[turn] = peer.ask("first", **arguments) | peer.ask("rest")

@@ -15,7 +15,7 @@ from torch.utils.data.dataloader import _sharding_worker_init_fn
 
 from millpond._guard.result_slots import ResultSlots
 from millpond._guard.slot_file import create_slot_file
-from millpond._torch.cargo import Cargo
+from millpond._torch.cargo import Cargo, Ticket
 from millpond._torch.contexts import starter_for
 from millpond._torch.options import Options
 from millpond._torch.receiving import Receiver
@@ -86,12 +86,8 @@ class Crew:
             undo.callback(cargo.close)
             starter = starter_for(wishes.context)
             own = () if slots is None else (slots.descriptor,)
-
-            def handler_for(seat: int, predecessors: int) -> bytes:
-                return encode(LoaderWork(cargo.ticket, wishes.orders, seat, predecessors))
-
             self.supervisor = SeatedSupervisor(
-                handler_for,
+                functools.partial(_handler, cargo.ticket, wishes.orders),  # no dataset: a supervisor is part of cycles
                 num_workers=wishes.rules.num_workers,
                 descriptors=(*own, *cargo.descriptors),
                 preload=PRELOAD,
@@ -130,6 +126,10 @@ def can_have_slots() -> bool:
     except OSError:
         return False
     return True
+
+
+def _handler(ticket: Ticket, orders: Orders, seat: int, predecessors: int) -> bytes:
+    return encode(LoaderWork(ticket, orders, seat, predecessors))
 
 
 def _init_fn_of(wishes: Wishes) -> Any:

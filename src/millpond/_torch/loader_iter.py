@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
@@ -9,6 +11,18 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind
 from millpond._torch.indices import Indices
 from millpond._torch.position import Position, stateful_sampler
 from millpond._torch.tasks import Place
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method for somebody whom its own object holds: no cycle, so the object ends as soon as it is let go."""
+    known = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> Any:
+        bound = known()
+        assert bound is not None
+        return bound(*arguments)
+
+    return call
 
 
 class LoaderIter(_BaseDataLoaderIter):  # type: ignore[misc] # torch is not typed for us
@@ -26,7 +40,7 @@ class LoaderIter(_BaseDataLoaderIter):  # type: ignore[misc] # torch is not type
         self._tally = loader._tally
         self._is_iterable = self._dataset_kind == _DatasetKind.Iterable
         self._skips = loader._options.on_error == "skip"
-        self._indices = Indices(super()._next_index, stateful_sampler(loader))
+        self._indices = Indices(weakly(super()._next_index), stateful_sampler(loader))
         self._epoch = -1
 
     def _begin(self, loader: Any, num_seats: int) -> Position:

@@ -59,6 +59,12 @@ class Arrival:
     answer: memoryview | Exception
     state: bytes | None = None
 
+    def take_error(self) -> Exception:
+        """The answer, of which nothing is kept here: an error whose frames hold it is a cycle."""
+        error, self.answer = self.answer, memoryview(b"")
+        assert isinstance(error, Exception)
+        return error
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:

@@ -11,7 +11,7 @@ from typing import Any
 
 from millpond._guard.call_pool import is_in_order_after
 from millpond._torch.crew import Crew, Wishes, can_have_slots
-from millpond._torch.loader_iter import LoaderIter
+from millpond._torch.loader_iter import LoaderIter, weakly
 from millpond._torch.pinning import Pinner
 from millpond._torch.supply import Arrival, Rules
 from millpond._torch.tasks import NO_SLOT, Batch, Kind, Place
@@ -70,7 +70,7 @@ class WorkersIter(LoaderIter):
             options=options,
             world=(self._world_size, self._rank),
             next_indices=self._indices.next,
-            on_left_out=self._note_at_end,
+            on_left_out=weakly(self._note_at_end),
         )
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
@@ -102,9 +102,9 @@ class WorkersIter(LoaderIter):
 
     def _next_batch(self) -> tuple[Arrival, Batch]:
         """The next batch, unpacked; or the error that came instead, at its turn."""
-        ahead, self._ahead = self._ahead, None
-        if isinstance(ahead, Exception):
-            raise ahead
+        if isinstance(self._ahead, Exception):
+            raise self._take_ahead()
+        ahead = self._take_ahead()
         arrival = ahead or self._again or self._wait_for_next()
         if arrival is None:
             self.position.is_over = True
@@ -123,6 +123,10 @@ class WorkersIter(LoaderIter):
         if self._pinner is not None:
             self._pin_ahead(self._pinner)
         return arrival, batch
+
+    def _take_ahead(self) -> Any:
+        ahead, self._ahead = self._ahead, None
+        return ahead
 
     def _unpacked(self, arrival: Arrival, *, is_ahead: bool) -> Batch:
         if self._pinner is None:
@@ -179,10 +183,10 @@ class WorkersIter(LoaderIter):
             Exception: What came instead of the batch.
         """
         if isinstance(arrival.answer, Exception):
-            raise arrival.answer
+            raise arrival.take_error()
         receiver, slot = self._open_crew().receiver, arrival.assignment.slot
         if arrival.kind is Kind.ERROR:
-            _reraise(*receiver.receive(arrival.answer, None))
+            raise _told(*receiver.receive(arrival.answer, None))
         return Batch(*receiver.receive(arrival.answer, None if slot == NO_SLOT else slot))
 
     def _note_at_end(self, bad: list[tuple[int, bytes]]) -> None:
@@ -236,12 +240,18 @@ class WorkersIter(LoaderIter):
             self.close()
 
 
-def _reraise(wrapper: Any, packed: bytes) -> None:
-    """Raise what the user's code raised in a worker: as torch words it, and millpond's own errors as they are."""
+def _told(wrapper: Any, packed: bytes) -> Exception:
+    """What the user's code raised in a worker: as torch words it, and millpond's own errors as they are.
+
+    To be raised by who keeps no name for it: else its frames, with the iterator in them, would be there until garbage
+    is collected. So would the frame of torch's `reraise`, which is not among them.
+    """
     error = decode_error(packed)
     if isinstance(error, MillpondError) and not isinstance(error, UsageError):
-        raise error
+        return error
     try:
         wrapper.reraise()
-    except Exception as told:
-        raise told from error
+    except Exception as told:  # noqa: BLE001 - it is what was asked for
+        told.__cause__ = error
+        return told.with_traceback(None)
+    raise AssertionError("reraise() raises")
