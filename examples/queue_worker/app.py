@@ -122,7 +122,7 @@ class Queue:
 def serving_queue(path: Path, clock: Callable[[], float] = time.time) -> Iterator[str]:
     """Serve the queue from a thread of this process, on a port of its own; gives the URL."""
     with contextlib.closing(TaskStore(path, clock)) as store, socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(_config(store))
+        server = _server(store)
         # Until it serves, connections wait in the backlog of the socket.
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="queue")
         thread.start()
@@ -133,9 +133,11 @@ def serving_queue(path: Path, clock: Callable[[], float] = time.time) -> Iterato
             thread.join()
 
 
-def _config(store: TaskStore, **options: Any) -> uvicorn.Config:
-    quiet: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "ws": "none", "timeout_graceful_shutdown": 1}
-    return uvicorn.Config(Queue(store).app(), **quiet, **options)
+def _server(store: TaskStore) -> uvicorn.Server:
+    app = Queue(store).app()
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", timeout_graceful_shutdown=1)
+    )
 
 
 def main() -> None:
@@ -143,9 +145,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A queue of image tasks.")
     parser.add_argument("path", type=Path, help="the SQLite file; made if it is not there")
     parser.add_argument("--port", type=int, default=8400)
+    parser.add_argument("--fd", type=int, help="a listening socket, inherited: clients wait there while this restarts")
     arguments = parser.parse_args()
-    with contextlib.closing(TaskStore(arguments.path)) as store:
-        uvicorn.Server(_config(store, port=arguments.port)).run()
+    if arguments.fd is None:
+        listening = socket.create_server(("127.0.0.1", arguments.port))
+    else:
+        listening = socket.socket(fileno=arguments.fd)
+    with contextlib.closing(TaskStore(arguments.path)) as store, listening:
+        _server(store).run(sockets=[listening])
 
 
 if __name__ == "__main__":

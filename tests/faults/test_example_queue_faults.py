@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from examples.queue_worker.app import serving_queue
 from examples.queue_worker.client import QueueClient
 from examples.queue_worker.image_server import ImageServer, serving_images
 from examples.queue_worker.pictures import picture
-from programs import Program, program
+from programs import Program, program, start_python
 
 pytest.importorskip("torch", reason="the service loads with millpond.torch.DataLoader, which needs torch")
 
@@ -68,6 +69,18 @@ def service(queue: QueueClient, folder: Path, code: str = SERVE, **settings: str
     environment = {f"QUEUE_WORKER_{name.upper()}": value for name, value in given.items()}
     with program(code, folder, environment=environment) as running:
         yield running
+
+
+@contextmanager
+def queue_process(listening: socket.socket, folder: Path) -> Iterator[None]:
+    """A queue in a process that is killed in the end. Who connects to the socket afterwards waits for the next one."""
+    arguments = (str(folder / "tasks.db"), "--fd", str(listening.fileno()))
+    code = "from examples.queue_worker.app import main; main()"
+    with start_python(code, *arguments, pass_fds=[listening.fileno()]) as process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def end_in_good_order(running: Program) -> str:
@@ -162,6 +175,19 @@ def test_a_service_that_is_killed_costs_no_task(
         assert ends_of(replies(queue, len(ends))) == ends
         end_in_good_order(other)
     assert queue.statistics()["expired"] == held > 0
+
+
+def test_a_queue_that_is_killed_costs_no_task(images: ImageServer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with QueueClient(url) as queue, service(queue, tmp_path / "a") as running:
+            with queue_process(listening, tmp_path):
+                ends = enqueue(queue, images, MIXED)
+                worker_that_waits(images, running)
+            images.released.set()  # and nobody there to be told of it
+            with queue_process(listening, tmp_path):
+                assert ends_of(replies(queue, len(ends))) == ends
+                end_in_good_order(running)
 
 
 def test_a_service_told_to_end_gives_back_what_it_has(queue: QueueClient, images: ImageServer, tmp_path: Path) -> None:
