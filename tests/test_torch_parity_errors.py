@@ -1,0 +1,219 @@
+"""What a loader raises when code in a worker does: torch's, held against both classes by the same test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures_torch import LoaderMaker
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+from torch_parity import Gate, Items, Stream, lists, plain  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
+
+
+class TwoWordsError(Exception):
+    """Cannot be made of one text."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} {two}")
+
+
+class MessageError(Exception):
+    """Has its text by name, as some libraries' errors do."""
+
+    message = "a default"
+
+    def __init__(self, *, message: str) -> None:
+        super().__init__(message)
+
+
+def raising(error: BaseException, at: int = 1) -> Callable[[int], int]:
+    """An item function that raises at one index."""
+
+    def item(index: int) -> int:
+        if index == at:
+            raise error
+        return index
+
+    return item
+
+
+def told(loader: Any) -> BaseException:
+    """The error that iterating over all of a loader raises, without its frames: they would keep the iterator."""
+    try:
+        lists(loader)
+    except Exception as error:  # noqa: BLE001 - what it is, the test says
+        return error.with_traceback(None)
+    pytest.fail("nothing was raised")
+
+
+KINDS = {
+    "ValueError": (ValueError("bad"), ValueError, "ValueError: bad"),
+    "KeyError": (KeyError("a", "b"), KeyError, "KeyError: ('a', 'b')"),
+    "IndexError": (IndexError("far"), IndexError, "IndexError: far"),
+    "AttributeError": (AttributeError("none such"), AttributeError, "AttributeError: none such"),
+    "FileNotFoundError": (FileNotFoundError(2, "gone"), FileNotFoundError, "FileNotFoundError: [Errno 2] gone"),
+    "UnicodeDecodeError": (
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
+        RuntimeError,
+        "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0: odd",
+    ),
+    "without text": (RuntimeError(), RuntimeError, "RuntimeError"),
+    "many lines": (ValueError("one\ntwo"), ValueError, "two"),
+    "two words": (TwoWordsError("so", "much"), RuntimeError, "test_torch_parity_errors.TwoWordsError: so much"),
+    "by name": (MessageError(message="so"), MessageError, "test_torch_parity_errors.MessageError: so"),
+    "MemoryError": (MemoryError("full"), MemoryError, "MemoryError: full"),
+    "TimeoutError": (TimeoutError("late"), TimeoutError, "TimeoutError: late"),
+    "AssertionError": (AssertionError("no"), AssertionError, "AssertionError: no"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_error_of_the_dataset_comes_with_its_type_text_and_traceback(make_loader: LoaderMaker, name: str) -> None:
+    error, kind, last_line = KINDS[name]
+    found = told(make_loader(Items(4, raising(error)), num_workers=2))
+    text = str(found)
+    assert type(found) is kind
+    assert text.startswith(f"Caught {type(error).__name__} in DataLoader worker process 1.\nOriginal Traceback (most ")
+    assert ", in __getitem__\n" in text
+    assert text.rstrip().endswith(last_line)
+
+
+def test_an_error_with_a_cause_tells_both(make_loader: LoaderMaker) -> None:
+    def item(index: int) -> int:
+        try:
+            return [0][1 + index]
+        except IndexError as error:
+            raise ValueError("no such item") from error
+
+    text = str(told(make_loader(Items(1, item), num_workers=1)))
+    assert "IndexError: list index" in text
+    assert "The above exception was the direct cause" in text
+
+
+def test_without_workers_an_error_comes_as_it_is(make_loader: LoaderMaker) -> None:
+    error = ValueError("bad")
+    assert told(make_loader(Items(4, raising(error)))) is error
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_error_comes_at_its_turn_and_the_next_batches_after_it(make_loader: LoaderMaker, num_workers: int) -> None:
+    batches = iter(make_loader(Items(5, raising(ValueError("bad"), 2)), num_workers=num_workers))
+    assert [plain(next(batches)) for _ in range(2)] == [[0], [1]]
+    with pytest.raises(ValueError, match="bad"):
+        next(batches)
+    assert lists(batches) == [[3], [4]]
+
+
+def test_persistent_workers_go_on_after_an_error(make_loader: LoaderMaker) -> None:
+    loader = make_loader(Items(3, raising(ValueError("bad"))), num_workers=1, persistent_workers=True)
+    for _ in range(2):
+        batches = iter(loader)
+        assert next(batches).tolist() == [0]
+        with pytest.raises(ValueError, match="bad"):
+            next(batches)
+        assert next(batches).tolist() == [2]
+
+
+def test_an_error_of_the_collate_function_is_told_the_same_way(make_loader: LoaderMaker) -> None:
+    def collate(samples: Any) -> Any:
+        raise ValueError(f"cannot collate {samples}")
+
+    text = str(told(make_loader(Items(2), 2, collate_fn=collate, num_workers=1)))
+    assert text.startswith("Caught ValueError in DataLoader worker process 0.\n")
+    assert "cannot collate [0, 1]" in text
+
+
+def test_an_error_of_the_init_function_is_that_of_its_workers_first_batch(make_loader: LoaderMaker) -> None:
+    def init(worker: int) -> None:
+        if worker == 1:
+            raise ValueError("cannot begin")
+
+    batches = iter(make_loader(Items(4), num_workers=2, worker_init_fn=init))
+    assert next(batches).tolist() == [0]
+    with pytest.raises(ValueError, match=r"^Caught ValueError in DataLoader worker process 1\.\n(.*\n)*.*cannot begin"):
+        next(batches)
+    assert next(batches).tolist() == [2]
+
+
+def test_an_error_when_a_stream_is_opened_is_told_the_same_way(make_loader: LoaderMaker) -> None:
+    def items(worker: int) -> Any:
+        raise ValueError("cannot open")
+
+    text = str(told(make_loader(Stream(items), num_workers=1)))
+    assert text.startswith("Caught ValueError in DataLoader worker process 0.\n")
+
+
+def test_an_error_within_a_stream_comes_at_its_turn(make_loader: LoaderMaker) -> None:
+    def items(worker: int) -> Iterator[int]:
+        yield 1
+        raise ValueError("torn")
+
+    batches = iter(make_loader(Stream(items), num_workers=1))
+    assert next(batches).tolist() == [1]
+    with pytest.raises(ValueError, match="torn"):
+        next(batches)
+    assert lists(batches) == []  # a generator that raised is at its end
+
+
+def test_stop_iteration_of_a_map_dataset_is_an_error_like_others(make_loader: LoaderMaker) -> None:
+    batches = iter(make_loader(Items(3, raising(StopIteration("odd"))), num_workers=1))
+    assert next(batches).tolist() == [0]
+    with pytest.raises(StopIteration, match="Caught StopIteration in DataLoader worker process 0"):
+        next(batches)
+
+
+def test_a_warning_of_a_dataset_does_not_end_anything(make_loader: LoaderMaker) -> None:
+    def item(index: int) -> int:
+        print("noise", file=sys.stderr)
+        return index
+
+    assert lists(make_loader(Items(2, item), num_workers=1)) == [[0], [1]]
+
+
+DEATHS: dict[str, Callable[[], Any]] = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "left": lambda: os._exit(3),
+    "ended": lambda: os.kill(os.getpid(), signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_a_dead_worker_is_a_runtime_error(make_loader: LoaderMaker, death: str) -> None:
+    def item(index: int) -> int:
+        if index == 1:
+            DEATHS[death]()
+        return index
+
+    error = told(make_loader(Items(4, item), num_workers=1))
+    assert isinstance(error, RuntimeError)
+    assert str(error).startswith("DataLoader worker (pid")
+
+
+def test_a_batch_that_takes_too_long_is_a_runtime_error(make_loader: LoaderMaker, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+
+    def item(index: int) -> int:
+        gate.wait()
+        return index
+
+    try:
+        batches = iter(make_loader(Items(1, item), num_workers=1, timeout=0.5))
+        with pytest.raises(RuntimeError, match=r"^DataLoader timed out after 0\.5 seconds"):
+            next(batches)
+    finally:
+        gate.let_through(4)  # torch's worker still waits there
+        gate.close()
+
+
+def test_a_timeout_that_is_not_passed_changes_nothing(make_loader: LoaderMaker) -> None:
+    assert lists(make_loader(Items(3), num_workers=1, timeout=250)) == [[0], [1], [2]]
