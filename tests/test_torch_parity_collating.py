@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import collections
 import types
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,36 +18,9 @@ from torch.utils.data import default_collate, default_convert  # noqa: E402
 from torch.utils.data._utils.collate import collate, default_collate_fn_map  # noqa: E402
 
 from torch_parity import Items, Listed, alike, lists  # noqa: E402
+from torch_parity_types import Fixed, Gathered, Pair, Point, Row  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
-
-
-class Point(NamedTuple):
-    x: Any
-    y: Any
-
-
-class Row(collections.UserList[Any]):
-    """A sequence that is no list."""
-
-
-class Fixed(Sequence[Any]):
-    """A sequence that cannot be made of others, nor changed."""
-
-    def __init__(self, one: Any, two: Any) -> None:
-        self.items = (one, two)
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index]
-
-
-@dataclass
-class Pair:
-    one: int
-    two: int
 
 
 DTYPES = ["uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "bool"]
@@ -101,7 +73,10 @@ BAD_BATCHES: dict[str, list[Any]] = {
     "unequal lists": [[1], [1, 2]],
     "unequal tensors": [torch.ones(2), torch.ones(3)],
     "a missing key": [{"a": 1}, {"b": 1}],
-    "mixed": [torch.ones(2), "a"],
+    "mixed": [1, "a"],
+    "tensors of mixed types": [torch.ones(2, dtype=torch.int64), torch.ones(2)],
+    "tensors with gradients": [torch.ones(2, requires_grad=True), torch.ones(2)],
+    "large tensors with gradients": [torch.ones(20_000, requires_grad=True), torch.ones(20_000)],
     "sparse": [torch.ones(2).to_sparse(), torch.ones(2).to_sparse()],
     "nested": [torch.nested.nested_tensor([torch.ones(1)], layout=torch.jagged)],
     "too big an int": [2**70, 1],
@@ -209,13 +184,6 @@ def test_a_collate_function_may_add_types_of_its_own(make_loader: LoaderMaker) -
 
     loader = make_loader(Items(4, lambda index: (Pair(index, 0), index)), 2, collate_fn=with_pairs, num_workers=1)
     assert lists(loader) == [[[0, 1], [0, 1]], [[2, 3], [2, 3]]]
-
-
-class Gathered(Items):
-    """Fetches a batch at once."""
-
-    def __getitems__(self, indices: list[int]) -> list[Any]:
-        return [(type(indices).__name__, index) for index in indices]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

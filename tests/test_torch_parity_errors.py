@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,17 @@ from fixtures_torch import LoaderMaker
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch_parity import Gate, Items, Stream, lists, plain  # noqa: E402
+from torch_parity_types import MessageError, TwoWordsError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
 
 
-class TwoWordsError(Exception):
-    """Cannot be made of one text."""
-
-    def __init__(self, one: str, two: str) -> None:
-        super().__init__(f"{one} {two}")
-
-
-class MessageError(Exception):
-    """Has its text by name, as some libraries' errors do."""
-
-    message = "a default"
-
-    def __init__(self, *, message: str) -> None:
-        super().__init__(message)
-
-
-def raising(error: BaseException, at: int = 1) -> Callable[[int], int]:
+def raising(make_error: Callable[[], BaseException], at: int = 1) -> Callable[[int], int]:
     """An item function that raises at one index."""
 
     def item(index: int) -> int:
         if index == at:
-            raise error
+            raise make_error()
         return index
 
     return item
@@ -56,34 +42,45 @@ def told(loader: Any) -> BaseException:
     pytest.fail("nothing was raised")
 
 
-KINDS = {
-    "ValueError": (ValueError("bad"), ValueError, "ValueError: bad"),
-    "KeyError": (KeyError("a", "b"), KeyError, "KeyError: ('a', 'b')"),
-    "IndexError": (IndexError("far"), IndexError, "IndexError: far"),
-    "AttributeError": (AttributeError("none such"), AttributeError, "AttributeError: none such"),
-    "FileNotFoundError": (FileNotFoundError(2, "gone"), FileNotFoundError, "FileNotFoundError: [Errno 2] gone"),
+BAD = partial(ValueError, "bad")
+KINDS: dict[str, tuple[Callable[[], BaseException], type[BaseException], str]] = {
+    "ValueError": (partial(ValueError, "bad"), ValueError, "ValueError: bad"),
+    "KeyError": (partial(KeyError, "a", "b"), KeyError, "KeyError: ('a', 'b')"),
+    "IndexError": (partial(IndexError, "far"), IndexError, "IndexError: far"),
+    "AttributeError": (partial(AttributeError, "none such"), AttributeError, "AttributeError: none such"),
+    "FileNotFoundError": (
+        partial(FileNotFoundError, 2, "gone"),
+        FileNotFoundError,
+        "FileNotFoundError: [Errno 2] gone",
+    ),
     "UnicodeDecodeError": (
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "odd"),
+        partial(UnicodeDecodeError, "utf-8", b"\xff", 0, 1, "odd"),
         RuntimeError,
         "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 0: odd",
     ),
-    "without text": (RuntimeError(), RuntimeError, "RuntimeError"),
-    "many lines": (ValueError("one\ntwo"), ValueError, "two"),
-    "two words": (TwoWordsError("so", "much"), RuntimeError, "test_torch_parity_errors.TwoWordsError: so much"),
-    "by name": (MessageError(message="so"), MessageError, "test_torch_parity_errors.MessageError: so"),
-    "MemoryError": (MemoryError("full"), MemoryError, "MemoryError: full"),
-    "TimeoutError": (TimeoutError("late"), TimeoutError, "TimeoutError: late"),
-    "AssertionError": (AssertionError("no"), AssertionError, "AssertionError: no"),
+    "without text": (partial(RuntimeError), RuntimeError, "RuntimeError"),
+    "many lines": (partial(ValueError, "one\ntwo"), ValueError, "two"),
+    "two words": (
+        partial(TwoWordsError, "so", "much"),
+        RuntimeError,
+        "torch_parity_types.TwoWordsError: so much",
+    ),
+    "by name": (partial(MessageError, message="so"), MessageError, "torch_parity_types.MessageError: so"),
+    "MemoryError": (partial(MemoryError, "full"), MemoryError, "MemoryError: full"),
+    "TimeoutError": (partial(TimeoutError, "late"), TimeoutError, "TimeoutError: late"),
+    "AssertionError": (partial(AssertionError, "no"), AssertionError, "AssertionError: no"),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_an_error_of_the_dataset_comes_with_its_type_text_and_traceback(make_loader: LoaderMaker, name: str) -> None:
-    error, kind, last_line = KINDS[name]
-    found = told(make_loader(Items(4, raising(error)), num_workers=2))
+    make_error, kind, last_line = KINDS[name]
+    found = told(make_loader(Items(4, raising(make_error)), num_workers=2))
     text = str(found)
     assert type(found) is kind
-    assert text.startswith(f"Caught {type(error).__name__} in DataLoader worker process 1.\nOriginal Traceback (most ")
+    assert text.startswith(
+        f"Caught {type(make_error()).__name__} in DataLoader worker process 1.\nOriginal Traceback (most "
+    )
     assert ", in __getitem__\n" in text
     assert text.rstrip().endswith(last_line)
 
@@ -102,12 +99,12 @@ def test_an_error_with_a_cause_tells_both(make_loader: LoaderMaker) -> None:
 
 def test_without_workers_an_error_comes_as_it_is(make_loader: LoaderMaker) -> None:
     error = ValueError("bad")
-    assert told(make_loader(Items(4, raising(error)))) is error
+    assert told(make_loader(Items(4, raising(lambda: error)))) is error
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_error_comes_at_its_turn_and_the_next_batches_after_it(make_loader: LoaderMaker, num_workers: int) -> None:
-    batches = iter(make_loader(Items(5, raising(ValueError("bad"), 2)), num_workers=num_workers))
+    batches = iter(make_loader(Items(5, raising(BAD, 2)), num_workers=num_workers))
     assert [plain(next(batches)) for _ in range(2)] == [[0], [1]]
     with pytest.raises(ValueError, match="bad"):
         next(batches)
@@ -115,7 +112,7 @@ def test_an_error_comes_at_its_turn_and_the_next_batches_after_it(make_loader: L
 
 
 def test_persistent_workers_go_on_after_an_error(make_loader: LoaderMaker) -> None:
-    loader = make_loader(Items(3, raising(ValueError("bad"))), num_workers=1, persistent_workers=True)
+    loader = make_loader(Items(3, raising(BAD)), num_workers=1, persistent_workers=True)
     for _ in range(2):
         batches = iter(loader)
         assert next(batches).tolist() == [0]
@@ -166,7 +163,7 @@ def test_an_error_within_a_stream_comes_at_its_turn(make_loader: LoaderMaker) ->
 
 
 def test_stop_iteration_of_a_map_dataset_is_an_error_like_others(make_loader: LoaderMaker) -> None:
-    batches = iter(make_loader(Items(3, raising(StopIteration("odd"))), num_workers=1))
+    batches = iter(make_loader(Items(3, raising(partial(StopIteration, "odd"))), num_workers=1))
     assert next(batches).tolist() == [0]
     with pytest.raises(StopIteration, match="Caught StopIteration in DataLoader worker process 0"):
         next(batches)

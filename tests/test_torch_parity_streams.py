@@ -16,20 +16,9 @@ from torch.utils.data.datapipes.iter import IterableWrapper  # noqa: E402
 from torch.utils.data.datapipes.map import SequenceWrapper  # noqa: E402
 
 from torch_parity import SizedStream, Stream, lists  # noqa: E402
+from torch_parity_types import shard, unequal, whole  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
-
-
-def whole(_: int) -> range:
-    return range(5)
-
-
-def shard(worker: int) -> range:
-    return range(worker, 7, 2)
-
-
-def unequal(worker: int) -> range:
-    return range(10 * worker, 10 * worker + 1 + 3 * worker)
 
 
 CASES: dict[str, tuple[Any, dict[str, Any], list[Any]]] = {

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import Any
 
+import psutil
 import pytest
 
 from fixtures_torch import LoaderMaker
+from programs import outlive
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from torch.utils.data import get_worker_info  # noqa: E402
 
 from torch_parity import Items, Stream, draws, lists  # noqa: E402
+from torch_parity_types import Counting, begin, whoami  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on machines of one core
-
-
-def whoami(index: int) -> tuple[int, int]:
-    """The worker that fetches, and its process."""
-    info = get_worker_info()
-    return (-1 if info is None else info.id), os.getpid()
-
-
-class Counting(Items):
-    """Counts, in the worker, what it was asked for; `begun` is for the function that begins a worker."""
-
-    def __init__(self, length: int) -> None:
-        super().__init__(length)
-        self.begun: list[int] = []
-        self.asked = 0
-
-    def __getitem__(self, index: int) -> Any:
-        self.asked += 1
-        return [self.asked, len(self.begun), os.getpid()]
-
-
-def begin(worker: int) -> None:
-    info = get_worker_info()
-    assert info is not None
-    assert isinstance(info.dataset, Counting)
-    info.dataset.begun.append(worker)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
@@ -131,6 +109,17 @@ def test_workers_of_an_epoch_end_with_it(make_loader: LoaderMaker) -> None:
     first, second = list(loader), list(loader)
     assert [row[:2] for row in first] == [row[:2] for row in second] == [[1, 1], [2, 1], [3, 1], [4, 1]]
     assert first[0][2] != second[0][2]
+
+
+def test_workers_end_when_their_iterator_is_let_go_of(make_loader: LoaderMaker) -> None:
+    batches = iter(make_loader(Items(9, whoami), None, num_workers=2))
+    workers = [psutil.Process(next(batches)[1]) for _ in range(2)]
+    gc.disable()  # it is no matter of garbage
+    try:
+        del batches
+        assert outlive(workers, 10) == []
+    finally:
+        gc.enable()
 
 
 def test_persistent_workers_go_on_with_their_datasets(make_loader: LoaderMaker) -> None:

@@ -40,10 +40,17 @@ def stack_tensors(batch: Any, *, collate_fn_map: Any = None) -> Any:
     first = batch[0]
     if not _is_plain(first):
         return _original(batch, collate_fn_map=collate_fn_map)
-    if _slots and first.nbytes * len(batch) >= LARGE_BYTES:
+    # With out= whatever the size, as torch does: without, layouts and mixed types have other rules.
+    return torch.stack(batch, 0, out=_room_for(len(batch), first))
+
+
+def _room_for(count: int, first: Any) -> Any:
+    """Memory for so many tensors like this one."""
+    shape = (count, *first.shape)
+    if _slots and first.nbytes * count >= LARGE_BYTES:
         with contextlib.suppress(OSError):
-            return torch.stack(batch, 0, out=_slots[-1].empty((len(batch), *first.shape), first.dtype))
-    return torch.stack(batch, 0)
+            return _slots[-1].empty(shape, first.dtype)
+    return torch.empty(shape, dtype=first.dtype)
 
 
 def _is_plain(tensor: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 import torch.utils.data
@@ -33,8 +33,10 @@ from millpond._torch.workers_iter import WorkersIter
 from millpond.errors import ClosedError
 from millpond.settings import StartMethodSettings
 
+_T_co = TypeVar("_T_co", covariant=True)
 
-class DataLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc] # torch is not typed for us
+
+class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # torch is not typed for us
     """`torch.utils.data.DataLoader`, for any dataset, whose memory stays flat and which does not hang.
 
     Arguments, order of batches, seeds and errors are torch's (see its documentation), but for those below. Batches come
@@ -187,7 +189,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc] # torc
             iterator.close()
         self._iterator = None
 
-    def __enter__(self) -> DataLoader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

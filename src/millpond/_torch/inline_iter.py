@@ -20,7 +20,7 @@ class InlineIter(LoaderIter):
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
         if self._timeout != 0 or self._num_workers != 0:
-            raise AssertionError("without workers there is no timeout")
+            raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0 and num_workers == 0")
         if isinstance(self._dataset, IterDataPipe | MapDataPipe):
             graph_settings.apply_sharding(self._dataset, self._world_size, self._rank)
         position = self._begin(loader, 1)

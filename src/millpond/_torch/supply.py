@@ -14,7 +14,7 @@ from typing import Any
 
 from millpond._torch import verdicts
 from millpond._torch.receiving import Receiver
-from millpond._torch.tasks import NO_SLOT, FetchTask, Kind, Place, pack_task, unpack_answer
+from millpond._torch.tasks import NO_BATCH, NO_SLOT, FetchTask, Kind, Place, pack_task, unpack_answer
 from millpond._torch.turns import Turns
 from millpond._workers.outcomes import Completed, Failed
 from millpond._workers.seated_supervisor import SeatedSupervisor
@@ -30,7 +30,7 @@ class Assignment:
         number: Of the batch, among those that were given out.
         batch: Its number in the epoch.
         seat: Of its worker.
-        turn: Batches of this seat before it.
+        turn: Batches of this seat before it; NO_BATCH: it shall just be ready.
         indices: As the sampler gave them.
         left_out: Places among them whose samples ended a worker, and why.
         one_by_one: Whether samples are fetched singly, to find the one that ends workers.
@@ -121,15 +121,17 @@ class Supply:
         self._in_flight: dict[int, Assignment] = {}
         self._events: deque[Completed | Failed] = deque()
 
-    def begin_epoch(self, places: Sequence[Place], first_seat: int = 0) -> None:
+    def begin_epoch(self, places: Sequence[Place], first_seat: int = 0, shared_seed: int | None = None) -> None:
         """Give out the first batches; those of a former epoch that are still under way come to nothing.
 
         Args:
             places: Where an iterable dataset goes on, by seat.
             first_seat: Who makes the first batch.
+            shared_seed: Of this epoch, for datapipes; None: the one that the iterator began with.
         """
         rules = self._rules
         self._epoch += 1
+        self._shared_seed = shared_seed
         self._turns = Turns(rules.num_workers, rules.most_outstanding, in_order=rules.in_order, first_seat=first_seat)
         self._given_turns = [place.turn for place in places]
         self._places = list(places)
@@ -139,7 +141,7 @@ class Supply:
             self._give_out_next()
         busy = {assignment.seat for assignment in self._in_flight.values()}
         for seat in set(range(rules.num_workers)) - busy:  # so that each worker is initialized, as torch has it
-            self._submit(Assignment(self._epoch, -1, -1, seat, 0, None, {}))
+            self._submit(Assignment(self._epoch, -1, -1, seat, NO_BATCH, None, {}))
 
     def next(self) -> Arrival | None:
         """The next batch, waited for as long as it takes; None at the epoch's end.
@@ -205,7 +207,7 @@ class Supply:
 
     def _submit(self, assignment: Assignment) -> None:
         slots = self._receiver.slots
-        if assignment.slot == NO_SLOT and slots is not None and assignment.indices is not None:
+        if assignment.slot == NO_SLOT and slots is not None and assignment.turn != NO_BATCH:
             assignment.slot = slots.reserve()
         self._last_task_id += 1
         self._in_flight[self._last_task_id] = assignment
@@ -218,6 +220,7 @@ class Supply:
             tuple(assignment.left_out),
             assignment.one_by_one,
             assignment.place,
+            self._shared_seed,
         )
         self._supervisor.submit(self._last_task_id, pack_task(task), seat=assignment.seat)
 
@@ -225,7 +228,7 @@ class Supply:
 
     def _on_event(self, event: Completed | Failed) -> None:
         assignment = self._in_flight.pop(event.task_id)
-        if assignment.epoch != self._epoch or assignment.indices is None:
+        if assignment.epoch != self._epoch or assignment.turn == NO_BATCH:
             self._release(assignment, was_read=isinstance(event, Completed))
         elif isinstance(event, Failed):
             self._on_failed(assignment, event.error)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 NO_SLOT = -1
+NO_BATCH = -1
+"""As the turn of a task: just be ready."""
 _PLAIN_TYPES = frozenset((str, int, float, bool, type(None)))
 
 
@@ -23,13 +25,14 @@ class FetchTask(NamedTuple):
 
     Attributes:
         epoch: Of the iterator, from 0; workers that live on begin their dataset anew with each.
-        turn: How many batches of this seat there were before it, in this epoch.
+        turn: How many batches of this seat there were before it, in this epoch; or NO_BATCH.
         slot: Where it goes; NO_SLOT: into the answer.
         limit_bytes: Most bytes of it; None: any.
-        indices: As the sampler gave them; None: just be ready.
+        indices: As the sampler gave them.
         left_out: Places in it that are not fetched.
         one_by_one: Not by `__getitems__`.
         place: Where an iterable dataset goes on, if the worker is not there: see `Place`.
+        shared_seed: Of this epoch, for datapipes; None: the one that the iterator began with.
     """
 
     epoch: int
@@ -40,6 +43,7 @@ class FetchTask(NamedTuple):
     left_out: tuple[int, ...] = ()
     one_by_one: bool = False
     place: Place | None = None
+    shared_seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

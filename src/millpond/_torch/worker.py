@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from millpond._torch.cargo import Ticket, open_cargo
 from millpond._torch.collating import collating_into
 from millpond._torch.fetching import IterableFetcher, MapFetcher
 from millpond._torch.seeding import seed_worker, tell_worker_info
-from millpond._torch.tasks import NO_SLOT, Batch, FetchTask, Kind, Place, Trouble, pack_answer, unpack_task
+from millpond._torch.tasks import NO_BATCH, NO_SLOT, Batch, FetchTask, Kind, Place, Trouble, pack_answer, unpack_task
 from millpond._workers.messages import decode, encode, encode_error
 
 
@@ -29,7 +30,7 @@ class Orders:
     Attributes:
         num_workers: Seats.
         base_seed: As torch draws it.
-        shared_seed: The same for datapipes; None without them.
+        shared_seed: The same for datapipes in the first epoch; None without them.
         is_iterable: Kind of the dataset.
         makes_batches: Whether indices are lists (torch's auto-collation).
         drop_last: Of an iterable dataset's batches.
@@ -81,14 +82,16 @@ class LoaderWork:
 
     def __call__(self, payload: bytes, progress: Callable[[], None]) -> bytes:
         """Make one batch; the answer, see `tasks.Kind`."""
+        task = unpack_task(payload)
         if not self._is_set_up:
             self._is_set_up = True
-            self._attempt(self._set_up)
-        task = unpack_task(payload)
+            self._attempt(partial(self._set_up, task))
+        elif task.epoch != self._epoch and task.shared_seed is not None:
+            self._attempt(partial(self._shuffle_pipes, task.shared_seed))
         if self._trouble is None and task.epoch != self._epoch:
             self._epoch, self._turn = task.epoch, 0
             self._attempt(self._begin_epoch)
-        if task.indices is None:
+        if task.turn == NO_BATCH:
             return pack_answer(Kind.READY, _parcel(None).send())
         if self._trouble is not None:
             return pack_answer(Kind.ERROR, _parcel(self._trouble).send())
@@ -107,17 +110,23 @@ class LoaderWork:
         """To be called while it is handled."""
         return Trouble(ExceptionWrapper(where=f"in DataLoader worker process {self._seat}"), encode_error(error))
 
-    def _set_up(self) -> None:
+    def _set_up(self, task: FetchTask) -> None:
         torch.set_num_threads(1)
         orders = self._orders
         parts = open_cargo(self._ticket, self._cargo_descriptors)
         self._dataset, self._collate, init = parts["dataset"], parts["collate_fn"], parts["worker_init_fn"]
         seed = seed_worker(orders.base_seed, self._seat, (self._predecessors, orders.start))
-        if isinstance(self._dataset, IterDataPipe):
-            self._dataset = graph_settings.apply_random_seed(self._dataset, _generator(orders.shared_seed))
+        self._shuffle_pipes(orders.shared_seed if task.shared_seed is None else task.shared_seed)
         tell_worker_info(self._seat, orders.num_workers, seed, self._dataset)
         if init is not None:
             init(self._seat)
+
+    def _shuffle_pipes(self, shared_seed: int | None) -> None:
+        if isinstance(self._dataset, IterDataPipe):
+            assert shared_seed is not None
+            generator = torch.Generator()
+            generator.manual_seed(shared_seed)
+            self._dataset = graph_settings.apply_random_seed(self._dataset, generator)
 
     def _begin_epoch(self) -> None:
         if self._orders.is_iterable:
@@ -182,13 +191,6 @@ class LoaderWork:
         for indices in place.skipped:
             self._iterable.skip(indices)
         self._turn = place.turn
-
-
-def _generator(seed: int | None) -> Any:
-    assert seed is not None
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    return generator
 
 
 def _packed(bad: list[tuple[int, Exception]]) -> list[tuple[int, bytes]]:

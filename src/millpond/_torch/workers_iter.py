@@ -6,6 +6,7 @@ import contextlib
 import functools
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,7 @@ from millpond._torch.supply import Arrival, Rules
 from millpond._torch.tasks import NO_SLOT, Batch, Kind, Place
 from millpond._torch.worker import Orders
 from millpond._workers.messages import decode_error
-from millpond.errors import ArenaFull, ClosedError, MillpondError, UsageError
+from millpond.errors import ArenaFull, ClosedError, MillpondError, RemoteError, UsageError
 
 
 class WorkersIter(LoaderIter):
@@ -33,6 +34,9 @@ class WorkersIter(LoaderIter):
             raise AssertionError("prefetch_factor must be greater than 0 for MultiProcessingDataLoaderIter")
         self._crew = Crew(self._wishes(loader))
         self._pinner = Pinner(self._pin_memory_device) if self._pin_memory else None
+        # The finalizer holds what it ends, which as part of a cycle that is garbage would be taken apart in any order.
+        self._end = weakref.finalize(self, _end, self._crew, self._pinner)
+        self._end.atexit = False  # then the zygote ends, and its workers with it
         try:
             self._reset(loader, first_iter=True)
         except BaseException:
@@ -78,7 +82,9 @@ class WorkersIter(LoaderIter):
         super()._reset(loader, first_iter)
         self._drop_pinning()
         position = self._begin(loader, self._num_workers)
-        self._open_crew().supply.begin_epoch(position.places, position.next_seat)
+        # torch draws a seed twice for the first epoch, and goes by the first one.
+        shared_seed = None if first_iter else self._shared_seed
+        self._open_crew().supply.begin_epoch(position.places, position.next_seat, shared_seed)
 
     def _drop_pinning(self) -> None:
         """What was pinned ahead, of an epoch that was broken off."""
@@ -224,6 +230,7 @@ class WorkersIter(LoaderIter):
         crew, self._crew = self._crew, None
         if crew is None:
             return
+        self._end.detach()
         statistics = crew.supervisor.statistics()
         self._tally.restarts += statistics.restarts
         self._tally.recycles += statistics.recycles
@@ -240,6 +247,12 @@ class WorkersIter(LoaderIter):
             self.close()
 
 
+def _end(crew: Crew, pinner: Pinner | None) -> None:
+    if pinner is not None:
+        pinner.close()
+    crew.close()
+
+
 def _told(wrapper: Any, packed: bytes) -> Exception:
     """What the user's code raised in a worker: as torch words it, and millpond's own errors as they are.
 
@@ -247,7 +260,7 @@ def _told(wrapper: Any, packed: bytes) -> Exception:
     is collected. So would the frame of torch's `reraise`, which is not among them.
     """
     error = decode_error(packed)
-    if isinstance(error, MillpondError) and not isinstance(error, UsageError):
+    if isinstance(error, MillpondError) and not isinstance(error, UsageError | RemoteError):
         return error
     try:
         wrapper.reraise()
