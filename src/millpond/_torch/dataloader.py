@@ -125,7 +125,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             drop_last,
             timeout,
             worker_init_fn,
-            resolve_context(multiprocessing_context, num_workers, StartMethodSettings().mp_context),
+            multiprocessing_context,
             generator,
             prefetch_factor=prefetch_factor,
             persistent_workers=persistent_workers,
@@ -143,6 +143,17 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         self.quarantine = options.quarantine
         self._options = options
         self._begin_books()
+
+    @property
+    def multiprocessing_context(self) -> BaseContext | None:
+        """How workers are started; set by torch's constructor, after what it checks before."""
+        if self._context is None and self.num_workers > 0:  # it had none when it was made
+            self.multiprocessing_context = None
+        return self._context
+
+    @multiprocessing_context.setter
+    def multiprocessing_context(self, given: str | BaseContext | None) -> None:
+        self._context = resolve_context(given, self.num_workers, StartMethodSettings().mp_context)
 
     def _begin_books(self) -> None:
         self._tally = Tally(Quarantine(self._options.quarantine), type(self.dataset).__qualname__)
