@@ -69,15 +69,13 @@ def test_the_context_may_be_set_by_name_and_is_checked(make_loader: LoaderMaker)
         loader.multiprocessing_context = "thread"
 
 
-@pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <function _Multi:pytest.PytestUnraisableExceptionWarning"
-)  # torch
 def test_workers_may_be_wanted_later(make_loader: LoaderMaker) -> None:
     loader = make_loader(Items(3), batch_size=3)
     loader.num_workers, loader.prefetch_factor = 1, 2
     assert lists(loader) == [[0, 1, 2]]
 
 
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <function _Multi:pytest.PytestUnraisableExceptionWarning")
 def test_a_prefetch_factor_of_zero_fails_when_workers_start(make_loader: LoaderMaker) -> None:
     loader = make_loader(Items(3), num_workers=1, prefetch_factor=0)
     with pytest.raises(AssertionError, match=r"^prefetch_factor must be greater than 0 for"):

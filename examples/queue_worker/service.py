@@ -129,7 +129,7 @@ class Service:
             )
 
 
-def _loader(job: Job, settings: WorkerSettings) -> DataLoader[Any]:
+def _loader(job: Job, settings: WorkerSettings) -> DataLoader:
     """One per job. A task that ends its worker twice is left out: the others of its batch come."""
     return DataLoader(
         TaskImages(job["tasks"], settings.image_timeout_seconds, settings.max_image_bytes),

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import torch
 import torch.utils.data
 from torch.utils.data.dataloader import _DatasetKind
+from typing_extensions import TypeVar
 
 from millpond._quarantine import Quarantine
 from millpond._torch.contexts import resolve_context
@@ -33,7 +34,7 @@ from millpond._torch.workers_iter import WorkersIter
 from millpond.errors import ClosedError
 from millpond.settings import StartMethodSettings
 
-_T_co = TypeVar("_T_co", covariant=True)
+_T_co = TypeVar("_T_co", covariant=True, default=Any)
 
 
 class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # torch is not typed for us
