@@ -193,6 +193,19 @@ def test_outcomes_renew_the_lease_on_the_rest(queue: QueueClient, clock: Clock) 
     assert [reply["id"] for reply in queue.replies("cats", wait_seconds=30)] == ["cats-0"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "asked"),
+    [
+        ("POST", "/tasks", [{"id": "1"}]),
+        ("PUT", "/leases/a", {"max_tasks": 0, "seconds": 60}),
+        ("PATCH", "/leases/a", {"seconds": -1}),
+        ("POST", "/outcomes", {"lease": "a", "seconds": 1, "outcomes": [{"id": "cats-0", "worker": "a"}]}),
+    ],
+)
+def test_what_is_no_request_is_refused(queue: QueueClient, method: str, path: str, asked: Any) -> None:
+    assert httpx.request(method, queue.url + path, json=asked).status_code == 422
+
+
 def test_a_queue_that_is_not_there_is_an_error_in_the_end(monkeypatch: pytest.MonkeyPatch, no_proxy: None) -> None:
     monkeypatch.setattr(client_module, "GIVE_UP_SECONDS", 0.0)
     with QueueClient("http://127.0.0.1:9") as queue, pytest.raises(httpx.ConnectError):

@@ -22,14 +22,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import uvicorn
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from examples.queue_worker.agreed import Task
+from examples.queue_worker.requests import Extension, LeaseRequest, NewTasks, Outcomes
 from examples.queue_worker.store import TaskStore
 
 _T = TypeVar("_T")
@@ -54,25 +57,26 @@ class Queue:
             Route("/replies/{subject}", self._replies),
             Route("/stats", self._statistics),
         ]
-        return Starlette(routes=routes)
+        return Starlette(routes=routes, exception_handlers={ValidationError: _refused})
 
     async def _enqueue(self, request: Request) -> Response:
-        tasks = [{key: str(task[key]) for key in ("id", "image_url", "reply_subject")} for task in await request.json()]
-        new = self._store.enqueue(tasks)  # type: ignore[arg-type]  # a Task, key by key
+        tasks = NewTasks.validate_json(await request.body())
+        new = self._store.enqueue(
+            [Task(id=task.id, image_url=task.image_url, reply_subject=task.reply_subject) for task in tasks]
+        )
         self._tell()
         return JSONResponse({"new": new})
 
     async def _lease(self, request: Request) -> Response:
-        asked, lease = await request.json(), request.path_params["lease"]
-
-        def take() -> list[Any]:
-            return list(self._store.lease(lease, int(asked["max_tasks"]), float(asked["seconds"])))
-
-        return JSONResponse({"tasks": await self._first(take, request, float(asked["wait_seconds"]))})
+        asked, lease = LeaseRequest.model_validate_json(await request.body()), request.path_params["lease"]
+        found = await self._first(
+            lambda: self._store.lease(lease, asked.max_tasks, asked.seconds), request, asked.wait_seconds
+        )
+        return JSONResponse({"tasks": found})
 
     async def _extend(self, request: Request) -> Response:
-        asked = await request.json()
-        return JSONResponse({"held": self._store.extend(request.path_params["lease"], float(asked["seconds"]))})
+        asked = Extension.model_validate_json(await request.body())
+        return JSONResponse({"held": self._store.extend(request.path_params["lease"], asked.seconds)})
 
     async def _release(self, request: Request) -> Response:
         counts = request.query_params.get("counts", "1") != "0"
@@ -81,10 +85,10 @@ class Queue:
         return JSONResponse({"released": released})
 
     async def _finish(self, request: Request) -> Response:
-        asked = await request.json()
-        outcomes = [(each.pop("id"), each) for each in asked["outcomes"]]
+        asked = Outcomes.model_validate_json(await request.body())
+        outcomes = [(each.id, each.model_dump(exclude={"id"}, exclude_none=True)) for each in asked.outcomes]
         recorded = self._store.finish(outcomes)
-        held = self._store.extend(asked["lease"], float(asked["seconds"]))
+        held = self._store.extend(asked.lease, asked.seconds)
         self._tell()
         return JSONResponse({"recorded": recorded, "held": held})
 
@@ -116,6 +120,10 @@ class Queue:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return Response(str(error), 422, media_type="text/plain")
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class QueueClient:
     Attributes:
         url: As given.
 
-    Raises, from every method:
+    Raises, from every other method than `lease`:
         httpx.HTTPError: The queue cannot be reached for `GIVE_UP_SECONDS`, or refuses.
     """
 
@@ -70,10 +70,16 @@ class QueueClient:
         return int(self._ask("POST", "/tasks", json=list(tasks))["new"])
 
     def lease(self, max_tasks: int, seconds: float, *, wait_seconds: float = 0.0) -> Job | None:
-        """Take tasks, for so long; None if there are none for as long as this waits."""
+        """Take tasks, for so long; None if there are none for as long as this waits.
+
+        Raises:
+            httpx.HTTPError: The queue could not be reached for as long as this waits.
+        """
         lease = uuid.uuid4().hex
         asked = {"max_tasks": max_tasks, "seconds": seconds, "wait_seconds": wait_seconds}
-        tasks = self._ask("PUT", f"/leases/{lease}", json=asked, timeout=wait_seconds + _REQUEST_SECONDS)["tasks"]
+        tries = self._tries.copy(stop=tenacity.stop_after_delay(wait_seconds))
+        timeout = wait_seconds + _REQUEST_SECONDS
+        tasks = tries(self._send, "PUT", f"/leases/{lease}", json=asked, timeout=timeout)["tasks"]
         return Job(lease=lease, tasks=tasks) if tasks else None
 
     def extend(self, lease: str, seconds: float) -> int:

@@ -36,6 +36,7 @@ EXPECTED = {"missing": {"missing"}, "corrupt": {"corrupt"}, "hanging": {"timeout
 """The error of each kind of image that has no result."""
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _SUBJECT = "demo"
+_DRAIN_SECONDS = 120.0  # far more than a batch may take
 
 
 class Keeper:
@@ -61,7 +62,7 @@ class Keeper:
         for service in self._services:
             service.send_signal(signal.SIGTERM)
         for service in self._services:
-            service.wait()
+            _wait(service)
         self._log.close()
 
     def look(self) -> None:
@@ -93,10 +94,11 @@ class Figures:
         self._rss.append(sum(_memory(tree[0]).get("rss", 0) for tree in trees))
         self._pss.append(sum(_memory(process).get("pss", 0) for tree in trees for process in tree))
 
-    def report(self) -> dict[str, int]:
-        """MiB, all services together."""
+    def report(self) -> dict[str, Any]:
+        """MiB, all services together; RSS at ten moments, from the first to the last."""
+        last = len(self._rss) - 1
         return {
-            "rss_now_mib": self._rss[-1] >> 20,
+            "rss_mib": [self._rss[last * step // 9] >> 20 for step in range(10)],
             "rss_peak_mib": max(self._rss) >> 20,
             "pss_with_workers_peak_mib": max(self._pss) >> 20,
         }
@@ -140,7 +142,9 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         url = stack.enter_context(serving_queue(folder / "tasks.db"))
         queue = stack.enter_context(QueueClient(url))
         tasks = make_tasks(images, arguments.tasks, arguments.seed)
-        queue.enqueue(list(tasks.values()))
+        listed = list(tasks.values())
+        for first in range(0, len(listed), 1000):
+            queue.enqueue(listed[first : first + 1000])
         begun = time.monotonic()
         keeper = stack.enter_context(Keeper(_environment(arguments, url, folder), folder / "log", arguments.services))
         killer = _kills(keeper, arguments.kill_seconds, arguments.seed)
@@ -210,6 +214,14 @@ def _kills(keeper: Keeper, every_seconds: float, seed: int) -> Iterator[None]:
         if victims:
             chance.choice(victims).kill()
             killed = time.monotonic()
+
+
+def _wait(service: subprocess.Popen[bytes]) -> None:
+    try:
+        service.wait(_DRAIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        service.kill()
+        service.wait()
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Picture:
     jpeg: bytes
 
 
+@functools.lru_cache(maxsize=1024)
 def picture(number: int) -> Picture:
     """The same for the same number."""
     chance = np.random.default_rng(number)

@@ -73,7 +73,8 @@ class Service:
         """Go through one job. What is left of it, for whatever reason, goes back to the queue."""
         counts = False
         try:
-            self._load_and_look(job)
+            if not is_told_to_stop():
+                self._load_and_look(job)
         except httpx.HTTPError:
             raise
         except Exception:  # noqa: BLE001 - the job or a bug is to blame: the service goes on, and it was an attempt

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pydantic import ByteSize
 
 from examples.queue_worker import demo
 from examples.queue_worker.agreed import Task
@@ -18,9 +19,12 @@ from examples.queue_worker.app import serving_queue
 from examples.queue_worker.client import QueueClient
 from examples.queue_worker.image_server import ImageServer, serving_images
 from examples.queue_worker.pictures import picture
+from examples.queue_worker.settings import WorkerSettings
 from programs import Program, program, start_python
 
 pytest.importorskip("torch", reason="the service loads with millpond.torch.DataLoader, which needs torch")
+
+from examples.queue_worker.service import Service
 
 SERVE = "import runpy; runpy.run_module('examples.queue_worker', run_name='__main__')"
 TOLD_TO_STOP_AS_IT_BEGINS_ANEW = f"""
@@ -220,11 +224,23 @@ def test_a_service_that_grows_begins_anew_and_drops_no_task(
     assert queue.statistics()["expired"] == 0
 
 
-def test_a_limit_below_what_it_needs_is_refused(queue: QueueClient, tmp_path: Path) -> None:
-    with service(queue, tmp_path / "a", memory_limit="1MiB") as running:
-        code, _, log = running.ended()
-    assert (code, running.left(10)) == (1, [])
-    assert "QUEUE_WORKER_MEMORY_LIMIT is 1 MiB, and the service has" in log
+def test_a_limit_below_what_it_needs_is_refused(queue: QueueClient) -> None:
+    with pytest.raises(ValueError, match="QUEUE_WORKER_MEMORY_LIMIT is 1 MiB, and the service has"):
+        Service(WorkerSettings(memory_limit=ByteSize(1 << 20)), queue)
+
+
+def test_a_service_that_has_lost_its_lease_leaves_the_job(
+    queue: QueueClient, images: ImageServer, clock: Clock, tmp_path: Path
+) -> None:
+    enqueue(queue, images, MIXED)
+    with service(queue, tmp_path / "a", num_workers="1") as running:
+        worker_that_waits(images, running)
+        clock.now += 3600
+        assert queue.lease(16, 60) is not None
+        images.released.set()
+        assert len(replies(queue, 4)) == 4  # the batch that it had is not lost
+        end_in_good_order(running)
+    assert queue.statistics()["leased"] == 4
 
 
 def test_a_signal_while_it_begins_anew_is_not_lost(queue: QueueClient, tmp_path: Path) -> None:
@@ -240,4 +256,4 @@ def test_the_demo_counts_every_task(tmp_path: Path) -> None:
     assert (report["missing"], report["problems"]) == ([], [])
     assert report["results"] + sum(report["errors"].values()) == 40
     assert report["errors"].keys() == {"missing", "corrupt"}
-    assert report["rss_peak_mib"] > 0
+    assert 0 < max(report["rss_mib"]) <= report["rss_peak_mib"]
