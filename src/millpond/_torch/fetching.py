@@ -6,6 +6,7 @@ the n-th call comes before the n-th sample. What goes wrong with a sample may le
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -156,10 +157,11 @@ class IterableFetcher:
                     raise
                 bad.append((place, error))
 
-    def skip(self, indices: Any) -> None:
-        """Go past a batch, for datasets that cannot tell where they are."""
-        for _ in indices if self._makes_batches else (0,):
-            next(self._iterator, None)
+    def skip(self, num_batches: int, indices: Any, progress: Progress) -> None:
+        """Go past batches, each for these indices, where the dataset cannot tell where it is."""
+        with contextlib.suppress(StopIteration):
+            for _ in range(num_batches):
+                self.fetch(indices, progress)
 
     def state_dict(self) -> dict[str, Any] | None:
         """Where it is; None if neither the iterator nor the dataset can tell."""

@@ -33,9 +33,8 @@ class InlineIter(LoaderIter):
                 skips=self._skips,
                 state=None if place.state is None else decode(place.state),
             )
-            if place.state is None:
-                for _ in range(place.turn):
-                    self._iterable.skip(self._next_index())
+            if place.state is None and place.turn:
+                self._iterable.skip(place.turn, self._next_index(), no_progress)
         else:
             self._map = MapFetcher(self._dataset, makes_batches=self._auto_collation, skips=self._skips)
 

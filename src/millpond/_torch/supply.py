@@ -256,7 +256,7 @@ class Supply:
         place = self._places[assignment.seat]
         if not self._turns.is_active[assignment.seat]:
             self._release(assignment, was_read=True)
-        elif (place.state is None and not place.skipped) or assignment.turn < place.turn:
+        elif place.state is None or assignment.turn < place.turn:
             end = self._supervisor.last_end(assignment.seat)
             self._lose_seat(assignment, verdicts.place_lost(assignment.seat, assignment.turn, end))
         else:

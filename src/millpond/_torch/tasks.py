@@ -52,13 +52,11 @@ class Place:
 
     Attributes:
         turn: Batches before it.
-        state: Of its fetcher, as the worker packed it; None: the dataset cannot tell.
-        skipped: Where there is no state: the indices of the batches to go through from the start.
+        state: Of its fetcher, as the worker packed it; None: the dataset cannot tell, and is gone through from its start.
     """
 
     turn: int
     state: bytes | None = None
-    skipped: tuple[Any, ...] = ()
 
 
 class Kind(IntEnum):

@@ -164,7 +164,7 @@ class LoaderWork:
         state = None
         if not self._orders.is_iterable:
             fetched = self._map.fetch(task.indices, progress, left_out=task.left_out, one_by_one=task.one_by_one)
-        elif not self._is_in_place(task):
+        elif not self._is_in_place(task, progress):
             return pack_answer(Kind.OUT_OF_PLACE, _parcel(None).send())
         else:
             self._turn += 1
@@ -179,17 +179,17 @@ class LoaderWork:
         message = parcel.send() if slot is None else slot.send(parcel)
         return pack_answer(Kind.BATCH, message, None if state is None else encode(state))
 
-    def _is_in_place(self, task: FetchTask) -> bool:
+    def _is_in_place(self, task: FetchTask, progress: Callable[[], None]) -> bool:
         """Whether the dataset is where the task wants it, or could be brought there."""
         place = task.place
         if place is not None and self._turn != place.turn:
-            self._go_to(place)
+            self._go_to(place, task.indices, progress)
         return self._turn == task.turn
 
-    def _go_to(self, place: Place) -> None:
+    def _go_to(self, place: Place, indices: Any, progress: Callable[[], None]) -> None:
         self._iterable = self._iterable_fetcher(None if place.state is None else decode(place.state))
-        for indices in place.skipped:
-            self._iterable.skip(indices)
+        if place.state is None:
+            self._iterable.skip(place.turn, indices, progress)
         self._turn = place.turn
 
 
