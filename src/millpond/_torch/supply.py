@@ -180,7 +180,7 @@ class Supply:
     @property
     def _in_use(self) -> int:
         """Slots of batches that were not delivered."""
-        return len(self._in_flight) + self._turns.num_here
+        return len(self._in_flight) + self._turns.num_here + (self._taken is not None)
 
     # ---- giving out
 
