@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="the DataLoader needs torch")
 from torch.utils.data import default_collate  # noqa: E402
 
 from millpond.torch import DataLoader  # noqa: E402
-from torch_datasets import WIDTH, Made, Numbered, all_identities, identities, lies_in_arena, sample  # noqa: E402
+from torch_datasets import WIDTH, Made, Numbered, all_identities, flat, identities, lies_in_arena, sample  # noqa: E402
 
 BATCH_BYTES = 4 * WIDTH * 8
 VIEWS: dict[str, Callable[[Any], Any]] = {
@@ -44,6 +44,12 @@ def pairs(index: int) -> dict[str, Any]:
 
 def stack(samples: list[Any]) -> Any:
     return torch.stack(samples)
+
+
+def take_all(batches: Any, held: list[Any]) -> None:
+    """Into a list that an error leaves as it is."""
+    for batch in batches:
+        held.append(batch)  # noqa: PERF402
 
 
 class Keeper:
@@ -107,7 +113,7 @@ def test_with_no_batch_to_be_held_all_are_copies() -> None:
 
 def test_slots_are_used_again_and_hold_what_they_should() -> None:
     with DataLoader(Numbered(400), 4, num_workers=2) as loader:
-        assert sum(all_identities(loader), []) == list(range(400))
+        assert flat(loader) == list(range(400))
         assert loader.statistics().shared_bytes <= 6 * BATCH_BYTES + 4096
 
 
@@ -189,23 +195,20 @@ def test_slots_in_use_stay_within_memory() -> None:
 
 def test_batches_that_are_held_beyond_memory_are_named_and_letting_go_helps() -> None:
     with DataLoader(Numbered(40), 4, num_workers=2, held_batches=8, memory=4 * BATCH_BYTES + 4096) as loader:
-        batches, held = iter(loader), []
+        held: list[Any] = []
+        batches = iter(loader)
         with pytest.raises(ArenaFull, match=r"4 batches are held.*Let go sooner.*memory=") as caught:
-            while True:
-                held.append(next(batches))
+            take_all(batches, held)
         assert caught.value.facts["holders"]["slots"] == len(held) == 4
-        numbers = sum(all_identities(held), [])
+        numbers = flat(held)
         held.clear()
-        assert numbers + sum(all_identities(batches), []) == list(range(40))
+        assert numbers + flat(batches) == list(range(40))
 
 
 def test_copies_count_against_memory() -> None:
     with DataLoader(Numbered(40), 4, num_workers=1, held_batches=1, memory=4 * BATCH_BYTES + 4096) as loader:
-        held = []
         with pytest.raises(ArenaFull, match=r"1 batches are held on their slots, and \d as copies"):
-            held.extend(loader)
-            for batch in loader:
-                held.append(batch)  # noqa: PERF402 - extend() would let them go with the error
+            take_all(iter(loader), [])
 
 
 def test_a_batch_beyond_memory_is_an_error_at_its_turn() -> None:
@@ -230,19 +233,18 @@ def test_memory_of_one_batch_is_enough_for_who_holds_none() -> None:
 def test_a_forked_child_reads_what_was_held_while_the_parent_goes_on() -> None:
     with DataLoader(Numbered(80), 4, num_workers=2) as loader:
         batches = iter(loader)
-        held = next(batches)
+        held = [next(batches)]
         read, write = os.pipe()
 
         def look() -> bytes:
             os.close(write)
             os.read(read, 1)  # until the parent has taken all others
-            return bytes(identities(held))
+            return bytes(flat(held))
 
         with forked(look) as result:
             os.close(read)
-            identities(held)
-            del held
-            assert sum(all_identities(batches), []) == list(range(4, 80))
+            held.clear()
+            assert flat(batches) == list(range(4, 80))
             os.close(write)
             assert list(result()) == [0, 1, 2, 3]
 

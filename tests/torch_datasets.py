@@ -38,6 +38,11 @@ def all_identities(batches: Any) -> list[list[int]]:
     return [identities(batch) for batch in batches]
 
 
+def flat(batches: Any) -> list[int]:
+    """Which samples they are made of, all together."""
+    return [number for batch in batches for number in identities(batch)]
+
+
 def mapping_of(tensor: Any) -> str:
     """What the memory of a tensor is a mapping of, as the kernel names it; empty for the heap."""
     address = tensor.data_ptr()
@@ -95,7 +100,7 @@ class Made:
         return self._make(index)
 
 
-class Stream(IterableDataset[Any]):
+class Stream(IterableDataset[Any]):  # type: ignore[misc] # torch is not typed for us
     """Samples 0 to size - 1, shared out among workers: worker i has i, i + n, i + 2n, ..."""
 
     def __init__(self, size: int, troubles: dict[int, Callable[[], object]] | None = None) -> None:

@@ -238,6 +238,10 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
                     f"this state cannot be loaded: its {name} is {state_dict.get(name)!r}, and the loader's {value!r}"
                 )
         position = Position.from_state(state_dict)
+        if position.sampler is not None and stateful_sampler(self) is None:
+            raise ValueError(
+                "this state cannot be loaded: it has one of a sampler, and this loader's sampler has no load_state_dict"
+            )
         if kind == "iterable" and len(position.places) != max(1, self.num_workers):
             raise ValueError(
                 f"this state is of {len(position.places)} workers, and the loader has {max(1, self.num_workers)}: an "

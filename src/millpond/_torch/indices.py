@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,30 +23,39 @@ class Indices:
         self._states: dict[int, Any] = {}  # batch -> the sampler's state after it was drawn
         self._next = 0
         self._ahead: set[int] = set()
+        self._drawn: list[Any] = []  # not given out yet
+        self._has_ended = False
 
-    def begin(self, position: Position | None, *, is_endless: bool) -> None:
+    def begin(self, position: Position | None, *, is_endless: bool, length: int | None) -> None:
         """Begin an epoch, or go on where one was.
 
         Args:
             position: None: at its start.
             is_endless: Whether indices say nothing but how many there are: none is gone through.
+            length: Batches of an epoch, where that is known.
         """
         self._states.clear()
-        self._next, self._ahead = 0, set()
+        self._drawn.clear()
+        self._next, self._ahead, self._has_ended = 0, set(), False
         if position is None:
             return
-        self._ahead = set(position.ahead)
-        if self._sampler is not None and position.sampler is not None:
-            self._next = position.delivered
-        else:
-            for _ in range(0 if is_endless else position.delivered):
+        self._next, self._ahead = position.delivered, set(position.ahead)
+        has_place = self._sampler is not None and position.sampler is not None
+        # A sampler that was asked for a last, short batch has come to its end with it, and stands at its start again.
+        self._has_ended = has_place and self._next == length
+        if is_endless or self._has_ended:
+            return
+        with contextlib.suppress(StopIteration):
+            for _ in range(0 if has_place else position.delivered):
                 self._draw()
-            self._next = position.delivered
+            self._drawn.append(self._draw())  # now, while torch's generator is as it was: samplers seed themselves late
 
     def next(self) -> tuple[int, Any]:
         """Number in the epoch, and indices, of the next batch that has not been delivered."""
         while True:
-            indices = self._draw()
+            if self._has_ended:
+                raise StopIteration
+            indices = self._drawn.pop() if self._drawn else self._draw()
             number, self._next = self._next, self._next + 1
             if self._sampler is not None:
                 self._states[number] = self._sampler.state_dict()

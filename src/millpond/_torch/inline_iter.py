@@ -40,8 +40,12 @@ class InlineIter(LoaderIter):
 
     def _next_data(self) -> Any:
         while True:
-            batch, indices = self._indices.next()  # StopIteration at the end
-            fetched = self._fetch(indices)
+            try:
+                batch, indices = self._indices.next()
+                fetched = self._fetch(indices)
+            except StopIteration:
+                self.position.is_over = True
+                raise
             for place, error in fetched.bad:
                 index = None if self._is_iterable else indices[place] if self._auto_collation else indices
                 self._tally.skip(self._epoch, index, error)

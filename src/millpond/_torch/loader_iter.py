@@ -47,7 +47,7 @@ class LoaderIter(_BaseDataLoaderIter):  # type: ignore[misc] # torch is not type
         """Begin an epoch; where."""
         resumed, loader._resumed = loader._resumed, None
         self._epoch += 1
-        self._indices.begin(resumed, is_endless=self._is_iterable)
+        self._indices.begin(resumed, is_endless=self._is_iterable, length=loader._length())
         self.position = resumed or Position(places=[Place(0)] * num_seats)
         if len(self.position.places) != num_seats:  # the dataset is map-style: it does not matter
             self.position.places = [Place(0)] * num_seats

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,16 +59,18 @@ class Position:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Position:
-        """What `to_state` gave."""
-        return cls(
-            generators={name: _bytes(text) for name, text in state["generators"].items()},
-            delivered=state["delivered"],
-            ahead=set(state["ahead"]),
-            sampler=state["sampler"],
-            places=[Place(turn, None if text is None else _bytes(text)) for turn, text in state["places"]],
-            next_seat=state["next_seat"],
-            is_over=state["is_over"],
-        )
+        """What `to_state` gave.
+
+        Raises:
+            ValueError: It is not that.
+        """
+        found: dict[str, Any] = {}
+        for name, read in _READERS.items():
+            try:
+                found[name] = read(state[name])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(f"this state cannot be loaded: its {name} is damaged ({error!r})") from None
+        return cls(**found)
 
 
 def _text(data: bytes) -> str:
@@ -76,6 +79,17 @@ def _text(data: bytes) -> str:
 
 def _bytes(text: str) -> bytes:
     return base64.b64decode(text)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "generators": lambda found: {name: _bytes(text) for name, text in found.items()},
+    "delivered": operator.index,
+    "ahead": lambda found: set(map(operator.index, found)),
+    "sampler": lambda found: found,
+    "places": lambda found: [Place(operator.index(turn), text and _bytes(text)) for turn, text in found],
+    "next_seat": operator.index,
+    "is_over": bool,
+}
 
 
 def generators_of(loader: Any) -> dict[str, torch.Generator]:

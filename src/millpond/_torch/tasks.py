@@ -52,7 +52,8 @@ class Place:
 
     Attributes:
         turn: Batches before it.
-        state: Of its fetcher, as the worker packed it; None: the dataset cannot tell, and is gone through from its start.
+        state: Of its fetcher, as the worker packed it; None: the dataset cannot tell, and is gone through from
+            its start.
     """
 
     turn: int
