@@ -10,18 +10,15 @@ import contextlib
 import itertools
 import pickle
 import struct
-from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any, Protocol
 
-import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._guard.functions import reference_of, resolve
-from millpond._guard.reducers import Reducer, is_plain, reducers
+from millpond._guard.by_value import ByValuePickler
+from millpond._guard.reducers import is_plain, reducers
 from millpond._guard.slot_writer import SlotWriter
 
 LARGE_BYTES = 32 << 10
@@ -30,9 +27,6 @@ LARGE_BYTES = 32 << 10
 64 KiB, from which on pickle writes buffers as objects without a length."""
 _HEAD = struct.Struct("<II")  # flags, number of parts
 _PICKLE_IS_A_PART, _PARTS_IN_MESSAGE, _IS_ARRAY = 1, 2, 4
-
-
-_NO_REDUCERS: Mapping[type, Reducer] = {}
 
 
 class SlotReader(Protocol):
@@ -164,33 +158,3 @@ class Pieces(list[Any]):
     """A file for a pickler that keeps large objects as they are, instead of copying them into one stream."""
 
     write = list.append
-
-
-class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """Has what comes from `__main__`, and what has no name to be imported by, travel by value.
-
-    Args:
-        file: With a method `write`.
-        buffer_callback: See `pickle.Pickler`.
-        first, last: Reducers that come before all others, and after them.
-    """
-
-    def __init__(
-        self,
-        file: Any,
-        buffer_callback: Callable[[Any], Any],
-        *,
-        first: Mapping[type, Reducer] = _NO_REDUCERS,
-        last: Mapping[type, Reducer] = _NO_REDUCERS,
-    ) -> None:
-        tables = first, reducers(), cloudpickle.Pickler.dispatch_table, last
-        self.dispatch_table = ChainMap(*tables)  # type: ignore[arg-type] # nobody writes to it
-        super().__init__(file, 5, buffer_callback)
-
-    def reducer_override(self, obj: Any) -> Any:
-        """For pickle: a function inside of a decorator has a name all the same."""
-        if type(obj) is FunctionType:
-            reference = reference_of(obj)
-            if reference is not None and reference.wrappers:
-                return resolve, (reference,)
-        return super().reducer_override(obj)

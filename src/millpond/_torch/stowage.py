@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch.multiprocessing import get_sharing_strategy, reductions
 
-from millpond._guard.parcels import LARGE_BYTES, ByValuePickler
+from millpond._guard.by_value import ByValuePickler
+from millpond._guard.parcels import LARGE_BYTES
 from millpond._guard.reducers import reduce_array
 from millpond._torch.mapped_files import reduce_mapped
 from millpond._workers.descriptors import MAX_DESCRIPTORS, close_all
