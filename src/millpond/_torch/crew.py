@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from millpond._torch.receiving import Receiver
 from millpond._torch.supply import Rules, Supply
 from millpond._torch.worker import LoaderWork, Orders
 from millpond._workers.messages import encode
-from millpond._workers.recycling import Recycling
+from millpond._workers.recycling import NO_RECYCLING, Recycling
 from millpond._workers.seated_supervisor import SeatedSupervisor
 from millpond._workers.verdicts import NEVER, TaskLimits
+
+logger = logging.getLogger("millpond")
 
 PRELOAD = ("millpond._torch.worker",)
 _START_SECONDS = 120.0
@@ -95,7 +98,7 @@ class Crew:
                 tasks_in_flight_per_worker=wishes.rules.most_outstanding,
                 limits=TaskLimits(wishes.timeout_seconds or NEVER, options.stall_timeout or None),
                 max_restarts=options.max_restarts,
-                recycling=Recycling(options.max_tasks_per_worker or None, options.max_worker_anon),
+                recycling=_recycling_of(wishes),
                 start_timeout_seconds=_START_SECONDS,
             )
             undo.callback(self.supervisor.close)
@@ -130,6 +133,17 @@ def can_have_slots() -> bool:
 
 def _handler(ticket: Ticket, orders: Orders, seat: int, predecessors: int) -> bytes:
     return encode(LoaderWork(ticket, orders, seat, predecessors))
+
+
+def _recycling_of(wishes: Wishes) -> Recycling:
+    recycling = Recycling(wishes.options.max_tasks_per_worker or None, wishes.options.max_worker_anon)
+    if recycling.is_wanted and wishes.rules.is_iterable and not hasattr(wishes.dataset, "state_dict"):
+        logger.warning(
+            "workers of this %s are not recycled: it has no state_dict(), so its place would be lost with a worker",
+            type(wishes.dataset).__qualname__,
+        )
+        return NO_RECYCLING
+    return recycling
 
 
 def _init_fn_of(wishes: Wishes) -> Any:

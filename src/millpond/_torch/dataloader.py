@@ -54,7 +54,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         memory: For batches under way, held and copied: bytes, or "2GiB" (MILLPOND_MEMORY). Fewer are made ahead where
             it is scarce; `ArenaFull` where those that are held leave no room. None: what they need.
         max_tasks_per_worker: Batches after which a worker is followed by a new one (MILLPOND_MAX_TASKS_PER_WORKER); 0:
-            never. For an iterable dataset it must have `state_dict`.
+            never. Workers of an iterable dataset are recycled only if it has `state_dict`.
         max_worker_anon: A worker's own memory past which it is followed by a new one: bytes, or "4GiB"
             (MILLPOND_MAX_WORKER_ANON). None: any.
         stall_timeout: Seconds that one sample may take in a worker (MILLPOND_STALL_TIMEOUT); 0: no such limit.
