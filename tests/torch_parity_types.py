@@ -14,6 +14,11 @@ from torch.utils.data import get_worker_info
 from torch_parity import Items
 
 
+def frame(index: int) -> Any:
+    """Large enough for a slot: uint8, (3, 200, 200), all of its numbers the index."""
+    return torch.full((3, 200, 200), index, dtype=torch.uint8)
+
+
 class Tagged(torch.Tensor):  # type: ignore[misc]
     """A tensor of a type of its own."""
 

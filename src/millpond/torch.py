@@ -1,5 +1,6 @@
 """For programs that use torch: a drop-in `DataLoader`. The only public module that needs torch."""
 
 from millpond._torch.dataloader import DataLoader
+from millpond._torch.prepare import prepare
 
-__all__ = ["DataLoader"]
+__all__ = ["DataLoader", "prepare"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
@@ -155,6 +156,16 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
     @multiprocessing_context.setter
     def multiprocessing_context(self, given: str | BaseContext | None) -> None:
         self._context = resolve_context(given, self.num_workers, StartMethodSettings().mp_context)
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """Asked by accelerate's own `prepare`, which then makes a torch DataLoader of this one; by nobody else."""
+        warnings.warn(
+            "accelerator.prepare() makes a torch DataLoader of this one, whose batches do not come through millpond's "
+            "workers and memory: prepare it with millpond.torch.prepare(accelerator, loader)",
+            stacklevel=2,
+        )
+        return False
 
     def _begin_books(self) -> None:
         self._tally = Tally(Quarantine(self._options.quarantine), type(self.dataset).__qualname__)
