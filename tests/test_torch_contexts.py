@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import threading
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from millpond._torch.contexts import (  # noqa: E402 - it imports torch
     starter_for,
 )
 from millpond._workers.context_starter import ContextStarter  # noqa: E402
+from millpond.torch import DataLoader  # noqa: E402
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -96,3 +99,57 @@ def test_a_zygote_context_is_a_context_like_any_other() -> None:
 def test_only_other_contexts_need_a_starter() -> None:
     assert starter_for(ZygoteContext()) is None
     assert all(isinstance(starter_for(multiprocessing.get_context(name)), ContextStarter) for name in METHODS)
+
+
+class HowStarted:
+    """Samples that tell how their worker was started, and holds something else."""
+
+    def __init__(self, held: Any = None) -> None:
+        self.held = held
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[int, int, str | None, Any]:
+        return index, os.getpid(), multiprocessing.get_start_method(allow_none=True), self.held
+
+
+def collated(samples: list[Any]) -> list[Any]:
+    return samples
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_variable_decides_how_workers_of_a_loader_start(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MILLPOND_MP_CONTEXT", name)
+    with DataLoader(HowStarted(), num_workers=1, collate_fn=collated) as loader:
+        assert loader.multiprocessing_context is not None
+        assert loader.multiprocessing_context.get_start_method() == name
+        found = [sample for batch in loader for sample in batch]
+    assert [(index, method) for index, _, method, _ in found] == [(index, name) for index in range(4)]
+    assert os.getpid() not in {pid for _, pid, _, _ in found}
+
+
+def test_forked_workers_have_what_cannot_be_sent() -> None:
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"dataset.held \(of type _thread.lock\)"):
+        iter(DataLoader(HowStarted(lock), num_workers=1))
+    dataset = Guarded(lock)
+    with DataLoader(dataset, num_workers=1, collate_fn=collated, multiprocessing_context="fork") as loader:
+        assert list(loader) == [[True]]
+
+
+class Guarded(HowStarted):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        with self.held:
+            return True
+
+
+def test_what_was_changed_in_a_dataset_is_seen_by_the_next_epoch_s_workers() -> None:
+    dataset = HowStarted("first")
+    with DataLoader(dataset, num_workers=1, collate_fn=collated) as loader:
+        assert {sample[3] for batch in loader for sample in batch} == {"first"}
+        dataset.held = "second"
+        assert {sample[3] for batch in loader for sample in batch} == {"second"}
