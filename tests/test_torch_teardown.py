@@ -75,3 +75,13 @@ def test_a_dataset_ends_with_its_loader() -> None:
     go_through(loader, batches=2)
     del dataset, loader
     assert ended() is None
+
+
+@pytest.mark.parametrize("dataset", [Frames(), Frames(raises_at=5)], ids=["broken off", "raised"])
+def test_nothing_is_left_to_the_collector(dataset: Frames) -> None:
+    for _ in range(2):  # what is made once is not counted
+        gc.collect()
+        with contextlib.suppress(ValueError):
+            go_through(DataLoader(dataset, batch_size=2, num_workers=2), batches=4)
+        left = gc.collect()
+    assert left == 0

@@ -9,6 +9,7 @@ they are.
 from __future__ import annotations
 
 import copyreg
+import functools
 import sys
 from collections.abc import Callable
 from pickle import PickleBuffer
@@ -90,6 +91,13 @@ def _tensor(
 ) -> Any:
     import torch
 
-    kind = getattr(torch, dtype.removeprefix("torch."))
+    kind = _torch_dtype(dtype)
     flat = torch.from_numpy(plain).view(kind) if plain.size else torch.empty(0, dtype=kind)
     return flat.reshape(shape).permute(axes).requires_grad_(requires_grad)
+
+
+@functools.cache
+def _torch_dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name.removeprefix("torch."))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import mmap
 import os
 import sys
@@ -48,6 +49,12 @@ def create_slot_file() -> int:
     return descriptor
 
 
+@functools.cache
+def _chars(count: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """Kept, as there are few: a type is a cycle, which only the garbage collector ends."""
+    return ctypes.c_char * count
+
+
 class Mapping:
     """The first bytes of a slot in this process's memory, writable; unmapped with the last reference.
 
@@ -68,7 +75,7 @@ class Mapping:
             raise OSError(number, f"cannot map {size_bytes} bytes of a slot: {os.strerror(number)}")
         self.address = address
         self.size_bytes = size_bytes
-        self.bytes = memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B")
+        self.bytes = memoryview(_chars(size_bytes).from_address(address)).cast("B")
 
     def detach(self, size_bytes: int) -> None:
         """Make the first bytes this process's own, at the same address, with what they hold: for who still uses them.

@@ -109,7 +109,7 @@ class SeatedSupervisor(Supervisor):
             num_workers=num_workers,
             recycling=recycling,
             max_restarts=max_restarts,
-            on_fatal=self.on_fatal,
+            on_fatal=self._tell_fatal(),
         )
         return self._seats
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from millpond._workers import verdicts
@@ -104,14 +105,15 @@ class Supervisor:
             recycling.max_anon_bytes is not None,
             starter,
         )
+        this = weakref.proxy(self)  # for what it drives: no cycle, so all of it ends when it is let go
         with contextlib.ExitStack() as undo:
             self._wakeup = Wakeup()
             undo.callback(self._wakeup.close)
             self._spawner = Spawner(options)
             undo.callback(self._spawner.close)
-            self._set = WorkerSet(self._spawner, num_places, process_limits, self)
+            self._set = WorkerSet(self._spawner, num_places, process_limits, this)
             undo.callback(self._set.release)
-            self._set.watch(self._wakeup.readable, self._on_wake)
+            self._set.watch(self._wakeup.readable, lambda mask: this._on_wake(mask))
             self._staff = self._make_staff(
                 num_workers=num_workers,
                 on_demand=on_demand,
@@ -128,8 +130,13 @@ class Supervisor:
             on_demand=on_demand,
             recycling=recycling,
             max_restarts=max_restarts,
-            on_fatal=self.on_fatal,
+            on_fatal=self._tell_fatal(),
         )
+
+    def _tell_fatal(self) -> Callable[[Exception], None]:
+        """`on_fatal` for a staff, which does not hold this."""
+        this = weakref.proxy(self)
+        return lambda error: this.on_fatal(error)
 
     # ---- the driver's calls
 
