@@ -241,7 +241,7 @@ class Supply:
         if kind is Kind.OUT_OF_PLACE:
             self._put_in_place(assignment)
             return
-        if kind is Kind.BATCH:
+        if kind is Kind.BATCH or kind is Kind.ERROR:
             self._places[assignment.seat] = Place(assignment.turn + 1, state)
         if kind is not Kind.BATCH:
             self._release(assignment, was_read=True)

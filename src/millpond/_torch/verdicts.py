@@ -47,12 +47,15 @@ def told(error: Exception, seat: int, indices: Any) -> Exception:
 
 
 def place_lost(seat: int, turn: int, end: End | None) -> WorkerDied:
-    """A worker has ended, and with it the place that its iterable dataset had come to."""
-    how = "was replaced" if end is None else end.in_words()
+    """A worker has ended, and with it the place that its iterable dataset had come to; `end`: None in good order."""
+    how = (
+        f"DataLoader worker {seat} had its time (max_tasks_per_worker= or max_worker_anon=)"
+        if end is None
+        else f"DataLoader worker (pid {end.pid}) exited unexpectedly: worker {seat} {end.in_words()}"
+    )
     error = WorkerDied(
-        f"DataLoader worker (pid {None if end is None else end.pid}) exited unexpectedly: worker {seat} {how} after "
-        f"{turn} batches, and where its IterableDataset was is lost with it. Give the dataset, or its iterator, "
-        "state_dict() and load_state_dict(), and it goes on there",
+        f"{how} after {turn} batches, and where its IterableDataset was is lost with it. Give the dataset, or its "
+        "iterator, state_dict() and load_state_dict(), and it goes on there",
         pid=None if end is None else end.pid,
         exit_code=None if end is None else end.exit_code,
         signal_name=None if end is None else end.signal_name,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch._utils import ExceptionWrapper
@@ -82,7 +86,12 @@ class LoaderWork:
 
     def __call__(self, payload: bytes, progress: Callable[[], None]) -> bytes:
         """Make one batch; the answer, see `tasks.Kind`."""
-        task = unpack_task(payload)
+        try:
+            return self._answer(unpack_task(payload), progress)
+        except SystemExit as error:
+            _leave(error)
+
+    def _answer(self, task: FetchTask, progress: Callable[[], None]) -> bytes:
         if not self._is_set_up:
             self._is_set_up = True
             self._attempt(partial(self._set_up, task))
@@ -155,7 +164,7 @@ class LoaderWork:
             with collating_into(slot):
                 return self._make_in(slot, task, progress)
         except Exception as error:  # noqa: BLE001 - the user's code; it travels
-            return pack_answer(Kind.ERROR, _parcel(self._trouble_with(error)).send())
+            return pack_answer(Kind.ERROR, _parcel(self._trouble_with(error)).send(), self._state_after_error())
         finally:
             if slot is not None:
                 slot.close()
@@ -172,12 +181,22 @@ class LoaderWork:
                 fetched = self._iterable.fetch(task.indices, progress)
             except StopIteration as end:
                 return pack_answer(Kind.EXHAUSTED, _parcel(_packed(end.value or [])).send())
-            state = self._iterable.state_dict()
+            state = self._state()
         progress()
         data = self._collate(fetched.data) if fetched.num_samples else None
         parcel = _parcel(Batch(data, fetched.num_samples, _packed(fetched.bad)))
         message = parcel.send() if slot is None else slot.send(parcel)
-        return pack_answer(Kind.BATCH, message, None if state is None else encode(state))
+        return pack_answer(Kind.BATCH, message, state)
+
+    def _state(self) -> bytes | None:
+        state = self._iterable.state_dict()
+        return None if state is None else encode(state)
+
+    def _state_after_error(self) -> bytes | None:
+        """Where an iterable dataset is: a worker that follows this one goes on behind the error, not before it."""
+        with contextlib.suppress(Exception):
+            return self._state() if self._orders.is_iterable else None
+        return None
 
     def _is_in_place(self, task: FetchTask, progress: Callable[[], None]) -> bool:
         """Whether the dataset is where the task wants it, or could be brought there."""
@@ -191,6 +210,14 @@ class LoaderWork:
         if place.state is None:
             self._iterable.skip(place.turn, indices, progress)
         self._turn = place.turn
+
+
+def _leave(error: SystemExit) -> NoReturn:
+    """End this process, as the user's code wants it: a death like any other to the supervisor."""
+    traceback.print_exception(error)
+    sys.stderr.flush()
+    code = error.code
+    os._exit(0 if code is None else code if isinstance(code, int) else 1)
 
 
 def _packed(bad: list[tuple[int, Exception]]) -> list[tuple[int, bytes]]:

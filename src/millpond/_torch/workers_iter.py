@@ -177,7 +177,7 @@ class WorkersIter(LoaderIter):
         self._again = None
         assignment = arrival.assignment
         self._note_delivery(assignment.batch)
-        if self._is_iterable and arrival.kind is Kind.BATCH:
+        if self._is_iterable and (arrival.kind is Kind.BATCH or arrival.state is not None):
             self.position.places[assignment.seat] = Place(assignment.turn + 1, arrival.state)
             self.position.next_seat = (assignment.seat + 1) % self._num_workers
 

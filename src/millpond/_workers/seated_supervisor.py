@@ -80,10 +80,11 @@ class SeatedStaff(Staff):
 
     def note_end(self, worker: Worker, end: verdicts.End) -> None:
         """A worker was reaped."""
-        self.last_ends[worker.seat] = end
+        self.last_ends.pop(worker.seat, None)
         if worker in self._had_their_time and end.exit_code == 0:
             self.recycles += 1
         else:
+            self.last_ends[worker.seat] = end
             self._count_restart(worker, end)
         self._had_their_time.discard(worker)
 
@@ -114,7 +115,7 @@ class SeatedSupervisor(Supervisor):
         return self._seats
 
     def last_end(self, seat: int) -> verdicts.End | None:
-        """Of the last worker of a seat that is gone, if one is."""
+        """Of the last worker of a seat that is gone; None if there is none, or it ended in good order."""
         return self._seats.last_ends.get(seat)
 
     def pids(self) -> Sequence[int | None]:
