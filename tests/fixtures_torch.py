@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_sharer
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def torchs_workers_end() -> Iterator[None]:
     for iterator in made:
         if hasattr(iterator, "_shutdown"):
             iterator._shutdown_workers()
+    resource_sharer.stop()  # the thread that hands descriptors of tensors among indices to torch's workers
 
 
 @pytest.fixture(
