@@ -191,7 +191,6 @@ def _environment(arguments: argparse.Namespace, url: str, folder: Path) -> dict[
 def _replies(queue: QueueClient, count: int) -> Iterator[dict[str, Any] | None]:
     """Each as it comes, until there are so many; None about every half of a second, to do something else."""
     after, num_seen, looked = 0, 0, time.monotonic()
-    yield None
     while num_seen < count:
         for reply in queue.replies(_SUBJECT, after, wait_seconds=0.5):
             after, num_seen = reply["done"], num_seen + 1
