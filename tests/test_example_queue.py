@@ -142,6 +142,14 @@ def test_a_task_that_nobody_survives_is_given_up_alone(store: TaskStore) -> None
     assert all("result" in reply for reply in replies.values())
 
 
+def test_who_waits_hears_of_what_is_given_up(queue: QueueClient, clock: Clock) -> None:
+    queue.enqueue(tasks(1))
+    for _ in range(MAX_ATTEMPTS):
+        assert queue.lease(1, 60) is not None
+        clock.now += 60
+    assert [reply["error"]["kind"] for reply in queue.replies("cats", wait_seconds=30)] == ["given_up"]
+
+
 def test_what_was_answered_outlives_a_queue_that_is_killed(store: TaskStore, tmp_path: Path, clock: Clock) -> None:
     store.enqueue(tasks(3))
     store.lease("a", 2, 60)
@@ -199,6 +207,7 @@ def test_outcomes_renew_the_lease_on_the_rest(queue: QueueClient, clock: Clock) 
         ("POST", "/tasks", [{"id": "1"}]),
         ("PUT", "/leases/a", {"max_tasks": 0, "seconds": 60}),
         ("PATCH", "/leases/a", {"seconds": -1}),
+        ("GET", "/replies/cats?after=first", None),
         ("POST", "/outcomes", {"lease": "a", "seconds": 1, "outcomes": [{"id": "cats-0", "worker": "a"}]}),
     ],
 )

@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from examples.queue_worker.agreed import Task
-from examples.queue_worker.requests import Extension, LeaseRequest, NewTasks, Outcomes
+from examples.queue_worker.requests import Extension, LeaseRequest, NewTasks, Outcomes, RepliesRequest
 from examples.queue_worker.store import TaskStore
 
 _T = TypeVar("_T")
@@ -93,10 +93,10 @@ class Queue:
         return JSONResponse({"recorded": recorded, "held": held})
 
     async def _replies(self, request: Request) -> Response:
-        asked, subject = request.query_params, request.path_params["subject"]
-        after, limit = int(asked.get("after", 0)), int(asked.get("limit", 1000))
-        wait_seconds = float(asked.get("wait_seconds", 0))
-        found = await self._first(lambda: self._store.replies(subject, after, limit), request, wait_seconds)
+        asked, subject = RepliesRequest.model_validate(dict(request.query_params)), request.path_params["subject"]
+        found = await self._first(
+            lambda: self._store.replies(subject, asked.after, asked.limit), request, asked.wait_seconds
+        )
         return JSONResponse({"replies": found})
 
     async def _statistics(self, request: Request) -> Response:
@@ -107,6 +107,7 @@ class Queue:
         until = time.monotonic() + min(wait_seconds, _LONGEST_WAIT_SECONDS)
         while not await request.is_disconnected():
             changed = self._changed  # before looking: no change is missed
+            self._store.end_expired()
             if found := look():
                 return found
             left = until - time.monotonic()

@@ -29,6 +29,14 @@ class Extension(BaseModel):
     seconds: float = Field(gt=0)
 
 
+class RepliesRequest(BaseModel):
+    """At most so many, after the one of that number; waits for the first."""
+
+    after: int = 0
+    limit: int = Field(default=1000, ge=1)
+    wait_seconds: float = Field(default=0.0, ge=0)
+
+
 class Failure(BaseModel):
     """Why there is no result. `kind` is one word, for whoever counts."""
 

@@ -107,7 +107,8 @@ class Service:
         }
         for position, kind, message in batch["errors"]:
             outcomes[position] = _error(kind, message)
-        self._leaked += [b"x" * self._settings.leak_per_task for _ in outcomes]
+        if self._settings.leak_per_task:
+            self._leaked += [b"x" * self._settings.leak_per_task for _ in outcomes]
         return outcomes
 
     def _hand_in(self, job: Job, outcomes: dict[int, dict[str, Any]]) -> int:

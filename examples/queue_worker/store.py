@@ -92,6 +92,11 @@ class TaskStore:
                 f"UPDATE tasks SET expires = ? WHERE lease = ? AND {_IS_LEASED}", (self._clock() + seconds, lease)
             ).rowcount
 
+    def end_expired(self) -> None:
+        """Have the tasks of leases that have ended wait again, or be given up."""
+        with self._transaction():
+            self._end_expired()
+
     def release(self, lease: str, *, counts: bool) -> int:
         """Give back what a lease holds; unless it counts, as if nobody had tried. Returns how many tasks."""
         with self._transaction():
