@@ -28,9 +28,9 @@ from torch_datasets import (  # noqa: E402
     flat,
     hang,
     identities,
-    lies_in_arena,
     sample,
 )
+from torch_memory import lies_in_arena  # noqa: E402
 
 IN_BATCHES = [list(range(start, start + 4)) for start in range(0, 40, 4)]
 

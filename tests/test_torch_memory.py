@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch", reason="the DataLoader needs torch")
 from torch.utils.data import default_collate  # noqa: E402
 
 from millpond.torch import DataLoader  # noqa: E402
-from torch_datasets import WIDTH, Made, Numbered, all_identities, flat, identities, lies_in_arena, sample  # noqa: E402
+from torch_datasets import WIDTH, Made, Numbered, all_identities, flat, identities, sample  # noqa: E402
+from torch_memory import lies_in_arena  # noqa: E402
 
 BATCH_BYTES = 4 * WIDTH * 8
 VIEWS: dict[str, Callable[[Any], Any]] = {

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,22 +40,6 @@ def all_identities(batches: Any) -> list[list[int]]:
 def flat(batches: Any) -> list[int]:
     """Which samples they are made of, all together."""
     return [number for batch in batches for number in identities(batch)]
-
-
-def mapping_of(tensor: Any) -> str:
-    """What the memory of a tensor is a mapping of, as the kernel names it; empty for the heap."""
-    address = tensor.data_ptr()
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        span, *rest = line.split(maxsplit=5)
-        start, stop = (int(end, 16) for end in span.split("-"))
-        if start <= address < stop:
-            return rest[4] if len(rest) > 4 else ""
-    return ""
-
-
-def lies_in_arena(tensor: Any) -> bool:
-    """Whether a tensor is a view of a slot."""
-    return "millpond-results" in mapping_of(tensor)
 
 
 class Numbered:

@@ -14,6 +14,7 @@ from millpond._guard.call_pool import is_in_order_after
 from millpond._torch.crew import Crew, Wishes, can_have_slots
 from millpond._torch.loader_iter import LoaderIter, weakly
 from millpond._torch.pinning import Pinner
+from millpond._torch.receiving import Receiver
 from millpond._torch.supply import Arrival, Rules
 from millpond._torch.tasks import NO_SLOT, Batch, Kind, Place
 from millpond._torch.worker import Orders
@@ -136,8 +137,11 @@ class WorkersIter(LoaderIter):
 
     def _unpacked(self, arrival: Arrival, *, is_ahead: bool) -> Batch:
         if self._pinner is None:
-            return self._unpack(arrival)
-        pinned = self._pinner.take() if is_ahead else self._pinner.pinned(self._unpack(arrival))
+            return _unpack(arrival, self._open_crew().receiver)
+        if is_ahead:
+            pinned = self._pinner.take()
+        else:
+            pinned = self._pinner.pinned(_unpack(arrival, self._open_crew().receiver))
         return Batch(*pinned)
 
     def _pin_ahead(self, pinner: Pinner) -> None:
@@ -148,7 +152,8 @@ class WorkersIter(LoaderIter):
             self._ahead = error
         else:
             if arrival is not None:
-                pinner.begin(functools.partial(self._unpack, arrival))
+                # not a method: the thread would be the last to let go of this iterator, and would have to end itself
+                pinner.begin(functools.partial(_unpack, arrival, self._open_crew().receiver))
 
     def _wait_for_next(self) -> Arrival | None:
         if self._crew is None and self.position.is_over:
@@ -180,20 +185,6 @@ class WorkersIter(LoaderIter):
         if self._is_iterable and (arrival.kind is Kind.BATCH or arrival.state is not None):
             self.position.places[assignment.seat] = Place(assignment.turn + 1, arrival.state)
             self.position.next_seat = (assignment.seat + 1) % self._num_workers
-
-    def _unpack(self, arrival: Arrival) -> Batch:
-        """A batch over its slot, or a copy. The pinning thread may come here, while nobody else does.
-
-        Raises:
-            ArenaFull: There is no room for a copy. The batch stays, for the next call.
-            Exception: What came instead of the batch.
-        """
-        if isinstance(arrival.answer, Exception):
-            raise arrival.take_error()
-        receiver, slot = self._open_crew().receiver, arrival.assignment.slot
-        if arrival.kind is Kind.ERROR:
-            raise _told(*receiver.receive(arrival.answer, None))
-        return Batch(*receiver.receive(arrival.answer, None if slot == NO_SLOT else slot))
 
     def _note_at_end(self, bad: list[tuple[int, bytes]]) -> None:
         for _, error in bad:
@@ -251,6 +242,21 @@ def _end(crew: Crew, pinner: Pinner | None) -> None:
     if pinner is not None:
         pinner.close()
     crew.close()
+
+
+def _unpack(arrival: Arrival, receiver: Receiver) -> Batch:
+    """A batch over its slot, or a copy. The pinning thread may come here, while nobody else does.
+
+    Raises:
+        ArenaFull: There is no room for a copy. The batch stays, for the next call.
+        Exception: What came instead of the batch.
+    """
+    if isinstance(arrival.answer, Exception):
+        raise arrival.take_error()
+    if arrival.kind is Kind.ERROR:
+        raise _told(*receiver.receive(arrival.answer, None))
+    slot = arrival.assignment.slot
+    return Batch(*receiver.receive(arrival.answer, None if slot == NO_SLOT else slot))
 
 
 def _told(wrapper: Any, packed: bytes) -> Exception:
