@@ -162,7 +162,7 @@ def test_heaps_of_workers_as_they_are(text: str, keeps: bool, monkeypatch: pytes
         assert list(loader) == [keeps]
 
 
-@pytest.mark.parametrize("context", ["zygote", "fork", "forkserver", "spawn", ""])
+@pytest.mark.parametrize("context", ["zygote", "fork", ""])
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_start_methods(context: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLPOND_MP_CONTEXT", context)

@@ -31,12 +31,13 @@ class Pinned:
     def __call__(self, data: Any, device: str | None) -> Any:
         assert device == "cuda"
         self.threads.append(threading.current_thread().name)
-        batch = data[0] if isinstance(data, tuple) else data
+        is_whole = isinstance(data, tuple)  # a `Batch`, with what was left out of it
+        batch = data[0] if is_whole else data
         assert batch is None or torch.is_tensor(batch)
         if batch is not None and identities(batch[:1]) == [self.fails_at]:
             raise MemoryError("no pinned memory")
         pinned = None if batch is None else batch.clone()
-        return data._replace(data=pinned) if isinstance(data, tuple) else pinned
+        return type(data)(pinned, *data[1:]) if is_whole else pinned
 
 
 @pytest.fixture
