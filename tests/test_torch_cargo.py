@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,22 @@ def test_workers_may_talk_to_managers_of_the_training_process() -> None:
     key = bytes(multiprocessing.current_process().authkey)
     with sent({}) as supervisor:
         assert results(supervisor, lambda parts: bytes(multiprocessing.current_process().authkey)) == [key]
+
+
+def test_a_worker_that_opens_named_shared_memory_has_no_tracker_that_would_remove_it() -> None:
+    memory = shared_memory.SharedMemory(create=True, size=4096)
+
+    def write(parts: Parts) -> tuple[int, int | None]:
+        parts["memory"].buf[0] += 1
+        return int(parts["memory"].buf[0]), resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+
+    try:
+        for count in (1, 2):
+            with sent({"memory": memory}) as supervisor:
+                assert results(supervisor, write) == [(count, None)]
+    finally:
+        memory.close()
+        memory.unlink()
 
 
 def test_an_open_file_is_refused_with_the_way_to_it_and_what_helps(tmp_path: Path) -> None:

@@ -96,6 +96,17 @@ def test_how_a_worker_died_is_told_without_pidfds(either: Started) -> None:
         assert "exited with code 7" in str(error_of(supervisor, ("exit",)))
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_that_somebody_else_reaps_is_dead_all_the_same(method: str) -> None:
+    ignored = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with by(method, max_attempts=1) as supervisor:
+            assert "exited with code 255" in str(error_of(supervisor, ("kill",)))  # nobody knows
+            assert results(supervisor, ("echo", 1)) == [1]
+    finally:
+        signal.signal(signal.SIGCHLD, ignored)
+
+
 def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(either: Started) -> None:
     with either(max_attempts=1, limits=TaskLimits(stall_timeout_seconds=0.15)) as supervisor:
         error = error_of(supervisor, ("hold_gil",))

@@ -15,11 +15,11 @@ import mmap
 import os
 import pickle
 from collections.abc import Sequence
-from multiprocessing import process
 from typing import Any, NamedTuple
 
 from millpond._guard.parcels import Pieces
 from millpond._torch import stowage
+from millpond._torch.kinship import Kinship
 from millpond._torch.stowage import Stowage, Stowed
 from millpond._torch.unsendable import unsendable
 from millpond._workers.descriptors import anonymous_file, close_all
@@ -72,7 +72,7 @@ class Cargo:
         packing = Stowage()
         try:
             with packing:
-                packing.dump((bytes(process.current_process().authkey), self._parts), pieces)
+                packing.dump((Kinship(), self._parts), pieces)
         except (MemoryError, OSError):
             raise
         except Exception as error:
@@ -114,11 +114,10 @@ def open_cargo(ticket: Ticket, descriptors: Sequence[int]) -> dict[str, Any]:
         memory = memoryview(mmap.mmap(descriptors[0], size, flags=_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE))
         at, (start, stop) = pickle.loads(memory[slice(*ticket.table)])
         buffers = [_view(memory, *place) for place in at]
-        key, parts = pickle.loads(memory[start:stop], buffers=buffers)
+        _, parts = pickle.loads(memory[start:stop], buffers=buffers)
     finally:
         stowage.arrived.clear()
         close_all(descriptors)
-    process.current_process().authkey = key
     opened: dict[str, Any] = parts
     return opened
 

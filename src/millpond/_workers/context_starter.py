@@ -33,6 +33,8 @@ from millpond.errors import ClosedError
 _STATUS_SECONDS = 1.0
 """For a process that is gone until its status is known here; a forkserver tells it within milliseconds."""
 _END_SECONDS = 5.0
+_UNKNOWN_CODE = 255
+"""What multiprocessing takes for the exit code of a process whose fork server has died."""
 
 
 @dataclass(eq=False, slots=True)
@@ -70,10 +72,12 @@ class _Started:
         kill_group(self.pid)  # no other group gets this number as long as there is anybody in this one
         self.process.join(_STATUS_SECONDS)
         code = self.process.exitcode
-        if code is not None:  # else somebody has reaped it without a word, and the socket's end is the report
-            with contextlib.suppress(OSError):
-                self.told.send(REPORT.pack(EXITED, -code if code < 0 else code << 8))
-            self.process.close()
+        if code is None:  # somebody else has reaped it, or nobody is to: SIGCHLD is ignored
+            popen: Any = self.process._popen  # type: ignore[attr-defined]
+            popen.returncode = code = _UNKNOWN_CODE
+        with contextlib.suppress(OSError):
+            self.told.send(REPORT.pack(EXITED, -code if code < 0 else code << 8))
+        self.process.close()
         self.let_go()
 
     def let_go(self) -> None:
@@ -131,6 +135,7 @@ class ContextStarter:
             sentinel, is_pidfd = self._sentinel_of(process)
             started = _Started(process, process.pid or 0, sentinel, is_pidfd, told, lifeline)
             self._started.append(started)
+            _at_work.add(self)
             undo.pop_all()
         started.report_start()
         channel.setblocking(False)
@@ -191,6 +196,8 @@ class ContextStarter:
 
     def _bury(self, started: _Started) -> None:
         self._started.remove(started)
+        if not self._started:
+            _at_work.discard(self)
         _lifelines.discard(started.lifeline)
         started.bury()
 
@@ -237,6 +244,8 @@ def _continue_fork_server() -> None:
 
 
 _all_starters: weakref.WeakSet[ContextStarter] = weakref.WeakSet()
+_at_work: set[ContextStarter] = set()
+"""Those that have processes: at the interpreter's end somebody must know of these."""
 # What a forked child closes: with a copy of it, it would keep its siblings alive when the training process is gone.
 _sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 _lifelines: set[int] = set()
@@ -255,6 +264,7 @@ def _forget_after_fork() -> None:
     for starter in list(_all_starters):
         starter.forget()
     _all_starters.clear()
+    _at_work.clear()
 
 
 at_shutdown(_shut_down_all)
