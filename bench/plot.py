@@ -1,4 +1,4 @@
-"""Draw what `epoch.py`, `windows.py` or `streaming.py` measured: samples/s of every contender, as a small SVG.
+"""Draw what `epoch.py`, `windows.py`, `streaming.py` or `transport.py` measured: rates of contenders, as a small SVG.
 
 The SVG follows the reader's light or dark setting, and is written by hand: it needs no plotting library.
 """
@@ -22,6 +22,16 @@ text { font: 13px system-ui, sans-serif; fill: #14201c }
   text { fill: #e6ede9 } .quiet { fill: #94a49d }
   .ceiling { fill: #46544e } .millpond { fill: #5aa9e6 } .lerobot { fill: #e0aa54 }
 }"""
+
+
+KINDS = {
+    "numpy": "fresh numpy samples, default_collate",
+    "torch": "fresh tensors, default_collate",
+    "custom": "a collate function that stacks",
+    "prebuilt": "the same batch again and again",
+    "small": "256 small samples",
+}
+LABELS = {"millpond": "millpond.torch.DataLoader", "torch": "torch", "torch-malloc": "torch, the heap kept, too"}
 
 
 @dataclass(frozen=True)
@@ -50,18 +60,26 @@ def main() -> None:
 
 
 def draw(measured: dict[str, Any]) -> str:
-    bars_of = streamed if measured["bench"] == "streaming" else compared
-    groups = {name: list(bars_of(dataset)) for name, dataset in measured["datasets"].items()}
-    top = max(bar.rate for bars in groups.values() for bar in bars)
+    is_transport = measured["bench"] == "transport"
+    bars_of = transported if is_transport else streamed if measured["bench"] == "streaming" else compared
+    cases = (
+        {KINDS.get(name, name): case for name, case in measured["kinds"].items()}
+        if is_transport
+        else measured["datasets"]
+    )
+    groups = {name: list(bars_of(case)) for name, case in cases.items()}
+    highest = max(bar.rate for bars in groups.values() for bar in bars)
     marks, y = [], 0
     for name, bars in groups.items():
         marks.append(f'<text class="name" x="0" y="{y + 20}">{html.escape(name)}</text>')
         y += HEAD
+        top = max(bar.rate for bar in bars) if is_transport else highest  # kinds of batches have scales of their own
         for bar in bars:
             marks.append(drawn(bar, top, y))
             y += BAR + GAP
         y += 12
-    title = f"samples/s, {circumstances(measured)}, {measured['environment']['machine']}"
+    unit = "batches/s" if is_transport else "samples/s"
+    title = f"{unit}, {circumstances(measured)}, {measured['environment']['machine']}"
     marks.append(f'<text class="quiet" x="0" y="{y + 12}">{html.escape(title)}</text>')
     body = "\n".join(marks)
     return (
@@ -73,6 +91,10 @@ def draw(measured: dict[str, Any]) -> str:
 def circumstances(measured: dict[str, Any]) -> str:
     settings = measured["settings"]
     workers = f"{settings['num_workers']} worker{'s' if settings['num_workers'] > 1 else ''}"
+    if measured["bench"] == "transport":
+        return (
+            f"{workers}, batches of {settings['batch_size']} samples of {'x'.join(map(str, settings['frame_shape']))}"
+        )
     if measured["bench"] != "streaming":
         return workers
     return (
@@ -108,6 +130,14 @@ def streamed(dataset: dict[str, Any]) -> Iterator[Bar]:
     for name, label, look in firsts:
         if isinstance(beside[name], dict):
             yield Bar(f"first epoch: {label}", look, beside[name]["samples_per_second"])
+
+
+def transported(kind: dict[str, Any]) -> Iterator[Bar]:
+    """millpond's DataLoader beside torch's."""
+    for side, found in kind["sides"].items():
+        over = kind["over"].get(side)
+        note = f" (millpond is {over['batches_per_second']['median']:.1f} times as fast)" if over else ""
+        yield Bar(LABELS.get(side, side), "lerobot" if over else "millpond", found["batches_per_second"], note)
 
 
 def drawn(bar: Bar, top: float, y: int) -> str:

@@ -21,13 +21,17 @@ trend_of = runpy.run_path(str(BENCH / "_trend.py"), run_name="trend")["trend_of"
 def test_transport_checks_batches_and_compares_every_side(kind: str, tmp_path: Path) -> None:
     quick = ("--rounds", "1", "--seconds", "0.01", "--skipped", "4", "--frame-shape", "3", "100", "100")
     sides = ("--batch-size", "8", "--sides", OURS, "torch", "torch-malloc")
-    printed: dict[str, Any] = json.loads(run("transport.py", "--kinds", kind, *quick, *sides, cache_dir=tmp_path))
+    written = tmp_path / "out.json"
+    output = run("transport.py", "--kinds", kind, *quick, *sides, "--json", written, cache_dir=tmp_path)
+    printed: dict[str, Any] = json.loads(output)
     found = printed["kinds"][kind]
     assert found["sides"].keys() == {OURS, "torch", "torch-malloc"}
     assert all(side["batches_per_second"] > 0 for side in found["sides"].values())
     assert all(side["cpu_ms_per_batch"]["total"] > 0 for side in found["sides"].values())
     assert found["over"]["torch"]["batches_per_second"]["median"] > 0
     assert printed["table"][kind].keys() >= {"wanted", "batches_per_second over torch-malloc", "is_met"}
+    run("plot.py", written, tmp_path / "out.svg", cache_dir=tmp_path)
+    assert "times as fast" in (tmp_path / "out.svg").read_text()
 
 
 def test_jobs_end_in_every_way_and_are_looked_at(tmp_path: Path) -> None:
