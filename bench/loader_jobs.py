@@ -19,7 +19,7 @@ from _report import publish
 from _trend import trend_of
 from millpond._observe.environment import environment_facts
 
-TRENDS = ("rss_bytes", "pss_bytes", "pss_of_all_bytes", "shared_bytes", "dev_shm_bytes")
+TRENDS = ("rss_bytes", "rss_before_collection_bytes", "pss_bytes", "pss_of_all_bytes", "shared_bytes", "dev_shm_bytes")
 COUNTS = ("shared_bytes", "descriptors", "pipes", "sockets", "shared_descriptors", "threads", "processes")
 
 
@@ -41,12 +41,15 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def summary(looks: list[dict[str, Any]], end: dict[str, Any], warm_up: int) -> dict[str, Any]:
-    """Slopes are per job, of the jobs after `warm_up`; `left` is most after any of them, less what was there before."""
+    """Slopes are per job, of the jobs after `warm_up`; `left` is most after any of them, less the fewest before."""
     counted = looks[warm_up:]
     return {
         "trends": {name: slope([look[name] for look in counted]) for name in TRENDS},
-        "left": {name: max(look[name] for look in counted) - looks[warm_up - 1][name] for name in COUNTS},
+        "left": {
+            name: max(look[name] for look in counted) - min(look[name] for look in looks[:warm_up]) for name in COUNTS
+        },
         "processes_after_a_job": max(look["processes"] for look in looks),
+        "garbage_objects_after_a_job": max(look["garbage_objects"] for look in counted),
         "first": looks[0],
         "last": looks[-1],
         "after_shutdown": end,
