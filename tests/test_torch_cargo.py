@@ -209,6 +209,20 @@ def test_what_multiprocessing_shares_is_shared_with_workers_and_their_successors
     parts["queue"].close()
 
 
+def test_what_a_worker_put_into_a_queue_comes_also_when_it_ends_at_once() -> None:
+    parts = {"queue": SPAWN.Queue()}
+
+    def fill(parts: Parts) -> None:
+        for number in range(4):
+            parts["queue"].put(bytes([number]) * 10_000)
+
+    for _ in range(5):
+        with sent(parts) as supervisor:
+            results(supervisor, fill)
+        assert [parts["queue"].get(timeout=60)[0] for _ in range(4)] == [0, 1, 2, 3]
+    parts["queue"].close()
+
+
 def test_a_shared_tensor_that_one_worker_writes_to_is_seen_by_all() -> None:
     shared = torch.zeros(100_000).share_memory_()
 

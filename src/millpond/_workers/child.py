@@ -84,8 +84,16 @@ def run(descriptors: Sequence[int], stderr: int, zygote_pid: int) -> None:
         os.close(stderr)
         settle()
         exit_code = serve(descriptors)
+        _end_queues()
     finally:
         os._exit(exit_code)
+
+
+def _end_queues() -> None:
+    """What a handler has put into queues of multiprocessing may not have left this process yet."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()  # as every process of multiprocessing does at its end
 
 
 def settle() -> None:
