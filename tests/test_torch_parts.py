@@ -149,7 +149,7 @@ def test_a_position_knows_what_was_delivered_whatever_the_order(order: list[int]
 
 def test_a_position_comes_back_from_its_state() -> None:
     places = [Place(3, b"\x00state"), Place(2)]
-    position = Position({"torch": b"\xff\x00"}, 4, {6, 9}, {"left": 3}, places, 1, True)
+    position = Position({"torch": b"\xff\x00"}, {"torch": b"\x01"}, 17, 4, {6, 9}, {"left": 3}, places, 1, True)
     assert Position.from_state(position.to_state()) == position
 
 

@@ -54,6 +54,16 @@ class Countdown:
         self._left = state["left"]
 
 
+class Eager:
+    """A sampler that draws its order when it is asked for an iterator, from torch's generator."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(SIZE).tolist())
+
+    def __len__(self) -> int:
+        return SIZE
+
+
 class Hops:
     """A batch sampler of its own kind, without a length, or a state."""
 
@@ -76,6 +86,7 @@ MAPS: dict[str, Options] = {
     "weighted, torch's": lambda: {"batch_size": 3, "sampler": WeightedRandomSampler([1.0] * SIZE, SIZE)},
     "subset": lambda: {"batch_size": 3, "sampler": SubsetRandomSampler(range(SIZE))},
     "distributed": lambda: {"batch_size": 3, "sampler": DistributedSampler(range(SIZE), 2, 1)},
+    "eager": lambda: {"batch_size": 3, "sampler": Eager()},
     "own": lambda: {"batch_size": 3, "sampler": Countdown()},
     "own batches": lambda: {"batch_sampler": Hops()},
     "batch sampler": lambda: {"batch_sampler": BatchSampler(RandomSampler(range(SIZE)), 3, False)},
@@ -189,6 +200,39 @@ def test_persistent_workers_are_resumed_in_the_middle() -> None:
         following = all_identities(loader)
         loader.load_state_dict(state)
         assert [all_identities(loader), all_identities(loader)] == [rest, following]
+
+
+@pytest.mark.parametrize("stop", [0, 4, 14])
+def test_a_later_epoch_of_persistent_workers_is_resumed_by_a_loader_of_its_own(stop: int) -> None:
+    options = MAPS["shuffled"]
+    with DataLoader(Numbered(SIZE), num_workers=1, persistent_workers=True, **options()) as loader:
+        all_identities(loader)
+        states = [loader.state_dict()]
+        batches = iter(loader)
+        epoch = taken(batches, stop)
+        states.append(loader.state_dict())
+        epoch += [found(batch) for batch in batches]
+    for state, expected in zip(states, (epoch, epoch[stop:]), strict=True):
+        assert [found(batch) for batch in resumed(state, 0, options)] == expected
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_sampler_that_draws_at_once_is_resumed_with_another_number_of_workers(num_workers: int) -> None:
+    with DataLoader(Numbered(SIZE), 3, sampler=Eager(), num_workers=num_workers) as loader:
+        batches = iter(loader)
+        taken(batches, 4)
+        state = loader.state_dict()
+        rest = [found(batch) for batch in batches]
+    with resumed(state, 1 - num_workers, lambda: {"batch_size": 3, "sampler": Eager()}) as loader:
+        assert [found(batch) for batch in loader] == rest
+
+
+def test_random_numbers_drawn_before_the_first_batch_change_nothing() -> None:
+    batches = iter(loader := DataLoader(Numbered(SIZE), 3, shuffle=True))
+    torch.rand(5)
+    taken(batches, 2)
+    state = loader.state_dict()
+    assert all_identities(resumed(state, 0, MAPS["shuffled"])) == all_identities(batches)
 
 
 def test_a_sampler_that_can_tell_where_it_is_is_not_gone_through_again() -> None:

@@ -188,13 +188,11 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         """Begin an epoch, or go on with the one that was loaded."""
         if self._is_closed:
             raise ClosedError("this DataLoader is closed")
-        generators, resumed = generators_of(self), self._resumed
-        states = states_of(generators) if resumed is None else resumed.generators
+        resumed = self._resumed
         if resumed is not None and resumed.sampler is not None:
             stateful_sampler(self).load_state_dict(resumed.sampler)
-        with contextlib.nullcontext() if resumed is None else as_they_were(generators, states):
+        with contextlib.nullcontext() if resumed is None else as_they_were(generators_of(self), resumed.generators):
             iterator: LoaderIter = super().__iter__()
-        iterator.position.generators = states
         self._open_iterators.add(iterator)
         self._position = iterator.position
         return iterator
@@ -231,7 +229,9 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         """
         position = self._resumed or self._position
         if position is None or position.is_over:
-            position = Position(states_of(generators_of(self)), places=[Place(0)] * max(1, self.num_workers))
+            now = states_of(generators_of(self))
+            base_seed = None if self._iterator is None else self._iterator._base_seed  # of persistent workers
+            position = Position(now, now, base_seed, places=[Place(0)] * max(1, self.num_workers))
         kind = "iterable" if self._dataset_kind == _DatasetKind.Iterable else "map"
         return {"version": STATE_VERSION, "kind": kind, "length": self._length(), **position.to_state()}
 

@@ -9,6 +9,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 from millpond._torch.fetching import Fetched, IterableFetcher, MapFetcher
 from millpond._torch.loader_iter import LoaderIter
+from millpond._torch.position import states_of
 from millpond._torch.tasks import Place
 from millpond._values import no_progress
 from millpond._workers.messages import decode, encode
@@ -23,6 +24,7 @@ class InlineIter(LoaderIter):
             raise AssertionError("_SingleProcessDataLoaderIter requires timeout == 0 and num_workers == 0")
         if isinstance(self._dataset, IterDataPipe | MapDataPipe):
             graph_settings.apply_sharding(self._dataset, self._world_size, self._rank)
+        self._has_drawn = loader._resumed is not None
         position = self._begin(loader, 1)
         if self._is_iterable:
             place = position.places[0]
@@ -39,6 +41,8 @@ class InlineIter(LoaderIter):
             self._map = MapFetcher(self._dataset, makes_batches=self._auto_collation, skips=self._skips)
 
     def _next_data(self) -> Any:
+        if not self._has_drawn:
+            self._has_drawn, self.position.first_draw = True, states_of(self._generators)
         while True:
             try:
                 batch, indices = self._indices.next()

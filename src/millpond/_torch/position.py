@@ -14,6 +14,7 @@ import torch
 from millpond._torch.tasks import Place
 
 STATE_VERSION = 1
+States = dict[str, bytes]
 
 
 @dataclass(slots=True)
@@ -21,7 +22,10 @@ class Position:
     """In one epoch, after the batches that were delivered.
 
     Attributes:
-        generators: States of the generators that order and seeds come from, before the epoch: name -> bytes.
+        generators: States of the generators that the order comes from, when the sampler's iterator was made: name ->
+            bytes.
+        first_draw: The same when the first indices were drawn: most samplers draw their seed only then.
+        base_seed: Of the workers; None: the epoch has not begun, and draws it.
         delivered: Batches 0 to here were delivered.
         ahead: Numbers of batches beyond that were delivered before their turn (`in_order=False`).
         sampler: State of a sampler that can tell it, after the batches up to `delivered`.
@@ -30,7 +34,9 @@ class Position:
         is_over: Whether the epoch has ended.
     """
 
-    generators: dict[str, bytes] = field(default_factory=dict)
+    generators: States = field(default_factory=dict)
+    first_draw: States = field(default_factory=dict)
+    base_seed: int | None = None
     delivered: int = 0
     ahead: set[int] = field(default_factory=set)
     sampler: Any = None
@@ -48,7 +54,9 @@ class Position:
     def to_state(self) -> dict[str, Any]:
         """As JSON has it, but for a sampler's own state."""
         return {
-            "generators": {name: _text(state) for name, state in self.generators.items()},
+            "generators": _texts(self.generators),
+            "first_draw": _texts(self.first_draw),
+            "base_seed": self.base_seed,
             "delivered": self.delivered,
             "ahead": sorted(self.ahead),
             "sampler": self.sampler,
@@ -73,6 +81,10 @@ class Position:
         return cls(**found)
 
 
+def _texts(states: States) -> dict[str, str]:
+    return {name: _text(state) for name, state in states.items()}
+
+
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -83,6 +95,8 @@ def _bytes(text: str) -> bytes:
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "generators": lambda found: {name: _bytes(text) for name, text in found.items()},
+    "first_draw": lambda found: {name: _bytes(text) for name, text in found.items()},
+    "base_seed": lambda found: None if found is None else operator.index(found),
     "delivered": operator.index,
     "ahead": lambda found: set(map(operator.index, found)),
     "sampler": lambda found: found,
@@ -105,18 +119,23 @@ def generators_of(loader: Any) -> dict[str, torch.Generator]:
     return {**named, "torch": torch.default_generator}
 
 
-def states_of(generators: dict[str, torch.Generator]) -> dict[str, bytes]:
+def states_of(generators: dict[str, torch.Generator]) -> States:
     """Of each, as bytes."""
     return {name: generator.get_state().numpy().tobytes() for name, generator in generators.items()}
 
 
-@contextlib.contextmanager
-def as_they_were(generators: dict[str, torch.Generator], states: dict[str, bytes]) -> Iterator[None]:
-    """Within, generators go on from these states; torch's own goes on afterwards as if nothing had been drawn."""
-    before = torch.get_rng_state()
+def put_back(generators: dict[str, torch.Generator], states: States) -> None:
+    """Have generators go on from these states."""
     for name, generator in generators.items():
         if name in states:
             generator.set_state(torch.frombuffer(bytearray(states[name]), dtype=torch.uint8))
+
+
+@contextlib.contextmanager
+def as_they_were(generators: dict[str, torch.Generator], states: States) -> Iterator[None]:
+    """Within, generators go on from these states; torch's own goes on afterwards as if nothing had been drawn."""
+    before = torch.get_rng_state()
+    put_back(generators, states)
     try:
         yield
     finally:
