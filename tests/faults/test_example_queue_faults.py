@@ -38,6 +38,17 @@ if "QUEUE_WORKER_LIFE" not in os.environ:
 {SERVE}
 """
 
+TOLD_TO_STOP_WHEN_SOMEBODY_UNBLOCKED_THE_SIGNAL = """
+import os, signal
+from multiprocessing import resource_tracker
+from examples.queue_worker.stopping import block_stop_signals, is_told_to_stop
+block_stop_signals()
+print(is_told_to_stop())
+resource_tracker.ensure_running()
+os.kill(os.getpid(), signal.SIGTERM)
+print(is_told_to_stop(), signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
 
 class Clock:
     def __init__(self) -> None:
@@ -214,7 +225,7 @@ def test_a_service_told_to_end_gives_back_what_it_has(queue: QueueClient, images
 def test_a_service_that_grows_begins_anew_and_drops_no_task(
     queue: QueueClient, images: ImageServer, tmp_path: Path
 ) -> None:
-    ends = enqueue(queue, images, 5 * ["good", "good", "missing", "good"])
+    ends = enqueue(queue, images, 4 * ["good", "good", "missing", "good"])
     with service(queue, tmp_path / "a", memory_limit="768MiB", leak_per_task="64MiB") as running:
         found = replies(queue, len(ends))
         log = end_in_good_order(running)
@@ -248,6 +259,12 @@ def test_a_signal_while_it_begins_anew_is_not_lost(queue: QueueClient, tmp_path:
         code, _, log = running.ended()
     assert (code, running.left(10)) == (0, []), log
     assert f"-{running.process.pid}.2 ends: it was told to" in log
+
+
+def test_a_signal_that_a_library_unblocked_is_not_lost(tmp_path: Path) -> None:
+    with program(TOLD_TO_STOP_WHEN_SOMEBODY_UNBLOCKED_THE_SIGNAL, tmp_path / "a") as running:
+        code, printed, errors = running.ended()
+    assert (code, printed.split()) == (0, ["False", "True", "True"]), errors
 
 
 def test_the_demo_counts_every_task(tmp_path: Path) -> None:
