@@ -19,7 +19,14 @@ from _report import publish
 from _trend import trend_of
 from millpond._observe.environment import environment_facts
 
-TRENDS = ("rss_bytes", "rss_before_collection_bytes", "pss_bytes", "pss_of_all_bytes", "shared_bytes", "dev_shm_bytes")
+TRENDS = (
+    "rss_bytes",
+    "rss_before_collection_bytes",
+    "pss_bytes",
+    "heaps_of_all_bytes",
+    "shared_bytes",
+    "dev_shm_bytes",
+)
 COUNTS = ("shared_bytes", "descriptors", "pipes", "sockets", "shared_descriptors", "threads", "processes")
 
 
@@ -70,7 +77,7 @@ def verdict(found: dict[str, Any]) -> dict[str, bool]:
     """The row of the table."""
     return {
         "rss is flat": found["trends"]["rss_bytes"]["is_flat"],
-        "pss of all processes is flat": found["trends"]["pss_of_all_bytes"]["is_flat"],
+        "heaps of all processes are flat": found["trends"]["heaps_of_all_bytes"]["is_flat"],
         "shared memory is flat": found["trends"]["shared_bytes"]["is_flat"],
         "no descriptor left": found["left"]["descriptors"] <= 0,
         "no pipe left": found["left"]["pipes"] <= 0,
