@@ -208,7 +208,7 @@ def test_a_batch_that_takes_too_long_is_a_runtime_error(make_loader: LoaderMaker
 
     try:
         batches = iter(make_loader(Items(1, item), num_workers=1, timeout=0.5))
-        with pytest.raises(RuntimeError, match=r"^DataLoader timed out after 0\.5 seconds"):
+        with pytest.raises(RuntimeError, match=r"^DataLoader timed out after \d+\.\d seconds"):
             next(batches)
     finally:
         gate.let_through(4)  # torch's worker still waits there
