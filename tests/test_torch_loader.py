@@ -273,6 +273,13 @@ def test_an_error_of_the_sampler_at_the_start_leaves_no_worker() -> None:
         assert loader.statistics().worker_pids == ()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_batch_without_samples_is_a_batch_if_the_sampler_makes_it(num_workers: int) -> None:
+    options: dict[str, Any] = {"batch_sampler": [[1], [], [2, 3]], "collate_fn": list}
+    with DataLoader(Made(int), num_workers=num_workers, **options) as loader:
+        assert list(loader) == [[1], [], [2, 3]]
+
+
 def test_the_end_stays_the_end() -> None:
     for num_workers in (0, 1):
         batches = iter(DataLoader(Numbered(4), 4, num_workers=num_workers))

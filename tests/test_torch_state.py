@@ -64,6 +64,13 @@ class Eager:
         return SIZE
 
 
+class TailedStream(Stream):
+    """Of which the second worker has but one sample."""
+
+    def numbers(self) -> range:
+        return super().numbers()[: 1 if super().numbers().start else None]
+
+
 class Hops:
     """A batch sampler of its own kind, without a length, or a state."""
 
@@ -251,6 +258,20 @@ def test_batches_made_ahead_do_not_count_as_taken() -> None:
         assert loader.state_dict()["delivered"] == 2
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_batch_that_raised_has_had_its_turn(num_workers: int) -> None:
+    with DataLoader(Numbered(16, {5: refuse}), 4, num_workers=num_workers) as loader:
+        batches = iter(loader)
+        taken(batches, 1)
+        with pytest.raises(ValueError, match="bad"):
+            next(batches)
+        taken(batches, 1)
+        state = loader.state_dict()
+        assert (state["delivered"], state["ahead"]) == (3, [])
+        loader.load_state_dict(state)
+        assert all_identities(loader) == [[12, 13, 14, 15]]
+
+
 # ---- iterable datasets
 
 STREAMS = {"none": Stream, "iterator": MarkedStream, "dataset": TellingStream}
@@ -282,6 +303,14 @@ def test_samples_of_an_iterable_dataset_go_on_where_they_were(kind: Any) -> None
     with DataLoader(kind(13), None, num_workers=2) as loader:
         loader.load_state_dict(state)
         assert [found(batch) for batch in loader] == rest
+
+
+def test_the_state_of_a_stream_does_not_grow_with_what_was_delivered() -> None:
+    with DataLoader(TailedStream(400), 2, num_workers=2) as loader:
+        batches = iter(loader)
+        assert len(taken(batches, 90)) == 90
+        state = loader.state_dict()
+    assert (state["delivered"], state["ahead"]) == (90, [])
 
 
 def test_a_dataset_that_can_tell_where_it_is_is_not_gone_through_again() -> None:

@@ -23,11 +23,13 @@ class Fetched:
         data: The samples, or the one sample where batches are not made here.
         num_samples: That are in it.
         bad: Samples that were left out: place in the batch, and why.
+        is_left_out: Whether no sample of the batch is left. One that a batch sampler made without any is a batch.
     """
 
     data: Any
     num_samples: int
     bad: list[tuple[int, Exception]] = field(default_factory=list)
+    is_left_out: bool = False
 
 
 class MapFetcher:
@@ -67,13 +69,13 @@ class MapFetcher:
     def _one(self, index: Any, progress: Progress, left_out: Collection[int]) -> Fetched:
         progress()
         if 0 in left_out:
-            return Fetched(None, 0)
+            return Fetched(None, 0, is_left_out=True)
         try:
             return Fetched(self._dataset[index], 1)
         except Exception as error:
             if not self._skips:
                 raise
-            return Fetched(None, 0, [(0, error)])
+            return Fetched(None, 0, [(0, error)], is_left_out=True)
 
     def _many(self, indices: Sequence[Any], progress: Progress, left_out: Collection[int]) -> Fetched:
         fetched = Fetched([], 0)
@@ -88,6 +90,7 @@ class MapFetcher:
                     raise
                 fetched.bad.append((place, error))
         fetched.num_samples = len(fetched.data)
+        fetched.is_left_out = not fetched.data and len(indices) > 0
         return fetched
 
 

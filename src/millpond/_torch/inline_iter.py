@@ -44,20 +44,28 @@ class InlineIter(LoaderIter):
         if not self._has_drawn:
             self._has_drawn, self.position.first_draw = True, states_of(self._generators)
         while True:
+            batch = None
             try:
                 batch, indices = self._indices.next()
                 fetched = self._fetch(indices)
+                data = None if fetched.is_left_out else self._collate_fn(fetched.data)
             except StopIteration:
                 self.position.is_over = True
                 raise
-            for place, error in fetched.bad:
-                index = None if self._is_iterable else indices[place] if self._auto_collation else indices
-                self._tally.skip(self._epoch, index, error)
-            data = self._collate_fn(fetched.data) if fetched.num_samples else None
+            except Exception:
+                if batch is not None:  # it has had its turn
+                    self._note_delivery(batch)
+                raise
+            self._note_left_out(indices, fetched)
             self._note_delivery(batch)
-            if fetched.num_samples:
+            if not fetched.is_left_out:
                 self._tally.count(fetched.num_samples)
                 return pin_memory(data, self._pin_memory_device) if self._pin_memory else data
+
+    def _note_left_out(self, indices: Any, fetched: Fetched) -> None:
+        for place, error in fetched.bad:
+            index = None if self._is_iterable else indices[place] if self._auto_collation else indices
+            self._tally.skip(self._epoch, index, error)
 
     def _fetch(self, indices: Any) -> Fetched:
         if not self._is_iterable:

@@ -72,6 +72,11 @@ class LoaderIter(_BaseDataLoaderIter):  # type: ignore[misc] # torch is not type
             put_back(self._generators, position.first_draw)
 
     def _note_delivery(self, batch: int) -> None:
+        if (
+            self._is_iterable
+        ):  # its places say where it is; numbers of batches that a worker had no samples for never come
+            self.position.delivered += 1
+            return
         self.position.deliver(batch)
         self.position.sampler = self._indices.state_after(self.position.delivered)
 

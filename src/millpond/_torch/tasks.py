@@ -77,11 +77,13 @@ class Batch(NamedTuple):
         data: What the collate function returned; None without samples.
         num_samples: In it.
         bad: What was left out: place among the indices, and the error as `messages.encode_error` packs it.
+        is_left_out: Whether no sample of it is left.
     """
 
     data: Any
     num_samples: int
     bad: list[tuple[int, bytes]]
+    is_left_out: bool
 
 
 class Trouble(NamedTuple):

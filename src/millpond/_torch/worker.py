@@ -183,8 +183,8 @@ class LoaderWork:
                 return pack_answer(Kind.EXHAUSTED, _parcel(_packed(end.value or [])).send())
             state = self._state()
         progress()
-        data = self._collate(fetched.data) if fetched.num_samples else None
-        parcel = _parcel(Batch(data, fetched.num_samples, _packed(fetched.bad)))
+        data = None if fetched.is_left_out else self._collate(fetched.data)
+        parcel = _parcel(Batch(data, fetched.num_samples, _packed(fetched.bad), fetched.is_left_out))
         message = parcel.send() if slot is None else slot.send(parcel)
         return pack_answer(Kind.BATCH, message, state)
 

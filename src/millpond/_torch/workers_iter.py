@@ -103,7 +103,7 @@ class WorkersIter(LoaderIter):
         while True:
             arrival, batch = self._next_batch()
             self._note_left_out(arrival, batch)
-            if batch.num_samples:
+            if not batch.is_left_out:
                 self._tally.count(batch.num_samples)
                 return batch.data
 
@@ -113,6 +113,7 @@ class WorkersIter(LoaderIter):
             raise self._take_ahead()
         ahead = self._take_ahead()
         arrival = ahead or self._again or self._wait_for_next()
+        self._again = None
         if arrival is None:
             self.position.is_over = True
             if not self._persistent_workers:
@@ -123,7 +124,7 @@ class WorkersIter(LoaderIter):
         except BaseException as error:
             if isinstance(error, ArenaFull) and error.holders:  # nothing is lost: it is asked for again
                 self._again = arrival
-            else:
+            elif isinstance(error, Exception):  # it has had its turn; after an interrupt a state has it come again
                 self._note_arrival(arrival)
             raise
         self._note_arrival(arrival)
