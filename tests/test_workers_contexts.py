@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import select
@@ -219,6 +220,23 @@ def test_closed_at_once_it_leaves_nothing(started: Started) -> None:
     for _ in range(3):
         with started(num_workers=2):
             pass
+
+
+@pytest.mark.parametrize("failing", ["_start", "_sentinel_of"])
+def test_without_room_for_a_second_worker_the_first_is_not_left(
+    method: str, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    does, calls = getattr(ContextStarter, failing), []
+
+    def fails_at_second(starter: ContextStarter, argument: Any) -> Any:
+        calls.append(argument)
+        if len(calls) == 2:
+            raise OSError(errno.EMFILE, "no descriptor left")
+        return does(starter, argument)
+
+    monkeypatch.setattr(ContextStarter, failing, fails_at_second)
+    with pytest.raises(OSError, match="no descriptor left"), by(method, num_workers=2):
+        pass
 
 
 def test_a_stopped_fork_server_goes_on_when_a_worker_ended() -> None:

@@ -18,7 +18,11 @@ import time
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing import forkserver, util
+from multiprocessing import (
+    connection,  # noqa: F401 - multiprocessing imports it when it first waits, and then there may be no descriptor left
+    forkserver,
+    util,
+)
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -44,7 +48,8 @@ class _Started:
     Attributes:
         pid: Of it.
         sentinel: Can be read when it is gone; `is_pidfd` says whether signals go by it.
-        told: The end of its report socket that is written to here.
+        report: The end of its report socket that the supervisor has.
+        told: The other end, which is written to here.
         lifeline: When this end is closed, the process is killed.
     """
 
@@ -52,8 +57,15 @@ class _Started:
     pid: int
     sentinel: int
     is_pidfd: bool
+    report: weakref.ref[socket.socket]
     told: socket.socket
     lifeline: int
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether the supervisor has closed its end. (A hang-up would tell later: the child begins with copies.)"""
+        report = self.report()
+        return report is None or report.fileno() < 0
 
     def report_start(self) -> None:
         kind = FORKED if self.is_pidfd else STARTED
@@ -69,7 +81,13 @@ class _Started:
 
     def bury(self) -> None:
         """It is gone: reap it, kill what it started, report how it ended."""
-        kill_group(self.pid)  # no other group gets this number as long as there is anybody in this one
+        try:
+            kill_group(self.pid)  # no other group gets this number as long as there is anybody in this one
+            self._report_end()
+        finally:
+            self.let_go()
+
+    def _report_end(self) -> None:
         self.process.join(_STATUS_SECONDS)
         code = self.process.exitcode
         if code is None:  # somebody else has reaped it, or nobody is to: SIGCHLD is ignored
@@ -78,7 +96,6 @@ class _Started:
         with contextlib.suppress(OSError):
             self.told.send(REPORT.pack(EXITED, -code if code < 0 else code << 8))
         self.process.close()
-        self.let_go()
 
     def let_go(self) -> None:
         """Close what belongs to it here."""
@@ -114,10 +131,11 @@ class ContextStarter:
             OSError: No process or descriptor is to be had.
             ClosedError: It was shut down.
         """
+        for starter in list(_at_work):
+            starter.tidy_up()
         with self._lock, contextlib.ExitStack() as theirs, contextlib.ExitStack() as undo:
             if self.was_shut_down:
                 raise ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard")
-            self._reap()
             channel, their_channel = socket.socketpair()
             theirs.enter_context(their_channel)
             report, told = socket.socketpair()
@@ -132,8 +150,14 @@ class ContextStarter:
             parent = os.pidfd_open(os.getpid()) if self._use_pidfd else os.dup(hangs_up)
             theirs.callback(os.close, parent)
             process = self._start([hangs_up, parent, their_channel.fileno(), *descriptors])
-            sentinel, is_pidfd = self._sentinel_of(process)
-            started = _Started(process, process.pid or 0, sentinel, is_pidfd, told, lifeline)
+            try:
+                sentinel, is_pidfd = self._sentinel_of(process)
+            except BaseException:
+                process.kill()
+                process.join()
+                process.close()
+                raise
+            started = _Started(process, process.pid or 0, sentinel, is_pidfd, weakref.ref(report), told, lifeline)
             self._started.append(started)
             _at_work.add(self)
             undo.pop_all()
@@ -169,7 +193,7 @@ class ContextStarter:
     def release(self) -> None:
         """See `Starter`."""
         with self._lock:
-            self._end([started for started in self._started if _is_hung_up(started.told)], _STATUS_SECONDS)
+            self._end([started for started in self._started if started.is_let_go], _END_SECONDS)
 
     def shut_down(self) -> None:
         """End all workers, and wait until they are gone; who asks for more gets a ClosedError. Idempotent."""
@@ -189,6 +213,14 @@ class ContextStarter:
         return (
             f"its process was started by multiprocessing ({self._context.get_start_method()!r}), and has not answered"
         )
+
+    def tidy_up(self) -> None:
+        """Reap what is gone, unless this is being used: whoever uses it may have left something that took its time."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._reap()
+            finally:
+                self._lock.release()
 
     def _reap(self) -> None:
         for started in _gone(self._started, 0):
@@ -226,12 +258,6 @@ def _gone(those: Iterable[_Started], timeout_seconds: float) -> list[_Started]:
     for sentinel in by_sentinel:
         poller.register(sentinel, select.POLLIN)
     return [by_sentinel[sentinel] for sentinel, _ in poller.poll(max(0.0, timeout_seconds) * 1000)]
-
-
-def _is_hung_up(sock: socket.socket) -> bool:
-    poller = select.poll()
-    poller.register(sock, 0)
-    return bool(poller.poll(0))
 
 
 def _continue_fork_server() -> None:
