@@ -231,6 +231,7 @@ def test_a_loader_in_a_loop_of_its_own_samples_loader() -> None:
         assert [flat(inner) for _ in outer] == [list(range(8))] * 2
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_an_iterator_does_not_go_along_into_a_forked_child() -> None:
     with DataLoader(Numbered(40), 4, num_workers=1) as loader:
         batches = iter(loader)

@@ -231,6 +231,7 @@ def test_memory_of_one_batch_is_enough_for_who_holds_none() -> None:
 # ---- forks of the training process
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_reads_what_was_held_while_the_parent_goes_on() -> None:
     with DataLoader(Numbered(80), 4, num_workers=2) as loader:
         batches = iter(loader)
@@ -250,6 +251,7 @@ def test_a_forked_child_reads_what_was_held_while_the_parent_goes_on() -> None:
             assert list(result()) == [0, 1, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_while_batches_are_under_way_takes_nothing_from_the_parent() -> None:
     with DataLoader(Numbered(80), 4, num_workers=2) as loader:
         numbers = []

@@ -138,6 +138,7 @@ def attempt(count: int, cause: Cause = Cause.DIED) -> Attempt:
         (1, [4, 5], "at sample 4"),
         (2, [4, 5], "at sample 5"),
         (3, [4, 5], "while it was collated"),
+        (2, [None, None, None], "at sample 2 of 3 of it"),
         (1, 7, "while it was fetched"),
         (2, 7, "while it was collated"),
     ],

@@ -76,7 +76,8 @@ def _sample_at(progress_count: int, indices: Any) -> str:
     if not isinstance(indices, list):
         return "while it was fetched" if progress_count == 1 else "while it was collated"
     if progress_count <= len(indices):
-        return f"at sample {indices[progress_count - 1]!r}"
+        index = indices[progress_count - 1]
+        return f"at sample {index!r}" if index is not None else f"at sample {progress_count} of {len(indices)} of it"
     return "while it was collated"
 
 
