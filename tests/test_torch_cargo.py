@@ -261,6 +261,7 @@ def test_a_mapped_file_is_mapped_again_and_not_copied(tmp_path: Path, mode: Any)
     found = opened(parts)
     assert all(np.array_equal(parts[name], found[name]) for name in parts)
     assert [found[name].flags.writeable for name in ("all", "part", "plain")] == [mode == "r+"] * 3
+    assert np.shares_memory(found["part"], found["all"])
     assert isinstance(found["part"], np.memmap)
     assert type(found["plain"]) is np.ndarray
 

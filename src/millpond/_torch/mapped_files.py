@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,46 +13,82 @@ import numpy as np
 _MAPS = "/proc/self/maps"
 
 
-def reduce_mapped(array: Any) -> Any:
-    """For pickle: an array that lies in a mapped file, in one piece; None for any other, and where it is not certain.
+@dataclass(eq=False, slots=True)
+class _Mapping:
+    """A mapping that arrays lie in. The pickler knows it by identity, so it is pickled, and mapped again, once.
 
-    Not certain is a file that was replaced under its name since, and a mapping whose changes are private.
+    `identity` is the file's, if the path is known to lead to it; `address` is where the mapping starts.
     """
-    mapped = array
-    while type(mapped) is np.ndarray:
-        mapped = mapped.base
-    if not isinstance(mapped, np.memmap) or not array.size or array.dtype.hasobject:
-        return None
-    is_rows, is_columns = array.flags.c_contiguous, array.flags.f_contiguous
-    source = getattr(mapped, "_mmap", None)
-    if not (is_rows or is_columns) or source is None or mapped.mode not in ("r", "r+", "w+"):
-        return None
-    address: int = array.__array_interface__["data"][0]
-    identity, path = _file_at(address), mapped.filename
-    if identity is None or path is None or _identity_of(path) != identity:
-        return None
-    start: int = np.frombuffer(source, np.uint8).__array_interface__["data"][0]
-    offset = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY + address - start
-    mode = "r" if mapped.mode == "r" else "r+"
-    layout = array.dtype, array.shape, "C" if is_rows else "F"
-    return _map, (os.fspath(path), identity, mode, offset, *layout, type(array), array.flags.writeable)
+
+    source: mmap.mmap
+    path: str
+    mode: str
+    offset: int
+    address: int
+    identity: tuple[int, int] | None
+
+    def __reduce__(self) -> Any:
+        return _map, (self.path, self.identity, self.mode, self.offset, len(self.source))
 
 
-def _map(
-    path: str,
-    identity: tuple[int, int],
-    mode: Any,
-    offset: int,
+class MappedFiles:
+    """The mappings that were met while one value is pickled: each is looked up once, for any number of arrays."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, _Mapping] = {}
+
+    def reduce(self, array: Any) -> Any:
+        """For pickle: an array that lies in a mapped file, in one piece; None for others and where that is not sure.
+
+        It is not where the file was replaced under its name since, and where changes of the mapping are private.
+        """
+        mapped = array
+        while type(mapped) is np.ndarray:
+            mapped = mapped.base
+        if not isinstance(mapped, np.memmap) or not array.size or array.dtype.hasobject:
+            return None
+        is_rows, is_columns = array.flags.c_contiguous, array.flags.f_contiguous
+        source = getattr(mapped, "_mmap", None)
+        if not (is_rows or is_columns) or source is None or mapped.filename is None:
+            return None
+        mapping = self._known.get(id(source)) or self._look_up(source, mapped)
+        if mapping.identity is None:
+            return None
+        start: int = array.__array_interface__["data"][0] - mapping.address
+        layout = array.dtype, array.shape, "C" if is_rows else "F"
+        return _view, (mapping, start, start + array.nbytes, *layout, type(array), array.flags.writeable)
+
+    def _look_up(self, source: mmap.mmap, mapped: Any) -> _Mapping:
+        address: int = np.frombuffer(source, np.uint8).__array_interface__["data"][0]
+        offset = mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY
+        identity = _file_at(address) if mapped.mode in ("r", "r+", "w+") else None
+        if identity != _identity_of(mapped.filename):
+            identity = None
+        mode, path = "r" if mapped.mode == "r" else "r+", os.fspath(mapped.filename)
+        found = self._known[id(source)] = _Mapping(source, path, mode, offset, address, identity)
+        return found
+
+
+def _map(path: str, identity: tuple[int, int], mode: Any, offset: int, size_bytes: int) -> Any:
+    mapped: Any = np.memmap(path, np.uint8, mode, offset, (size_bytes,))
+    if _identity_of(path) != identity:
+        raise FileNotFoundError(f"{path} was replaced by another file while it was sent to a worker")
+    return mapped
+
+
+def _view(
+    mapped: Any,
+    start: int,
+    stop: int,
     dtype: Any,
     shape: tuple[int, ...],
     order: Any,
     kind: type,
     is_writeable: bool,
 ) -> Any:
-    mapped: Any = np.memmap(path, dtype, mode, offset, shape, order)
-    if _identity_of(path) != identity:
-        raise FileNotFoundError(f"{path} was replaced by another file while it was sent to a worker")
-    array = mapped if kind is np.memmap else mapped.view(kind)
+    array = mapped[start:stop].view(dtype).reshape(shape, order=order)
+    if kind is not np.memmap:
+        array = array.view(kind)
     if not is_writeable:
         array.flags.writeable = False
     return array

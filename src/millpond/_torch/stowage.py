@@ -26,7 +26,7 @@ from torch.multiprocessing import get_sharing_strategy, reductions
 from millpond._guard.by_value import ByValuePickler
 from millpond._guard.parcels import LARGE_BYTES
 from millpond._guard.reducers import reduce_array
-from millpond._torch.mapped_files import reduce_mapped
+from millpond._torch.mapped_files import MappedFiles
 from millpond._workers.descriptors import MAX_DESCRIPTORS, close_all
 
 _MOST_DESCRIPTORS = MAX_DESCRIPTORS - 13  # what every worker gets goes in the same message
@@ -79,6 +79,7 @@ class Stowage:
         self.stowed: list[Stowed] = []
         self.descriptors: list[int] = []
         self.next_spans: list[tuple[int, int]] | None = None
+        self._mapped = MappedFiles()
         self._holds: dict[int, _Hold] = {}
         self._places: dict[tuple[int, int, int], int] = {}
         self._outer: Any = None
@@ -98,8 +99,8 @@ class Stowage:
     def dump(self, value: object, file: Any) -> None:
         """Pickle a value; raises whatever its own methods raise."""
         first = {
-            np.ndarray: _reduce_array,
-            np.memmap: _reduce_array,
+            np.ndarray: self._reduce_array,
+            np.memmap: self._reduce_array,
             torch.Tensor: self._reduce_tensor,
             torch.UntypedStorage: self._reduce_storage,
             torch.TypedStorage: reductions.reduce_typed_storage,
@@ -115,6 +116,10 @@ class Stowage:
             return True
         self.stowed.append(Stowed(raw, spans))
         return False
+
+    def _reduce_array(self, array: Any) -> Any:
+        # Most arrays have their memory to themselves.
+        return reduce_array(array) if array.base is None else self._mapped.reduce(array) or reduce_array(array)
 
     # ---- tensors
 
@@ -204,11 +209,6 @@ def _span_of(tensor: Any) -> tuple[int, int]:
         return 0, 0
     stop = start + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     return start * tensor.element_size(), stop * tensor.element_size()
-
-
-def _reduce_array(array: Any) -> Any:
-    # Most arrays have their memory to themselves.
-    return reduce_array(array) if array.base is None else reduce_mapped(array) or reduce_array(array)
 
 
 def _reduce_shared(storage: Any) -> Any:
