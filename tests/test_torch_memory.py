@@ -118,6 +118,18 @@ def test_slots_are_used_again_and_hold_what_they_should() -> None:
         assert loader.statistics().shared_bytes <= 6 * BATCH_BYTES + 4096
 
 
+@pytest.mark.parametrize("held_batches", [0, 4])
+def test_batches_that_were_made_for_an_epoch_that_was_broken_off_give_their_slots_back(held_batches: int) -> None:
+    options: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 4, "held_batches": held_batches}
+    with DataLoader(Numbered(400), 4, num_workers=1, **options) as loader:
+        for _ in range(10):
+            batches = iter(loader)
+            for _ in range(6):  # so that others behind it are here
+                next(batches)
+            slots = batches._crew.receiver.slots
+        assert slots._count <= 14
+
+
 def test_a_batch_that_is_kept_stays_as_it_was_while_others_come_and_go() -> None:
     with DataLoader(Numbered(200), 4, num_workers=2) as loader:
         batches = iter(loader)

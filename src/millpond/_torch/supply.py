@@ -119,6 +119,8 @@ class Supply:
         self._epoch = -1
         self._last_task_id = 0
         self._in_flight: dict[int, Assignment] = {}
+        self._turns = Turns(rules.num_workers, rules.most_outstanding, in_order=rules.in_order)
+        self._taken: Arrival | None = None
         self._events: deque[Completed | Failed] = deque()
 
     def begin_epoch(self, places: Sequence[Place], first_seat: int = 0, shared_seed: int | None = None) -> None:
@@ -130,13 +132,15 @@ class Supply:
             shared_seed: Of this epoch, for datapipes; None: the one that the iterator began with.
         """
         rules = self._rules
+        for arrival in (*self._turns.here(), self._taken):
+            self.drop(arrival)
         self._epoch += 1
         self._shared_seed = shared_seed
         self._turns = Turns(rules.num_workers, rules.most_outstanding, in_order=rules.in_order, first_seat=first_seat)
         self._given_turns = [place.turn for place in places]
         self._places = list(places)
         self._waiting: deque[Assignment] = deque()
-        self._taken: Arrival | None = None
+        self._taken = None
         for _ in range(rules.most_outstanding):
             self._give_out_next()
         busy = {assignment.seat for assignment in self._in_flight.values()}
@@ -161,6 +165,11 @@ class Supply:
         """The next batch, if it is here already."""
         self._wait(0.0)
         return self._take_due()
+
+    def drop(self, arrival: Arrival | None) -> None:
+        """Give back the slot of a batch that nobody will take."""
+        if arrival is not None:
+            self._release(arrival.assignment, was_read=True)
 
     def _take_due(self) -> Arrival | None:
         while self._events:

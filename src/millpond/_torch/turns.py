@@ -91,6 +91,10 @@ class Turns:
         self._load[turn.seat] -= 1
         return turn.answer
 
+    def here(self) -> list[Any]:
+        """What arrived and was not delivered."""
+        return [self._turns[number].answer for number in self._arrived]
+
     @property
     def num_here(self) -> int:
         """Batches that arrived and were not delivered."""

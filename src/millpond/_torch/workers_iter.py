@@ -89,7 +89,9 @@ class WorkersIter(LoaderIter):
 
     def _drop_pinning(self) -> None:
         """What was pinned ahead, of an epoch that was broken off."""
-        ahead, self._ahead, self._again = self._ahead, None, None
+        again, self._again = self._again, None
+        self._open_crew().supply.drop(again)
+        ahead, self._ahead = self._ahead, None
         if isinstance(ahead, Arrival) and self._pinner is not None:
             with contextlib.suppress(Exception):
                 self._pinner.take()
