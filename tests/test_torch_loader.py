@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from torch_datasets import (  # noqa: E402
     hang,
     identities,
     sample,
+    what_a_worker_knows,
 )
 from torch_memory import lies_in_arena  # noqa: E402
 
@@ -332,3 +334,13 @@ def test_a_worker_that_hangs_does_not_keep_a_loader_from_closing() -> None:
         iter(loader)
         workers = workers_of(loader)
     assert not outlive(workers, 0)
+
+
+def test_workers_know_the_programs_arguments_their_parent_and_the_default_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--size", "7"])
+    torch.set_default_dtype(torch.float64)
+    try:
+        with DataLoader(Made(what_a_worker_knows), None, num_workers=1) as loader:
+            assert next(iter(loader)) == [["train.py", "--size", "7"], True, "millpond-worker-0", torch.float64]
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -144,7 +144,7 @@ def attempt(count: int, cause: Cause = Cause.DIED) -> Attempt:
     ],
 )
 def test_a_verdict_names_where_it_happened(count: int, indices: Any, where: str) -> None:
-    error = verdicts.told(task_failed(1, [attempt(count)] * 2, end()), 3, indices)
+    error = verdicts.told(task_failed(1, [attempt(count)] * 2, end()), 3, indices, is_left_out=False)
     assert where in str(error)
     assert isinstance(error, WorkerDied)
     assert (error.facts["worker_id"], error.facts["indices"], error.facts["attempts"]) == (3, indices, 2)
@@ -152,16 +152,20 @@ def test_a_verdict_names_where_it_happened(count: int, indices: Any, where: str)
 
 
 def test_a_verdict_on_an_exit_is_in_torchs_words() -> None:
-    error = verdicts.told(task_failed(1, [attempt(1)] * 2, end(wait_status=7 << 8)), 0, list(range(20)))
-    assert "DataLoader worker (pid 42) exited unexpectedly (worker 0 (pid 42) exited with code 7" in str(error)
+    failed = task_failed(1, [attempt(1)] * 2, end(wait_status=7 << 8))
+    error = verdicts.told(failed, 0, list(range(20)), is_left_out=False)
+    assert "DataLoader worker (pid 42) exited unexpectedly: it exited with code 7; attempt 2" in str(error)
     assert "[0, 1, 2, 3, 4, 5, 6, 7, ... (20 in all)]" in str(error)
 
 
 def test_a_verdict_on_a_hang_has_its_limit_and_its_stack() -> None:
     hang = Hang(Cause.TIMED_OUT, 2.0, 2.25)
-    told = verdicts.told(task_failed(1, [attempt(1, Cause.TIMED_OUT)] * 2, end(hang=hang, stack="in f")), 0, [1])
+    failed = task_failed(1, [attempt(1, Cause.TIMED_OUT)] * 2, end(hang=hang, stack="in f"))
+    told = verdicts.told(failed, 0, [1], is_left_out=False)
     assert isinstance(told, BatchTimeout)
-    assert str(told).startswith("DataLoader timed out after 2.2 seconds (limit 2.0 s; attempt 2): worker 0 (pid 42)")
+    assert str(told).startswith("DataLoader timed out after 2.2 seconds (timeout=2; attempt 2): worker 0 (pid 42)")
+    assert "Raise timeout=" in str(told)
+    assert "Raise" not in str(verdicts.told(failed, 0, [1], is_left_out=True))
     assert "in f" in told.__notes__[0]
 
 
@@ -175,5 +179,5 @@ def test_a_verdict_on_a_hang_has_its_limit_and_its_stack() -> None:
 def test_a_place_that_is_lost_says_how_and_what_helps(last: End | None, words: str) -> None:
     error = verdicts.place_lost(1, 5, last)
     assert words in str(error)
-    assert "after 5 batches" in str(error)
+    assert "had made 5 batches" in str(error)
     assert "state_dict() and load_state_dict()" in str(error)

@@ -346,7 +346,7 @@ def test_a_state_that_does_not_fit_is_refused(change: dict[str, Any], message: s
 
 
 def test_a_state_of_torchdatas_loader_is_refused() -> None:
-    with pytest.raises(ValueError, match="its version is None"):
+    with pytest.raises(ValueError, match="this is no state"):
         DataLoader(Numbered(SIZE), 3).load_state_dict({"_snapshot": {}, "_steps_since_snapshot": 0})
 
 

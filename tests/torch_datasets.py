@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import re
 import signal
@@ -217,3 +218,9 @@ def random_words() -> Any:
     import random
 
     return torch.tensor([torch.rand(()).item(), np.random.rand(), random.random()], dtype=torch.float64)
+
+
+def what_a_worker_knows(_: int) -> tuple[list[str], bool, str, Any]:
+    parent = multiprocessing.parent_process()
+    is_known = parent is not None and parent.is_alive()
+    return sys.argv, is_known, multiprocessing.current_process().name, torch.rand(1).dtype

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from millpond._workers.zygote import shutdown
     from millpond.errors import (
         ArenaFull,
+        BatchTimeout,
         ClosedError,
         CorruptMedia,
         DataError,
@@ -62,6 +63,7 @@ _HOMES = {
     "millpond._workers.zygote": ("shutdown",),
     "millpond.errors": (
         "ArenaFull",
+        "BatchTimeout",
         "ClosedError",
         "CorruptMedia",
         "DataError",
@@ -86,6 +88,7 @@ __all__ = [
     "ArenaFull",
     "Audio",
     "AudioOptions",
+    "BatchTimeout",
     "Books",
     "ClipDataset",
     "ClosedError",

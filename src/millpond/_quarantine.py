@@ -36,6 +36,10 @@ class Quarantine:
         stack = error.facts.get("stack") if isinstance(error, MillpondError) else None
         if stack:
             record["stack"] = stack
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, default=str) + "\n")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, default=str) + "\n")
+        except OSError as failure:
+            failure.add_note(f"raised while a skipped sample was written to the quarantine file {str(self.path)!r}")
+            raise

@@ -2,5 +2,6 @@
 
 from millpond._torch.dataloader import DataLoader
 from millpond._torch.prepare import prepare
+from millpond._torch.tally import DataLoaderStatistics
 
-__all__ = ["DataLoader", "prepare"]
+__all__ = ["DataLoader", "DataLoaderStatistics", "prepare"]

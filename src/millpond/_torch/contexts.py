@@ -17,11 +17,20 @@ VARIABLE = "MILLPOND_MP_CONTEXT"
 class ZygoteContext(ForkServerContext):
     """The name of millpond's own way to start workers, as a context of multiprocessing.
 
-    A DataLoader's workers come from the zygote. Whoever asks this context for a process, a queue or a lock gets what
-    the forkserver's has, and those can be sent to the workers.
+    A DataLoader's workers come from the zygote. Whoever asks this context for a queue or a lock gets what the
+    forkserver's has, and those can be sent to the workers. Who starts a process with it (a torch DataLoader that was
+    made from the attributes of one of ours) gets one by the program's default start method.
     """
 
     _name = ZYGOTE
+
+    @property
+    def Process(self) -> Any:  # type: ignore[override]  # noqa: N802 - multiprocessing's name for it
+        """Of the default context."""
+        return multiprocessing.get_context().Process
+
+    def __repr__(self) -> str:
+        return f"<millpond's start method {ZYGOTE!r}>"
 
     def _check_available(self) -> None:
         if not _has_zygote():

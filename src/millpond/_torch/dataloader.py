@@ -42,30 +42,38 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
     """`torch.utils.data.DataLoader`, for any dataset, whose memory stays flat and which does not hang.
 
     Arguments, order of batches, seeds and errors are torch's (see its documentation), but for those below. Batches come
-    out of shared memory without a copy, and their memory is used again when the last tensor of them is gone. None
-    stands for the environment's word, else for the default.
+    out of shared memory without a copy, and their memory is used again when the last tensor of them is gone; what you
+    want to keep for long, `clone()`. For each argument below None stands for the environment variable in brackets, and
+    where that is not set, for the default.
+
+    As with torch's "spawn", workers do not have what your program changed in modules that it has imported
+    (`config.SIZE = 224`), in logging or in warnings: hand such values over in the dataset, set them in
+    `worker_init_fn`, or use multiprocessing_context="fork".
 
     Args:
         timeout: Seconds that a batch may take in a worker (MILLPOND_TIMEOUT, 300). A worker that takes longer is
             killed, and its batch made again, once; then `BatchTimeout`, also a RuntimeError, says where it hung. 0: for
-            ever, as with torch. Without workers there is no limit.
+            ever, as with torch. Without workers there is none, and it must be None or 0.
         multiprocessing_context: How workers are started (MILLPOND_MP_CONTEXT): "zygote", the default, forks them from a
             warm process of its own that has imported torch; or as torch takes it. Datasets and functions of `__main__`
             travel by value in any case.
         memory: For batches under way, held and copied: bytes, or "2GiB" (MILLPOND_MEMORY). Fewer are made ahead where
-            it is scarce; `ArenaFull` where those that are held leave no room. None: what they need.
+            it is scarce; `ArenaFull` where those that are held leave no room: a plain loop holds one while the next is
+            made. None: what they need.
         max_tasks_per_worker: Batches after which a worker is followed by a new one (MILLPOND_MAX_TASKS_PER_WORKER); 0:
             never. Workers of an iterable dataset are recycled only if it has `state_dict`.
         max_worker_anon: A worker's own memory past which it is followed by a new one: bytes, or "4GiB"
             (MILLPOND_MAX_WORKER_ANON). None: any.
         stall_timeout: Seconds that one sample may take in a worker (MILLPOND_STALL_TIMEOUT); 0: no such limit.
         on_error: "raise", as torch does, or "skip": a sample that raises, hangs, or ends its worker is left out of its
-            batch, logged, and written to the quarantine file (MILLPOND_ON_ERROR).
+            batch, logged, and written to the quarantine file (MILLPOND_ON_ERROR). Batches may be smaller then, or
+            missing, which `len()` does not know. What the collate function raises is raised.
         max_restarts: Workers replaced that batches have not made up for, one each; one more is `WorkerDied`, also a
             RuntimeError (MILLPOND_MAX_RESTARTS, 100).
         held_batches: Batches that stay in shared memory while you hold them; more are copied (MILLPOND_HELD_BATCHES,
             4).
-        quarantine: Path of the quarantine file (MILLPOND_QUARANTINE, "millpond-quarantine.jsonl").
+        quarantine: Path of the quarantine file, a JSON object per skipped sample, appended to in every epoch
+            (MILLPOND_QUARANTINE, "millpond-quarantine.jsonl").
 
     Raises:
         TypeError: An argument of the wrong kind.
@@ -232,33 +240,39 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             now = states_of(generators_of(self))
             base_seed = None if self._iterator is None else self._iterator._base_seed  # of persistent workers
             position = Position(now, now, base_seed, places=[Place(0)] * max(1, self.num_workers))
-        kind = "iterable" if self._dataset_kind == _DatasetKind.Iterable else "map"
-        return {"version": STATE_VERSION, "kind": kind, "length": self._length(), **position.to_state()}
+        return {**self._facts(), **position.to_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Have the next epoch be the rest of the one in which the state was taken.
 
         Raises:
-            ValueError: The state is of another version, or of another kind of loader.
+            ValueError: The state is of another version, kind of dataset, or length of an epoch; or an iterable dataset
+                had another number of workers.
         """
-        kind = "iterable" if self._dataset_kind == _DatasetKind.Iterable else "map"
-        expected = {"version": STATE_VERSION, "kind": kind, "length": self._length()}
-        for name, value in expected.items():
+        if not isinstance(state_dict, dict) or "version" not in state_dict:
+            raise ValueError(f"this is no state of a millpond.torch.DataLoader: {str(state_dict)[:80]}")
+        for name, value in self._facts().items():
             if state_dict.get(name) != value:
                 raise ValueError(
-                    f"this state cannot be loaded: its {name} is {state_dict.get(name)!r}, and the loader's {value!r}"
+                    f"this state cannot be loaded: its {name} is {state_dict.get(name)!r}, and the loader's {value!r} "
+                    "(length: batches of an epoch; dataset, sampler, batch_size and drop_last must be as they were)"
                 )
         position = Position.from_state(state_dict)
         if position.sampler is not None and stateful_sampler(self) is None:
             raise ValueError(
                 "this state cannot be loaded: it has one of a sampler, and this loader's sampler has no load_state_dict"
             )
-        if kind == "iterable" and len(position.places) != max(1, self.num_workers):
+        if self._dataset_kind == _DatasetKind.Iterable and len(position.places) != max(1, self.num_workers):
             raise ValueError(
                 f"this state is of {len(position.places)} workers, and the loader has {max(1, self.num_workers)}: an "
                 "iterable dataset goes on with as many as it had"
             )
         self._resumed = position
+
+    def _facts(self) -> dict[str, Any]:
+        """What a state must have in common with the loader that it is loaded into."""
+        kind = "iterable" if self._dataset_kind == _DatasetKind.Iterable else "map"
+        return {"version": STATE_VERSION, "kind": kind, "length": self._length()}
 
     def _length(self) -> int | None:
         """Batches of an epoch, where the sampler knows."""

@@ -277,7 +277,7 @@ class Supply:
         if verdict and self._rules.skips and not self._rules.is_iterable and self._narrow_down(assignment, error):
             self._submit(assignment)
             return
-        told = verdicts.told(error, assignment.seat, assignment.indices) if verdict else error
+        told = verdicts.told(error, assignment.seat, assignment.indices, is_left_out=False) if verdict else error
         if self._rules.is_iterable:
             self._lose_seat(assignment, told)
         else:
@@ -290,7 +290,7 @@ class Supply:
         place = error.facts["progress_count"] - 1
         size = len(assignment.indices) if self._rules.makes_batches else 1
         if 0 <= place < size and place not in assignment.left_out:
-            assignment.left_out[place] = verdicts.told(error, assignment.seat, assignment.indices)
+            assignment.left_out[place] = verdicts.told(error, assignment.seat, assignment.indices, is_left_out=True)
             return True
         if place < 0 and self._rules.makes_batches and not assignment.one_by_one:
             assignment.one_by_one = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from millpond._workers.lifecycle import Cause
 from millpond._workers.verdicts import End
 from millpond.errors import BatchTimeout, DecodeTimeout, WorkerDied
 
@@ -15,31 +16,33 @@ def is_verdict(error: Exception) -> bool:
     return isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts
 
 
-def told(error: Exception, seat: int, indices: Any) -> Exception:
+def told(error: Exception, seat: int, indices: Any, *, is_left_out: bool) -> Exception:
     """A supervisor's verdict on a batch, as its user gets it.
 
     Args:
         error: One of which `is_verdict` is true.
         seat: Of the worker.
         indices: Of the batch.
+        is_left_out: Whether the sample that did it is left out, and needs no advice.
     """
     assert isinstance(error, DecodeTimeout | WorkerDied)
+    limit = "stall_timeout" if error.facts["attempts"][-1].cause is Cause.STALLED else "timeout"
+    advice = "" if is_left_out else f'. Raise {limit}=, or leave such samples out with on_error="skip"'
     facts = {name: fact for name, fact in error.facts.items() if name not in ("attempts", "task")}
     facts.update(worker_id=seat, indices=indices, attempts=len(error.facts["attempts"]))
     where = f"batch of indices {_spelled(indices)}, {_sample_at(facts['progress_count'], indices)}"
     if isinstance(error, DecodeTimeout):
         what = (
-            f"DataLoader timed out after {error.elapsed_seconds:.1f} seconds (limit {error.limit_seconds:.1f} s; "
-            f"attempt {facts['attempts']}): worker {seat} (pid {error.pid}) was killed and replaced; {where}. Raise "
-            'timeout= or stall_timeout=, or leave such samples out with on_error="skip"'
+            f"DataLoader timed out after {error.elapsed_seconds:.1f} seconds ({limit}={error.limit_seconds:g}; attempt "
+            f"{facts['attempts']}): worker {seat} (pid {error.pid}) was killed and replaced; {where}{advice}"
         )
         copy: Exception = BatchTimeout(what, **facts)
     else:
-        how = f"is killed by signal: {error.signal_name}" if error.signal_name else "exited unexpectedly"
-        what = (
-            f"DataLoader worker (pid {error.pid}) {how} ({str(error).partition(' while it ran ')[0]}; attempt "
-            f"{facts['attempts']}), and was replaced; {where}"
-        )
+        # The supervisor's message is "worker 0 (pid 917) was killed by SIGSEGV (...) while it ran task 5 (...); ..."
+        how = str(error).partition(") ")[2].partition(" while it ran ")[0]
+        by_signal = how.replace("was killed by", "is killed by signal:", 1)
+        how = by_signal if error.signal_name else f"exited unexpectedly: it {how}"
+        what = f"DataLoader worker (pid {error.pid}) {how}; attempt {facts['attempts']}, it was replaced; {where}"
         copy = WorkerDied(what, task=indices, **facts)
     for note in getattr(error, "__notes__", ()):
         copy.add_note(note)
@@ -54,8 +57,8 @@ def place_lost(seat: int, turn: int, end: End | None) -> WorkerDied:
         else f"DataLoader worker (pid {end.pid}) exited unexpectedly: worker {seat} {end.in_words()}"
     )
     error = WorkerDied(
-        f"{how} after {turn} batches, and where its IterableDataset was is lost with it. Give the dataset, or its "
-        "iterator, state_dict() and load_state_dict(), and it goes on there",
+        f"{how}. It had made {turn} batches, and where its IterableDataset was is lost with it: give the dataset, or "
+        "its iterator, state_dict() and load_state_dict(), and it goes on there",
         pid=None if end is None else end.pid,
         exit_code=None if end is None else end.exit_code,
         signal_name=None if end is None else end.signal_name,

@@ -22,6 +22,7 @@ from millpond._torch.batch_slot import BatchSlot
 from millpond._torch.cargo import Ticket, open_cargo
 from millpond._torch.collating import collating_into
 from millpond._torch.fetching import IterableFetcher, MapFetcher
+from millpond._torch.kinship import Introduction
 from millpond._torch.seeding import seed_worker, tell_worker_info
 from millpond._torch.tasks import NO_BATCH, NO_SLOT, Batch, FetchTask, Kind, Place, Trouble, pack_answer, unpack_task
 from millpond._workers.messages import decode, encode, encode_error
@@ -42,6 +43,8 @@ class Orders:
         keeps_heap: Whether freed memory stays with the process.
         has_slots: Whether the file of slots is the first descriptor; the cargo's follow.
         start: Batches that were made before this iterator began, where it goes on in an epoch.
+        default_dtype: Of torch, in the training process.
+        introduction: Of that process.
     """
 
     num_workers: int
@@ -54,6 +57,8 @@ class Orders:
     keeps_heap: bool
     has_slots: bool
     start: int
+    default_dtype: torch.dtype
+    introduction: Introduction
 
 
 class LoaderWork:
@@ -122,6 +127,8 @@ class LoaderWork:
     def _set_up(self, task: FetchTask) -> None:
         torch.set_num_threads(1)
         orders = self._orders
+        torch.set_default_dtype(orders.default_dtype)
+        orders.introduction.be_known(f"millpond-worker-{self._seat}")
         parts = open_cargo(self._ticket, self._cargo_descriptors)
         self._dataset, self._collate, init = parts["dataset"], parts["collate_fn"], parts["worker_init_fn"]
         seed = seed_worker(orders.base_seed, self._seat, (self._predecessors, orders.start))

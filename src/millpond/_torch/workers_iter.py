@@ -10,8 +10,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from millpond._guard.call_pool import is_in_order_after
 from millpond._torch.crew import Crew, Wishes, can_have_slots
+from millpond._torch.kinship import Introduction
 from millpond._torch.loader_iter import LoaderIter, weakly
 from millpond._torch.pinning import Pinner
 from millpond._torch.receiving import Receiver
@@ -62,6 +65,8 @@ class WorkersIter(LoaderIter):
                 keeps_heap=options.keeps_heap,
                 has_slots=options.has_arena and can_have_slots(),
                 start=0 if resumed is None else resumed.delivered,
+                default_dtype=torch.get_default_dtype(),
+                introduction=Introduction.of_this_process(),
             ),
             rules=Rules(
                 num_workers=self._num_workers,
@@ -257,7 +262,7 @@ def _unpack(arrival: Arrival, receiver: Receiver) -> Batch:
     if isinstance(arrival.answer, Exception):
         raise arrival.take_error()
     if arrival.kind is Kind.ERROR:
-        raise _told(*receiver.receive(arrival.answer, None))
+        raise _told(*receiver.receive(arrival.answer, None)) from None
     slot = arrival.assignment.slot
     return Batch(*receiver.receive(arrival.answer, None if slot == NO_SLOT else slot))
 
@@ -274,6 +279,5 @@ def _told(wrapper: Any, packed: bytes) -> Exception:
     try:
         wrapper.reraise()
     except Exception as told:  # noqa: BLE001 - it is what was asked for
-        told.__cause__ = error
         return told.with_traceback(None)
     raise AssertionError("reraise() raises")

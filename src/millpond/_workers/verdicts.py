@@ -208,10 +208,13 @@ def task_failed(task_id: int, attempts: Sequence[Attempt], end: End) -> WorkerDi
 
 def too_many_restarts(restarts: int, max_restarts: int, end: End) -> WorkerDied:
     """The budget is used up."""
-    message = (
-        f"workers had to be replaced {restarts} times more than tasks were completed (limit {max_restarts}); the last, "
-        f"worker {end.worker_index} (pid {end.pid}), {end.in_words()}"
-    )
+    who = f"worker {end.worker_index} (pid {end.pid})"
+    message = f"{who} {end.in_words()}, and max_restarts=0 allows for no other"
+    if max_restarts:
+        message = (
+            f"workers had to be replaced {restarts} times more than tasks were completed (limit {max_restarts}); the "
+            f"last, {who}, {end.in_words()}"
+        )
     error = WorkerDied(message, pid=end.pid, exit_code=end.exit_code, signal_name=end.signal_name, task=None)
     _note_stack(error, end)
     return error
