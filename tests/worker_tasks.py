@@ -135,6 +135,7 @@ def _count_running(progress: Progress, folder: str, pause_seconds: float) -> int
 
 _VERBS: dict[str, Callable[..., Any]] = {
     "echo": lambda progress, value: value,
+    "zeros": lambda progress, size_bytes: bytes(size_bytes),
     "pid": lambda progress: os.getpid(),
     "raise": _raise,
     "kill": lambda progress: os.kill(os.getpid(), signal.SIGKILL),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import time
@@ -51,6 +52,30 @@ def test_a_worker_that_stays_stopped_is_a_hung_one() -> None:
         os.kill(zygote, signal.SIGSTOP)  # it continues nobody, until the supervisor sends it SIGCONT at a worker's end
         assert results(supervisor, ("stop",)) == [None]
         assert supervisor.statistics().restarts == 1
+
+
+def test_an_answer_that_waits_for_the_supervisor_is_no_hang() -> None:
+    with workers(1, limits=TaskLimits(1.0)) as supervisor:
+        results(supervisor, ("echo", 0))
+        (worker,) = supervisor._set.workers
+        supervisor.submit(1, ("zeros", 8 << 20))
+        select.select([worker.channel], [], [])  # it has begun to send
+        time.sleep(1.1)  # past the limit: the supervisor's thread has something else to do
+        (done,) = collect(supervisor, 1)
+        assert isinstance(done, Completed)
+        assert supervisor.statistics().restarts == 0
+
+
+def test_neither_is_a_task_that_was_not_sent_to_its_end() -> None:
+    with workers(1, limits=TaskLimits(1.0)) as supervisor:
+        results(supervisor, ("echo", 0))
+        (worker,) = supervisor._set.workers
+        supervisor.submit(1, ("echo", bytes(1 << 20)))
+        assert worker.wants_to_write
+        time.sleep(1.1)
+        (done,) = collect(supervisor, 1)
+        assert isinstance(done, Completed)
+        assert supervisor.statistics().restarts == 0
 
 
 def test_a_hang_that_does_not_come_again_costs_nothing_but_time(tmp_path: Path) -> None:

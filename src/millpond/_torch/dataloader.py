@@ -196,6 +196,9 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         """Begin an epoch, or go on with the one that was loaded."""
         if self._is_closed:
             raise ClosedError("this DataLoader is closed")
+        persistent: Any = vars(self)["_iterator"]
+        if persistent is not None and persistent.is_closed:  # by an interrupt, or an error: its workers begin anew
+            self._iterator = None
         resumed = self._resumed
         if resumed is not None and resumed.sampler is not None:
             stateful_sampler(self).load_state_dict(resumed.sampler)

@@ -305,6 +305,6 @@ class Supply:
 
     def _release(self, assignment: Assignment, *, was_read: bool) -> None:
         slots = self._receiver.slots
-        if slots is not None and assignment.slot != NO_SLOT:
-            (slots.release if was_read else slots.release_unread)(assignment.slot)
-            assignment.slot = NO_SLOT
+        slot, assignment.slot = assignment.slot, NO_SLOT  # first: an interrupt may lose one, never free it twice
+        if slots is not None and slot != NO_SLOT:
+            (slots.release if was_read else slots.release_unread)(slot)

@@ -8,7 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +23,8 @@ from millpond._torch.tasks import NO_SLOT, Batch, Kind, Place
 from millpond._torch.worker import Orders
 from millpond._workers.messages import decode_error
 from millpond.errors import ArenaFull, ClosedError, MillpondError, RemoteError, UsageError
+
+_T = TypeVar("_T")
 
 
 class WorkersIter(LoaderIter):
@@ -90,16 +92,26 @@ class WorkersIter(LoaderIter):
         position = self._begin(loader, self._num_workers)
         # torch draws a seed twice for the first epoch, and goes by the first one.
         shared_seed = None if first_iter else self._shared_seed
-        self._open_crew().supply.begin_epoch(position.places, position.next_seat, shared_seed)
+        supply = self._open_crew().supply
+        self._driven(lambda: supply.begin_epoch(position.places, position.next_seat, shared_seed))
 
     def _drop_pinning(self) -> None:
-        """What was pinned ahead, of an epoch that was broken off."""
-        again, self._again = self._again, None
-        self._open_crew().supply.drop(again)
+        """What was pinned ahead, or not unpacked, of an epoch that was broken off."""
         ahead, self._ahead = self._ahead, None
+        again, self._again = self._again, None
         if isinstance(ahead, Arrival) and self._pinner is not None:
-            with contextlib.suppress(Exception):
-                self._pinner.take()
+            with contextlib.suppress(Exception):  # it was for that batch, which nobody wants
+                try:
+                    self._pinner.take()
+                except ArenaFull:
+                    again = ahead
+        if again is not None:
+            self._open_crew().supply.drop(again)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its workers are gone."""
+        return self._crew is None
 
     def _open_crew(self) -> Crew:
         if self._crew is None:
@@ -119,8 +131,8 @@ class WorkersIter(LoaderIter):
         if isinstance(self._ahead, Exception):
             raise self._take_ahead()
         ahead = self._take_ahead()
-        arrival = ahead or self._again or self._wait_for_next()
-        self._again = None
+        again, self._again = self._again, None  # first: an interrupt may lose it, never lend it twice
+        arrival = ahead or again or self._wait_for_next()
         if arrival is None:
             self.position.is_over = True
             if not self._persistent_workers:
@@ -172,7 +184,7 @@ class WorkersIter(LoaderIter):
         finally:
             self._tally.wait_seconds += time.perf_counter() - began
 
-    def _driven(self, step: Callable[[], Arrival | None]) -> Arrival | None:
+    def _driven(self, step: Callable[[], _T]) -> _T:
         try:
             return step()
         except BaseException as error:
@@ -187,7 +199,6 @@ class WorkersIter(LoaderIter):
             self.close(in_order=False)
 
     def _note_arrival(self, arrival: Arrival) -> None:
-        self._again = None
         assignment = arrival.assignment
         self._note_delivery(assignment.batch)
         if self._is_iterable and (arrival.kind is Kind.BATCH or arrival.state is not None):

@@ -74,13 +74,23 @@ def pack(kind: int, serial: int = 0, body: bytes = b"") -> list[bytes]:
 
 
 class Inbox:
-    """Takes the bytes that come over a socket apart into frames. The socket may be blocking or not."""
+    """Takes the bytes that come over a socket apart into frames. The socket may be blocking or not.
+
+    Attributes:
+        received_bytes: So far.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._rest = b""
         self._large: tuple[int, int, bytearray] | None = None  # kind, serial, body
         self._filled = 0
+        self.received_bytes = 0
+
+    @property
+    def is_amid_frame(self) -> bool:
+        """Whether a frame has begun to come, and not ended."""
+        return self._large is not None or bool(self._rest)
 
     def receive(self) -> list[Frame]:
         """One receive call; the frames that are complete now, possibly none.
@@ -94,6 +104,7 @@ class Inbox:
         data = self._sock.recv(_CHUNK_BYTES)
         if not data:
             raise EOFError
+        self.received_bytes += len(data)
         return self._split(self._rest + data if self._rest else data)
 
     def _receive_large(self, kind: int, serial: int, body: bytearray) -> list[Frame]:
@@ -101,6 +112,7 @@ class Inbox:
         if not received:
             raise EOFError
         self._filled += received
+        self.received_bytes += received
         if self._filled < len(body):
             return []
         self._large = None

@@ -68,6 +68,7 @@ class Worker:
         self.start_errno: int | None = None
         self.hang: Hang | None = None
         self.doubted: tuple[int, int] | None = None  # (serial, progress) when a stall was not believed
+        self.sent_when_judged: int | None = None  # see `sent_bytes`
         self.was_ready = False
         self.is_unwanted = False  # it is killed for what it does, which nobody waits for any more
         self.is_gone = False  # its pidfd says so
@@ -131,6 +132,11 @@ class Worker:
             except (EOFError, OSError):
                 self.channel_is_open = False
         return frames
+
+    @property
+    def sent_bytes(self) -> int | None:
+        """What has come of it so far, if that ends amid a frame; None else."""
+        return self._inbox.received_bytes if self._inbox.is_amid_frame else None
 
     def read_report(self) -> None:
         """Take in what the zygote told: the pid, the end. `report_is_open` becomes False when no more will come."""

@@ -120,6 +120,16 @@ class WorkerSet:
         if worker.wants_to_write and worker.channel_is_open:
             self._selector.modify(worker.channel, _READ | _WRITE, partial(self._on_channel, worker))
 
+    def _flush(self, worker: Worker) -> None:
+        """Send the rest of a long task, which may have waited for this thread: its time runs from here."""
+        worker.flush()
+        if worker.tasks and worker.state is State.BUSY and not self._is_running(worker):
+            self._watch_head(worker)
+
+    def _is_running(self, worker: Worker) -> bool:
+        """Whether it has begun with the task at its head."""
+        return self._spawner.cells.read(worker.index).serial == worker.tasks[0].serial
+
     def _watch_head(self, worker: Worker) -> None:
         """A task came to the head of a worker's tasks, or none is left: time runs anew, or not at all."""
         worker.head_since_seconds = now = time.monotonic()
@@ -134,7 +144,7 @@ class WorkerSet:
         if worker.state in (State.DEAD, State.LOST):
             return  # it was buried earlier in this turn
         if ready & _WRITE:
-            worker.flush()
+            self._flush(worker)
             self._selector.modify(worker.channel, self._interest(worker), partial(self._on_channel, worker))
         if ready & _READ:
             self._take_frames(worker, worker.receive())
@@ -210,6 +220,12 @@ class WorkerSet:
         if not worker.tasks or worker.state not in (State.BUSY, State.DRAINING):
             return
         now = time.monotonic()
+        before, worker.sent_when_judged = worker.sent_when_judged, worker.sent_bytes
+        if worker.sent_bytes is not None and worker.sent_bytes != before:
+            # It is sending an answer, which takes as long as this thread lets it wait. Once more, if it has stopped.
+            self._watch_head(worker)
+            worker.due_at_seconds = now + worker.tasks[0].limits.timeout_seconds
+            return
         progress = self._spawner.cells.read(worker.index)
         is_running = progress.serial == worker.tasks[0].serial
         since = worker.head_since_seconds
