@@ -361,3 +361,20 @@ def test_a_sampler_without_state_refuses_the_state_of_another() -> None:
     taken(batches, 5)
     with pytest.raises(ValueError, match="sampler"):
         DataLoader(Numbered(SIZE), 3, sampler=SequentialSampler(range(SIZE))).load_state_dict(loader.state_dict())
+
+
+@pytest.mark.parametrize("given", [None, 3])
+@pytest.mark.parametrize("first_epochs", [0, 1])
+def test_a_later_epoch_of_persistent_workers_goes_on_as_it_would_have(given: int | None, first_epochs: int) -> None:
+    def make() -> Any:
+        own = None if given is None else generator(given)
+        return DataLoader(Numbered(SIZE), 4, shuffle=True, num_workers=1, persistent_workers=True, generator=own)
+
+    with make() as loader, make() as other:
+        flat(loader)
+        state = loader.state_dict()
+        expected = flat(loader)
+        for _ in range(first_epochs):
+            flat(other)
+        other.load_state_dict(state)
+        assert flat(other) == expected

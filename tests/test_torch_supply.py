@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("torch", reason="the DataLoader needs torch")
 from millpond._guard.result_slots import ResultSlots
 from millpond._torch.receiving import Receiver
 from millpond._torch.supply import Rules, Supply
-from millpond._torch.tasks import Kind, Place, pack_answer, unpack_task
+from millpond._torch.tasks import FetchTask, Kind, Place, pack_answer, unpack_task
 from millpond._workers.outcomes import Completed
 from millpond.torch import DataLoader
 from torch_datasets import Numbered, flat
@@ -25,11 +26,11 @@ class Prompt:
     """In a supervisor's place: every batch is made at once."""
 
     def __init__(self) -> None:
-        self.slots: set[int] = set()
+        self.tasks: list[FetchTask] = []
         self._answers: deque[Completed] = deque()
 
     def submit(self, task_id: int, payload: bytes, *, seat: int) -> None:
-        self.slots.add(unpack_task(payload).slot)
+        self.tasks.append(unpack_task(payload))
         self._answers.append(Completed(task_id, pack_answer(Kind.BATCH, b"")))
 
     def wait(self, timeout_seconds: float | None) -> list[Completed]:
@@ -65,8 +66,18 @@ def test_slots_of_batches_that_nobody_took_are_used_again() -> None:
         arrival = supply.next()
         assert arrival is not None
         slots.release(arrival.assignment.slot)
-    assert len(supervisor.slots) <= 2 * RULES.most_outstanding
+    assert len({task.slot for task in supervisor.tasks}) <= 2 * RULES.most_outstanding
     slots.close()
+
+
+def test_a_stream_that_cannot_tell_where_it_is_is_never_told_to_go_on_somewhere() -> None:
+    receiver = Receiver(None, held_batches=0, memory_bytes=None, num_workers=RULES.num_workers)
+    supervisor: Any = Prompt()
+    supply = Supply(supervisor, receiver, replace(RULES, is_iterable=True), lambda: (0, [0]), lambda _: None)
+    supply.begin_epoch([Place(0)] * RULES.num_workers)
+    for _ in range(20):
+        supply.next()
+    assert {task.place for task in supervisor.tasks} == {None}
 
 
 def test_persistent_workers_begin_anew_after_an_interrupt() -> None:

@@ -196,9 +196,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         """Begin an epoch, or go on with the one that was loaded."""
         if self._is_closed:
             raise ClosedError("this DataLoader is closed")
-        persistent: Any = vars(self)["_iterator"]
-        if persistent is not None and persistent.is_closed:  # by an interrupt, or an error: its workers begin anew
-            self._iterator = None
+        self._forget_closed()
         resumed = self._resumed
         if resumed is not None and resumed.sampler is not None:
             stateful_sampler(self).load_state_dict(resumed.sampler)
@@ -207,6 +205,12 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         self._open_iterators.add(iterator)
         self._position = iterator.position
         return iterator
+
+    def _forget_closed(self) -> None:
+        """Have persistent workers that were ended, by an interrupt or an error, begin anew."""
+        persistent: Any = vars(self)["_iterator"]
+        if persistent is not None and persistent.is_closed:
+            self._iterator = None
 
     def _get_iterator(self) -> LoaderIter:
         if self.num_workers == 0:
@@ -240,6 +244,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
         """
         position = self._resumed or self._position
         if position is None or position.is_over:
+            self._forget_closed()
             now = states_of(generators_of(self))
             base_seed = None if self._iterator is None else self._iterator._base_seed  # of persistent workers
             position = Position(now, now, base_seed, places=[Place(0)] * max(1, self.num_workers))

@@ -138,7 +138,7 @@ class Supply:
         self._shared_seed = shared_seed
         self._turns = Turns(rules.num_workers, rules.most_outstanding, in_order=rules.in_order, first_seat=first_seat)
         self._given_turns = [place.turn for place in places]
-        self._places = list(places)
+        self._first_places, self._places = list(places), list(places)
         self._waiting: deque[Assignment] = deque()
         self._taken = None
         for _ in range(rules.most_outstanding):
@@ -203,7 +203,7 @@ class Supply:
         if seat is not None:
             turn = self._given_turns[seat]
             self._given_turns[seat] += 1
-            place = self._places[seat]
+            place = self._first_places[seat]  # later ones are lost with their worker, if the dataset cannot tell them
             begins_there = place if place.turn == turn and turn > 0 else None
             number = self._turns.give_out(seat)
             self._waiting.append(Assignment(self._epoch, number, batch, seat, turn, indices, {}, place=begins_there))
