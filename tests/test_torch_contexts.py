@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from millpond._torch.contexts import (  # noqa: E402 - it imports torch
 )
 from millpond._workers.context_starter import ContextStarter  # noqa: E402
 from millpond.torch import DataLoader  # noqa: E402
+from programs import run_python  # noqa: E402
 
 METHODS = multiprocessing.get_all_start_methods()
 
@@ -153,3 +155,39 @@ def test_what_was_changed_in_a_dataset_is_seen_by_the_next_epoch_s_workers() -> 
         assert {sample[3] for batch in loader for sample in batch} == {"first"}
         dataset.held = "second"
         assert {sample[3] for batch in loader for sample in batch} == {"second"}
+
+
+OF_A_JOB = """
+import multiprocessing, sys
+from dataclasses import dataclass
+from millpond.torch import DataLoader
+
+@dataclass
+class Point:
+    x: int
+
+class Points:
+    def __len__(self): return 4
+    def __getitem__(self, index): return Point(index)
+
+def own(samples): return [sample.x for sample in samples], samples[0]
+
+def job():
+    for numbers, first in DataLoader(Points(), 2, num_workers=1, collate_fn=own):
+        assert type(first) is Point
+        print(numbers, flush=True)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=job, daemon=True)
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_process_of_a_job_may_have_a_dataset_of_its_main_module(name: str, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(OF_A_JOB)
+    done = run_python([str(script), name], directory=tmp_path)
+    assert (done.stdout.split("\n")[:2], done.returncode) == (["[0, 1]", "[2, 3]"], 0), done.stderr

@@ -17,6 +17,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from millpond._guard.functions import send_main_by_value
 from millpond._guard.parcels import Pieces
 from millpond._torch import stowage
 from millpond._torch.kinship import Kinship
@@ -68,6 +69,7 @@ class Cargo:
             self._pack()
 
     def _pack(self) -> None:
+        send_main_by_value()  # in a process that was spawned, as those of distributed jobs are
         pieces = Pieces()
         packing = Stowage()
         try:
