@@ -138,6 +138,18 @@ def test_the_state_of_a_sampler_is_that_after_the_batches_delivered() -> None:
     assert [indices.state_after(delivered) for delivered in (1, 4, 10)] == [{"drawn": n} for n in (1, 4, 10)]
 
 
+def test_a_sampler_may_give_the_very_state_that_it_changes() -> None:
+    class Live(Draws):
+        def state_dict(self) -> dict[str, int]:
+            return self.__dict__
+
+    draws = Live()
+    indices = Indices(draws, draws)
+    indices.begin(None, is_endless=False, length=10)
+    list(rest(indices))
+    assert indices.state_after(4) == {"drawn": 4}
+
+
 @given(st.permutations(range(8)), st.integers(0, 8))
 def test_a_position_knows_what_was_delivered_whatever_the_order(order: list[int], count: int) -> None:
     position = Position()

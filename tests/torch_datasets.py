@@ -142,21 +142,20 @@ class TellingStream(Stream):
 
     def __init__(self, size: int, troubles: dict[int, Callable[[], object]] | None = None) -> None:
         super().__init__(size, troubles)
-        self._next = 0
+        self._start = self._next = 0
 
     def __iter__(self) -> Iterator[Any]:
         numbers = self.numbers()
-        start, self._next = self._next, 0
-        for place in range(start, len(numbers)):
-            self._next = place + 1
-            yield self.made(numbers[place])
-        self._next = 0
+        self._next, self._start = self._start, 0  # only once: the next epoch begins at its start
+        while self._next < len(numbers):
+            self._next += 1
+            yield self.made(numbers[self._next - 1])
 
     def state_dict(self) -> dict[str, int]:
         return {"next": self._next}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._next = state["next"]
+        self._start = state["next"]
 
 
 # ---- troubles: functions without arguments, or made such by functools.partial

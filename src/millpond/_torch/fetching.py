@@ -112,14 +112,14 @@ class IterableFetcher:
         self._makes_batches = makes_batches
         self._drop_last = drop_last
         self._skips = skips
-        self._has_ended = False
-        if state is not None and "dataset" in state:
-            dataset.load_state_dict(state["dataset"])
+        self._has_ended = state is not None and state["has_ended"]
+        # Of one that has ended nothing will be asked: what it was told now, it would remember in the next epoch.
+        going_on = {} if state is None or self._has_ended else state
+        if "dataset" in going_on:
+            dataset.load_state_dict(going_on["dataset"])
         self._iterator: Iterator[Any] = iter(dataset)
-        if state is not None:
-            self._has_ended = state["has_ended"]
-            if "iterator" in state:
-                self._iterator.load_state_dict(state["iterator"])  # type: ignore[attr-defined]
+        if "iterator" in going_on:
+            self._iterator.load_state_dict(going_on["iterator"])  # type: ignore[attr-defined]
 
     def fetch(self, indices: Any, progress: Progress) -> Fetched:
         """The next samples, as many as there are indices.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +59,9 @@ class Indices:
             indices = self._drawn.pop() if self._drawn else self._draw()
             number, self._next = self._next, self._next + 1
             if self._sampler is not None:
-                self._states[number] = self._sampler.state_dict()
+                self._states[number] = copy.deepcopy(
+                    self._sampler.state_dict()
+                )  # it may be the sampler's own, which changes
             if number not in self._ahead:
                 return number, indices
 
