@@ -197,8 +197,8 @@ def test_interrupts_at_any_moment_lose_no_process_and_no_order(alarm: None) -> N
     for place in range(30):
         numbers = []
         with DataLoader(Numbered(400), 4, num_workers=2) as loader:
+            batches = iter(loader)
             try:
-                batches = iter(loader)
                 signal.setitimer(signal.ITIMER_REAL, 0.0007 * (1 + place))
                 for batch in batches:
                     numbers += identities(batch)
