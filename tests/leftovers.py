@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 3.0
 # Of the standard library, once per process and for its life.
 _KEPT_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 # Until the process ends: clips that tests/media_zoo.py makes when first wanted; the address of the fork server.
-_KEPT_FILES = ("millpond-zoo-", "pymp-")
+_KEPT_FILES = ("millpond-zoo-", "pymp-", "torchinductor_")  # the last: a folder of torch's own, for what it compiles
 # Opened once per process, for its life, by the libraries that use them.
 _KEPT_TARGETS = ("/dev/urandom", "/dev/nvidia", "/dev/null", "/dev/shm/pym-")  # the last: multiprocessing's heap
 

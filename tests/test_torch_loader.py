@@ -193,20 +193,39 @@ def test_an_interrupt_while_it_waits_leaves_it_usable(alarm: None, tmp_path: Pat
         assert all_identities(batches) == IN_BATCHES[1:]
 
 
-def test_interrupts_at_any_moment_lose_no_process_and_no_order(alarm: None) -> None:
-    for place in range(30):
-        numbers = []
-        with DataLoader(Numbered(400), 4, num_workers=2) as loader:
-            batches = iter(loader)
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0.0007 * (1 + place))
-                for batch in batches:
-                    numbers += identities(batch)
-            except (Interrupted, ClosedError):
-                pass
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-        assert numbers == list(range(len(numbers)))
+def test_interrupts_at_any_moment_lose_no_process_and_no_order(tmp_path: Path) -> None:
+    """In a program of its own: an interrupt amid torch's imports, or of a system call's return, leaves what it does."""
+    code = """
+import signal
+from millpond.errors import ClosedError
+from millpond.torch import DataLoader
+from torch_datasets import Numbered, identities
+
+class Interrupted(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+for place in range(30):
+    numbers = []
+    with DataLoader(Numbered(400), 4, num_workers=2) as loader:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0007 * (1 + place))
+            for batch in loader:
+                numbers += identities(batch)
+        except (Interrupted, ClosedError):
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    assert numbers == list(range(len(numbers))), (place, numbers)
+print("in order")
+"""
+    with program(code, tmp_path / "own") as running:
+        assert running.line() == "in order"
+        assert running.ended()[0] == 0
+        assert not [left for left in running.left(3.0) if "torchinductor" not in left]
 
 
 # ---- shared
