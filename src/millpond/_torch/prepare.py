@@ -53,7 +53,7 @@ def prepare(accelerator: Any, loader: DataLoader[Any], *, device_placement: bool
     Raises:
         TypeError: The loader is not millpond's.
         ValueError: The accelerator is to hand batches out from its main process, or to use torchdata's loader; or
-            several processes should share a loader that makes no batches.
+            several processes should share a loader of single samples (batch_size=None).
     """
     if not isinstance(loader, DataLoader):
         raise TypeError(f"prepare() takes a DataLoader of millpond.torch, not {type(loader).__qualname__}")
