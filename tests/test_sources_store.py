@@ -247,7 +247,7 @@ def test_what_is_no_range_is_a_value_error(wanted: ByteRange, tmp_path: Path) ->
 
 def test_a_scheme_that_nothing_reads_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # accelerate brings it along
-    monkeypatch.delitem(fsspec.registry._registry, "hf", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "hf", raising=False)
     for url, words in (
         ("pond://x", "install fsspec and its package for pond"),
         ("hf://datasets/a/b", r"millpond\[hub\]"),
