@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import guard_tasks
-from millpond._guard import functions, patience, result_slots
+from millpond._guard import functions, patience, result_slots, slot_writer
 from millpond._guard.adoption import Adopter, SurroundingsWatch
 from millpond._guard.call_errors import in_words, named
 from millpond._guard.functions import Reference, is_within, name_of, reference_of, resolve
@@ -24,7 +24,7 @@ from millpond._guard.parcels import LARGE_BYTES, pack, unpack
 from millpond._guard.result_slots import ResultReader, ResultSlots
 from millpond._guard.slot_file import SlotFile
 from millpond._guard.slot_writer import SlotWriter
-from millpond._workers.surroundings import ONE_THREAD
+from millpond._workers.surroundings import ONE_THREAD, with_streamed_copies
 from millpond.errors import DecodeTimeout, RemoteError, WorkerDied
 
 # ---- parcels
@@ -298,6 +298,24 @@ def test_surroundings_are_adopted_once(monkeypatch: pytest.MonkeyPatch, tmp_path
         adopter.adopt(encoded)  # the function's own change stays
         adopter.adopt(b"")
         assert os.getcwd() == "/"
+
+
+def test_copies_are_streamed_unless_the_user_has_chosen() -> None:
+    assert with_streamed_copies({"A": "b"}) == {"A": "b", "GLIBC_TUNABLES": with_streamed_copies({})["GLIBC_TUNABLES"]}
+    other = "glibc.malloc.check=3"
+    assert with_streamed_copies({"GLIBC_TUNABLES": other})["GLIBC_TUNABLES"].startswith(f"{other}:glibc.cpu.")
+    chosen = {"GLIBC_TUNABLES": "glibc.cpu.x86_non_temporal_threshold=0x100000"}
+    assert with_streamed_copies(chosen) == chosen
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_large_copies_arrive_whole_either_way(streams: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot_writer, "_STREAMS", streams)
+    monkeypatch.setattr(slot_writer, "STREAMED_BYTES", 100_000)
+    sent = np.arange(200_003).astype(np.uint8)
+    slot = Slot()
+    start, stop = SlotWriter(slot.map).put((memoryview(sent.tobytes()),))
+    assert bytes(slot.bytes[start:stop]) == sent.tobytes()
 
 
 # ---- patience

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from millpond._guard.slot_file import Mapping
+from millpond._workers.surroundings import STREAMED_BYTES, streams_copies
 from millpond.errors import ArenaFull
 
 _ALIGNMENT = 64
 """A cache line, and what torch's own allocator gives."""
+
+_STREAMS = streams_copies()
+"""Found out when a zygote imports this: its workers' environment may become the training process's."""
 
 MapSlot = Callable[[int], Mapping]
 """Gives at least the first so many bytes of a slot; OSError where they cannot be mapped."""
@@ -87,8 +91,12 @@ def _copy(target: memoryview, source: memoryview) -> None:
     """Copy bytes, many; `target` is aligned.
 
     numpy's loop over words is faster than memmove, to which memoryviews and numpy's copies come down: 81 us against 99
-    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`).
+    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`). For much
+    more, memmove is, where it goes past the cache.
     """
+    if _STREAMS and source.nbytes >= STREAMED_BYTES:
+        target[:] = source
+        return
     words = source.nbytes // 8
     from_words = np.frombuffer(source, np.uint64, words)
     if not from_words.flags.aligned:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from millpond._workers.descriptors import close_all, send_descriptors
 from millpond._workers.messages import FAILED, NOTE, WARM, Inbox, decode_error
 from millpond._workers.starter import Spawned
-from millpond._workers.surroundings import ONE_THREAD, absolute_sys_path
+from millpond._workers.surroundings import ONE_THREAD, absolute_sys_path, with_streamed_copies
 from millpond._workers.zygote_process import FORK, REQUEST, SHUTDOWN
 from millpond.errors import ClosedError, WorkerDied
 
@@ -89,7 +89,7 @@ class Zygote:
                 stdout=stderr,
                 stderr=stderr,
                 pass_fds=(control,),
-                env={**os.environ, **ONE_THREAD},
+                env=with_streamed_copies({**os.environ, **ONE_THREAD}),
                 start_new_session=True,  # a terminal's Ctrl-C does not reach it
             )
 
