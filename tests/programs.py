@@ -190,3 +190,28 @@ def program(
             yield Program(process, folder, mark)
         finally:
             process.kill()
+
+
+ENDINGS: list[tuple[str, signal.Signals | None]] = [
+    ("time.sleep(60)", signal.SIGKILL),
+    ("time.sleep(60)", signal.SIGTERM),
+    ("sys.stdin.read(); sys.exit(0)", None),
+    ("sys.stdin.read(); os._exit(3)", None),
+]
+"""Ways for a program to end: its last line, and the signal that it is sent; None: its standard input ends."""
+
+
+def left_by(
+    parent: subprocess.Popen[str], ours: list[psutil.Process], sibling: psutil.Process, number: signal.Signals | None
+) -> list[psutil.Process]:
+    """End a program in one of these ways; those of its processes that outlive it by 2 s. A forked sibling does."""
+    with parent:
+        if number is not None:
+            parent.send_signal(number)
+        else:
+            assert parent.stdin is not None
+            parent.stdin.close()
+        alive = outlive(ours, 2)
+        sibling.kill()
+        parent.wait(10)
+    return alive

@@ -10,7 +10,7 @@ import textwrap
 import psutil
 import pytest
 
-from programs import outlive, program, start_python
+from programs import ENDINGS, left_by, outlive, program, start_python
 
 METHODS = multiprocessing.get_all_start_methods()
 PARENT = textwrap.dedent(
@@ -59,27 +59,10 @@ def start_parent(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("ending", "number"),
-    [
-        ("time.sleep(60)", signal.SIGKILL),
-        ("time.sleep(60)", signal.SIGTERM),
-        ("sys.stdin.read(); sys.exit(0)", None),
-        ("sys.stdin.read(); os._exit(3)", None),
-    ],
-)
+@pytest.mark.parametrize(("ending", "number"), ENDINGS)
 def test_nothing_outlives_the_parent_by_2_s(ending: str, number: signal.Signals | None, method: str) -> None:
     parent, ours, sibling = start_parent(method, ending)
-    with parent:
-        if number is not None:
-            parent.send_signal(number)
-        else:
-            assert parent.stdin is not None
-            parent.stdin.close()
-        alive = outlive(ours, 2)
-        sibling.kill()
-        parent.wait(10)
-    assert not alive
+    assert not left_by(parent, ours, sibling, number)
 
 
 @pytest.mark.parametrize("method", METHODS)

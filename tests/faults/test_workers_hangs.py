@@ -70,8 +70,14 @@ def test_neither_is_a_task_that_was_not_sent_to_its_end() -> None:
     with workers(1, limits=TaskLimits(1.0)) as supervisor:
         results(supervisor, ("echo", 0))
         (worker,) = supervisor._set.workers
+        assert worker.pid is not None
+        stopped = zygote_pid(supervisor), worker.pid  # the zygote would have its worker go on
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         supervisor.submit(1, ("echo", bytes(1 << 20)))
         assert worker.wants_to_write
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
         time.sleep(1.1)
         (done,) = collect(supervisor, 1)
         assert isinstance(done, Completed)

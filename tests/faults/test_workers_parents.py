@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from programs import outlive, run_python, start_python
+from programs import ENDINGS, left_by, outlive, run_python, start_python
 
 PROGRAM = textwrap.dedent(
     """
@@ -109,28 +109,11 @@ def start_parent(ending: str, use_pidfd: str) -> tuple[subprocess.Popen[str], li
 
 
 @pytest.mark.parametrize("use_pidfd", ["pidfd", "report"])
-@pytest.mark.parametrize(
-    ("ending", "number"),
-    [
-        ("time.sleep(60)", signal.SIGKILL),
-        ("time.sleep(60)", signal.SIGTERM),
-        ("sys.stdin.read(); sys.exit(0)", None),
-        ("sys.stdin.read(); os._exit(3)", None),
-    ],
-)
+@pytest.mark.parametrize(("ending", "number"), ENDINGS)
 def test_nothing_outlives_the_parent_by_2_s(ending: str, number: signal.Signals | None, use_pidfd: str) -> None:
     parent, ours, sibling = start_parent(ending, use_pidfd)
-    with parent:
-        if number is not None:
-            parent.send_signal(number)
-        else:
-            assert parent.stdin is not None
-            parent.stdin.close()
-        alive = outlive(ours, 2)
-        sibling.kill()
-        parent.wait(10)
     assert len(ours) == 3
-    assert not alive
+    assert not left_by(parent, ours, sibling, number)
 
 
 def test_ctrl_c_in_the_terminal_reaches_no_worker() -> None:

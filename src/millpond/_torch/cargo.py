@@ -78,6 +78,8 @@ class Cargo:
         except (MemoryError, OSError):
             raise
         except Exception as error:
+            if _can_be_sent(self._parts):  # it was an interrupt
+                raise
             raise unsendable(self._parts, error, _can_be_sent) from error
         try:
             file, table = _write(packing.stowed, pieces)
