@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from millpond._guard.slot_file import Mapping, SlotFile, create_slot_file
 from millpond.errors import ArenaFull
 from programs import forked
 
@@ -18,6 +20,7 @@ torch = pytest.importorskip("torch", reason="the DataLoader needs torch")
 
 from torch.utils.data import default_collate  # noqa: E402
 
+from millpond._torch.batch_slot import BatchSlot  # noqa: E402
 from millpond.torch import DataLoader  # noqa: E402
 from torch_datasets import WIDTH, Made, Numbered, all_identities, flat, identities, sample  # noqa: E402
 from torch_memory import lies_in_arena  # noqa: E402
@@ -160,6 +163,20 @@ def test_a_collate_function_that_keeps_its_batch_keeps_it_unchanged() -> None:
     with DataLoader(Numbered(48), 4, num_workers=1, collate_fn=Keeper()) as loader:
         formers = [former if former is None else identities(former) for _, former in loader]
     assert formers == [None] + [list(range(start, start + 4)) for start in range(0, 44, 4)]
+
+
+def test_a_kept_batch_that_there_is_no_room_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object, size_bytes: int) -> None:
+        raise OSError(f"no room for {size_bytes} bytes")
+
+    monkeypatch.setattr(Mapping, "detach", refuse)
+    with contextlib.closing(SlotFile(create_slot_file())) as file:
+        slot = BatchSlot(file, 0, None)
+        kept = slot.empty((100_000,), torch.uint8)
+        with pytest.raises(OSError, match="no room"):
+            slot.close()
+        del kept
+        slot.close()
 
 
 def test_a_batch_twice_in_one_is_one() -> None:

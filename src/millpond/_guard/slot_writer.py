@@ -91,8 +91,8 @@ def _copy(target: memoryview, source: memoryview) -> None:
     """Copy bytes, many; `target` is aligned.
 
     numpy's loop over words is faster than memmove, to which memoryviews and numpy's copies come down: 81 us against 99
-    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`). For much
-    more, memmove is, where it goes past the cache.
+    for 3.2 MB that were just written (AMD Zen 4, where memmove is `rep movsb`). For much more, memmove is faster, where
+    it goes past the cache.
     """
     if _STREAMS and source.nbytes >= STREAMED_BYTES:
         target[:] = source

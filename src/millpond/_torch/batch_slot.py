@@ -6,7 +6,6 @@ function with a memory of its own) becomes the worker's own, or the next batch w
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 from typing import Any
 
@@ -68,9 +67,12 @@ class BatchSlot:
         return parcel.send(self._writer)
 
     def close(self) -> None:
-        """The batch was sent, and nobody should have a tensor of it any more."""
+        """The batch was packed, and nobody should have a tensor of it any more.
+
+        Raises:
+            OSError: Somebody has, and there is no room to keep it for him: the next batch would be written over it.
+        """
         if self._returned < self._lent and self._mapping is not None:
             self._file.forget(self._slot)
             pages = -(-self._extent_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-            with contextlib.suppress(OSError):
-                self._mapping.detach(pages)
+            self._mapping.detach(pages)

@@ -288,7 +288,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             return None
         try:
             return len(self._index_sampler)
-        except (TypeError, NotImplementedError):
+        except (TypeError, NotImplementedError):  # both are ways of samplers to say that they have no length
             return None
 
     def statistics(self) -> DataLoaderStatistics:

@@ -58,10 +58,8 @@ class Indices:
                 raise StopIteration
             indices = self._drawn.pop() if self._drawn else self._draw()
             number, self._next = self._next, self._next + 1
-            if self._sampler is not None:
-                self._states[number] = copy.deepcopy(
-                    self._sampler.state_dict()
-                )  # it may be the sampler's own, which changes
+            if self._sampler is not None:  # a copy: the state may be the sampler's own, which changes
+                self._states[number] = copy.deepcopy(self._sampler.state_dict())
             if number not in self._ahead:
                 return number, indices
 
