@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millpond._datasets.clips import ClipDataset
+    from millpond._datasets.decoders.by_time import decode_video_frames
+    from millpond._datasets.decoders.cache import DecoderCacheStatistics, VideoDecoderCache
     from millpond._datasets.episode_cache import EpisodeByteCache
     from millpond._datasets.episode_index import EpisodeByteIndex
     from millpond._datasets.lerobot import LeRobotDataset
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "millpond._datasets.clips": ("ClipDataset",),
+    "millpond._datasets.decoders.by_time": ("decode_video_frames",),
+    "millpond._datasets.decoders.cache": ("DecoderCacheStatistics", "VideoDecoderCache"),
     "millpond._datasets.episode_cache": ("EpisodeByteCache",),
     "millpond._datasets.episode_index": ("EpisodeByteIndex",),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
@@ -96,6 +100,7 @@ __all__ = [
     "DataError",
     "DeadlineExceeded",
     "DecodeTimeout",
+    "DecoderCacheStatistics",
     "EpisodeByteCache",
     "EpisodeByteIndex",
     "FetchError",
@@ -116,9 +121,11 @@ __all__ = [
     "TooManyErrors",
     "UnsupportedFormat",
     "UsageError",
+    "VideoDecoderCache",
     "VideoOptions",
     "WorkerDied",
     "decode_audio",
+    "decode_video_frames",
     "load_audio",
     "load_image",
     "load_video",

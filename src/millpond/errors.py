@@ -6,7 +6,7 @@
       DataError              this sample is bad: skip it, or mend the data
         CorruptMedia         bytes that do not decode, or not to what the tables promise
         ObjectMissing        no such file or object            (also FileNotFoundError)
-        FrameTimestampError  no frame within the tolerance of the time asked for
+        FrameTimestampError  no frame within the tolerance of the time asked for (also ValueError, as LeRobot's)
         FetchError           an object that cannot be had: refused, or gone for good
       UnsupportedFormat      a layout or version we do not read (also ValueError)
       DeadlineExceeded       skip it, or raise the limit       (also TimeoutError)
@@ -80,7 +80,7 @@ class ObjectMissing(DataError, FileNotFoundError):
     """No object at this path."""
 
 
-class FrameTimestampError(DataError):
+class FrameTimestampError(DataError, ValueError):
     """No frame lies within the tolerance of the time asked for."""
 
 

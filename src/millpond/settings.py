@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -114,3 +114,20 @@ class DataLoaderSettings(BaseSettings):
         default=True,
         description="MILLPOND_KEEP_HEAP: workers keep the memory of former samples for the next ones (glibc).",
     )
+
+
+class DecoderCacheSettings(BaseSettings):
+    """What the environment says of `VideoDecoderCache`; here an empty variable says something."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLPOND_", frozen=True)
+
+    video_decoder_cache_size: Annotated[int, Field(ge=1)] | None = Field(
+        default=100,
+        description="MILLPOND_VIDEO_DECODER_CACHE_SIZE: decoders kept open; none, unbounded, -1 or empty: no bound.",
+    )
+
+    @field_validator("video_decoder_cache_size", mode="before")
+    @classmethod
+    def _no_bound(cls, value: object) -> object:
+        is_none = isinstance(value, str) and value.strip().lower() in ("none", "unbounded", "-1", "")
+        return None if is_none else value

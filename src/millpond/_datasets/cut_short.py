@@ -52,7 +52,7 @@ def load_table(path: str, store: SidecarStore, progress: Progress) -> tuple[Samp
 
 
 def table_by_header(
-    read: Read, identity: FileIdentity, label: str, begin: bytes
+    read: Read, identity: FileIdentity, label: str, begin: bytes, stream_index: int | None = None
 ) -> tuple[SampleTable, DataError | None]:
     """Make the sample table of an MP4 from its header alone.
 
@@ -61,6 +61,7 @@ def table_by_header(
         identity: Of it.
         label: What errors call it.
         begin: Its first bytes, as far as they are known.
+        stream_index: Which stream; None takes the first.
 
     Returns:
         See `load_table`.
@@ -70,7 +71,7 @@ def table_by_header(
         CorruptMedia: See `load_table`.
     """
     try:
-        return _table_of_header(read, identity, label, begin=begin), None
+        return _table_of_header(read, identity, label, begin=begin, stream_index=stream_index), None
     except CorruptMedia as error:
         if error.facts.get("wanted_bytes") is None:
             raise
@@ -87,7 +88,13 @@ def _of_what_is_left(
 
 
 def _table_of_header(
-    read: Read, identity: FileIdentity, label: str, *, begin: bytes = b"", length_bytes: int = 0
+    read: Read,
+    identity: FileIdentity,
+    label: str,
+    *,
+    begin: bytes = b"",
+    length_bytes: int = 0,
+    stream_index: int | None = None,
 ) -> SampleTable:
     with memory_file() as copy:
         is_whole = copy_header(read, identity.size_bytes, copy.descriptor, begin=begin, length_bytes=length_bytes)
@@ -95,7 +102,7 @@ def _table_of_header(
             raise PacketRulesDoNotFit("only an MP4 or MOV has its index in a header")
         if length_bytes and not is_whole:  # FFmpeg would read, and keep, gigabytes that a first box claims
             raise PacketRulesDoNotFit("its header was cut off")
-        table = build_header_table(MediaPath(copy.path, label, is_copy=True))
+        table = build_header_table(MediaPath(copy.path, label, is_copy=True), stream_index)
     return replace(table, identity=identity)
 
 

@@ -65,7 +65,12 @@ def display_matrix(frame: av.VideoFrame) -> bytes | None:
 
 
 def build_container_table(
-    path: MediaPath, identity: FileIdentity, progress: Progress, *, must_be_sound: bool = False
+    path: MediaPath,
+    identity: FileIdentity,
+    progress: Progress,
+    *,
+    must_be_sound: bool = False,
+    stream_index: int | None = None,
 ) -> SampleTable:
     """Decode a whole stream and write down when each frame is shown, and what it looks like.
 
@@ -77,13 +82,14 @@ def build_container_table(
         progress: Called per frame.
         must_be_sound: The header is dubious: if some of the stream does not decode, either, it is what is damaged, and
             may give frames other times than their own.
+        stream_index: Which stream; None takes the first.
 
     Raises:
         CorruptMedia: Nothing decodes, or the times of the frames do not ascend.
     """
     rows, crcs, turn = Rows.empty(), [], (0, False)
     with open_container(path) as container:
-        stream = pick_video_stream(container, path)
+        stream = pick_video_stream(container, path, stream_index)
         _limit(stream)
         places = lost_places(path.path, progress) if container.format.name == "mpegts" else ()
         damage = Damage(places, is_late=stream.codec_context.codec.name == "libdav1d")
@@ -206,7 +212,7 @@ class ContainerFrames:
     def _open(self) -> tuple[av.container.InputContainer, av.video.VideoStream]:
         if self._opened is None:
             container = open_container(self._path)
-            stream = pick_video_stream(container, self._path)
+            stream = pick_video_stream(container, self._path, self._table.stream.stream_index)
             _limit(stream)
             self._opened = container, stream
         return self._opened

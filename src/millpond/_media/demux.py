@@ -88,15 +88,16 @@ class Rows:
         )
 
 
-def pick_video_stream(container: av.container.InputContainer, path: MediaPath) -> av.video.VideoStream:
-    """The first video stream that is no cover picture; every other stream is told to give no packets."""
-    chosen = None
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            chosen = stream
-            break
+def pick_video_stream(
+    container: av.container.InputContainer, path: MediaPath, stream_index: int | None = None
+) -> av.video.VideoStream:
+    """The first video stream that is no cover picture, or one by index; the others are told to give no packets."""
+    found = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    chosen = next((s for s in found if stream_index in (None, s.index)), None)
     if chosen is None or chosen.codec_context is None:
-        raise CorruptMedia(f"{path} has no video stream that can be decoded", path=path.label)
+        which = "" if stream_index is None else f" {stream_index}"
+        others = f"; it has {', '.join(str(s.index) for s in found)}" if found and which else ""
+        raise CorruptMedia(f"{path} has no video stream{which} that can be decoded{others}", path=path.label)
     keep_only(container, chosen)
     require_picture_size(chosen, path)
     return chosen

@@ -48,14 +48,16 @@ def load_sample_table(
     store: SidecarStore,
     *,
     camera: str = "",
+    stream_index: int | None = None,
     progress: Progress = no_progress,
 ) -> SampleTable:
-    """Get the sample table of the first video stream of a file.
+    """Get the sample table of a video stream of a file.
 
     Args:
         path: A local video file.
         store: Where the table is looked for, and kept once it is made.
         camera: Named in errors.
+        stream_index: Which stream; None takes the first.
         progress: Called per packet or frame, where the file must be read as a whole.
 
     Raises:
@@ -65,10 +67,10 @@ def load_sample_table(
     try:
         path = MediaPath.of(path)
         version = version_of(path.path)
-        table = kept_table(version, store)
+        table = kept_table(version, store, stream_index)
         if table is None:
-            table = build_sample_table(path, progress)
-            keep_table(FileVersion(version.name, table.identity), store, table)
+            table = build_sample_table(path, progress, stream_index)
+            keep_table(FileVersion(version.name, table.identity), store, table, stream_index)
         return table
     except DataError as error:
         if camera:
@@ -77,10 +79,14 @@ def load_sample_table(
         raise
 
 
-def kept_table(version: FileVersion, store: SidecarStore) -> SampleTable | None:
+def kept_table(version: FileVersion, store: SidecarStore, stream_index: int | None = None) -> SampleTable | None:
     """The sample table that was kept for a version of a file; None if there is none that this FFmpeg understands."""
-    kept = store.load(version, SIDECAR_KIND)
+    kept = store.load(version, _kind(stream_index))
     return None if kept is None else _table_from(kept)
+
+
+def _kind(stream_index: int | None) -> str:
+    return SIDECAR_KIND if stream_index is None else f"{SIDECAR_KIND}-stream{stream_index}"
 
 
 def learn_crcs(version: FileVersion, store: SidecarStore, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
@@ -90,7 +96,9 @@ def learn_crcs(version: FileVersion, store: SidecarStore, rows: NDArray[np.int64
         keep_table(version, store, table.with_crcs(rows, crcs))
 
 
-def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progress = no_progress) -> SampleTable:
+def build_sample_table(
+    path: str | os.PathLike[str] | MediaPath, progress: Progress = no_progress, stream_index: int | None = None
+) -> SampleTable:
     """Read the table from the file itself: from the header of an MP4, else from all of it."""
     path = MediaPath.of(path)
     identity = file_identity(path.path)
@@ -99,10 +107,11 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
         require_whole_file(path)
         require_checksums(path, None, progress)
         try:
-            return _by_packets(path, descriptor, identity, progress)
+            return _by_packets(path, descriptor, identity, progress, stream_index)
         except PacketRulesDoNotFit as reason:
             _logger.info("%s is decoded through its container: %s", path, reason)
-            return build_container_table(path, identity, progress, must_be_sound=isinstance(reason, IndexDisagrees))
+            is_dubious = isinstance(reason, IndexDisagrees)
+            return build_container_table(path, identity, progress, must_be_sound=is_dubious, stream_index=stream_index)
     except PacketRulesDoNotFit as reason:
         raise CorruptMedia(f"{path} does not decode: {reason}", path=path.label) from None
     except av.error.FFmpegError as error:
@@ -111,7 +120,7 @@ def build_sample_table(path: str | os.PathLike[str] | MediaPath, progress: Progr
         os.close(descriptor)
 
 
-def build_header_table(path: MediaPath) -> SampleTable:
+def build_header_table(path: MediaPath, stream_index: int | None = None) -> SampleTable:
     """Read the table of an MP4 of which only the header need be there.
 
     Raises:
@@ -125,18 +134,20 @@ def build_header_table(path: MediaPath) -> SampleTable:
         file = SparseFile(descriptor, identity.size_bytes)
         if not file.looks_like_mp4:
             raise PacketRulesDoNotFit("only an MP4 or MOV has its index in a header")
-        return _cuttable(_from_header(path, file, identity))
+        return _cuttable(_from_header(path, file, identity, stream_index))
     except av.error.FFmpegError as error:
         raise CorruptMedia(f"{path} does not open as video: {reason_of(error)}", path=path.label) from error
     finally:
         os.close(descriptor)
 
 
-def _by_packets(path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+def _by_packets(
+    path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress, stream_index: int | None
+) -> SampleTable:
     file = SparseFile(descriptor, identity.size_bytes)
     if file.looks_like_mp4:
-        return _cuttable(_from_header(path, file, identity))
-    return _cuttable(_from_scan(path, descriptor, identity, progress))
+        return _cuttable(_from_header(path, file, identity, stream_index))
+    return _cuttable(_from_scan(path, descriptor, identity, progress, stream_index))
 
 
 def _cuttable(table: SampleTable) -> SampleTable:
@@ -147,9 +158,9 @@ def _cuttable(table: SampleTable) -> SampleTable:
     return table
 
 
-def _from_header(path: MediaPath, file: SparseFile, identity: FileIdentity) -> SampleTable:
+def _from_header(path: MediaPath, file: SparseFile, identity: FileIdentity, stream_index: int | None) -> SampleTable:
     with open_sparse(file) as container:
-        stream = pick_video_stream(container, path)
+        stream = pick_video_stream(container, path, stream_index)
         require_packet_codec(stream)
         rows = read_indexed_rows(container, stream, identity.size_bytes, path)
         turn = turn_of(matrix_from_moov(file.payload_of(b"moov"), stream.id))
@@ -157,28 +168,30 @@ def _from_header(path: MediaPath, file: SparseFile, identity: FileIdentity) -> S
     return rows.to_table(parameters, identity, "packets", is_mirrored=turn[1])
 
 
-def _from_scan(path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress) -> SampleTable:
+def _from_scan(
+    path: MediaPath, descriptor: int, identity: FileIdentity, progress: Progress, stream_index: int | None
+) -> SampleTable:
     with open_container(path) as container:
-        stream = pick_video_stream(container, path)
+        stream = pick_video_stream(container, path, stream_index)
         if container.format.name not in _SCANNED_FORMATS:
             raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
         require_packet_codec(stream)
         rows, crcs = read_scanned_rows(container, stream, descriptor, progress)
-        turn = turn_of(_first_matrix(path))
+        turn = turn_of(_first_matrix(path, stream_index))
         parameters = stream_parameters(stream, turn[0])
     return rows.to_table(parameters, identity, "packets", crc=crcs, is_mirrored=turn[1])
 
 
-def _first_matrix(path: MediaPath) -> Matrix:
+def _first_matrix(path: MediaPath, stream_index: int | None) -> Matrix:
     """Only a decoded frame says how an MKV wants to be turned."""
     with open_container(path) as container:
-        stream = pick_video_stream(container, path)
+        stream = pick_video_stream(container, path, stream_index)
         stream.codec_context.thread_count = 1
         frame = next(container.decode(stream), None)
         return matrix_from_frame(None if frame is None else display_matrix(frame))
 
 
-def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable) -> None:
+def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable, stream_index: int | None = None) -> None:
     """Keep the sample table of a version; a folder that cannot be written is warned of."""
     facts = {
         "stream": {**dataclasses.asdict(table.stream), "extradata": table.stream.extradata.hex()},
@@ -188,7 +201,7 @@ def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable) ->
         "libraries": _libraries(),
     }
     try:
-        store.save(version, SIDECAR_KIND, {name: getattr(table, name) for name in _COLUMNS}, facts)
+        store.save(version, _kind(stream_index), {name: getattr(table, name) for name in _COLUMNS}, facts)
     except OSError as error:
         store.warn_once("sample tables", error)
 

@@ -53,7 +53,7 @@ class VideoOptions:
         _set(self, "times", _checked_times(self.times))
         if self.max_frames is not None and self.fps is None and not isinstance(self.times, str):
             raise ValueError("max_frames goes with fps, or with a column of times: else the number of frames is known")
-        _set(self, "image_size", _checked_size(self.image_size))
+        _set(self, "image_size", checked_size(self.image_size))
         require_interpolation(self.interpolation)
         _require_column(self.column)
 
@@ -95,7 +95,7 @@ class ImageOptions:
     column: str | None = None
 
     def __post_init__(self) -> None:
-        _set(self, "image_size", _checked_size(self.image_size))
+        _set(self, "image_size", checked_size(self.image_size))
         require_interpolation(self.interpolation)
         _require_column(self.column)
 
@@ -155,7 +155,8 @@ def _checked_times(times: Any) -> tuple[float, ...] | str | None:
     return seconds
 
 
-def _checked_size(image_size: Any) -> tuple[int, int] | None:
+def checked_size(image_size: Any) -> tuple[int, int] | None:
+    """(height, width), or None; TypeError or ValueError for anything else."""
     if image_size is None:
         return None
     if isinstance(image_size, str | bytes) or not isinstance(image_size, Sequence) or len(image_size) != 2:

@@ -33,6 +33,32 @@ class FileBytes(Protocol):
         ...
 
 
+def pread_range(descriptor: int, wanted: ByteRange) -> bytes:
+    """The bytes of a range of an open file: fewer where it ends before the range does."""
+    parts, position = [], wanted.start
+    while position < wanted.stop:
+        part = os.pread(descriptor, wanted.stop - position, position)
+        if not part:
+            break
+        parts.append(part)
+        position += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def require_identity(path: MediaPath, descriptor: int, expected: FileIdentity) -> None:
+    """Raise CorruptMedia if an open file is no longer the one that a sample table was made from."""
+    status = os.fstat(descriptor)
+    found = FileIdentity(status.st_size, status.st_mtime_ns)
+    if found.differs_from(expected):
+        raise CorruptMedia(
+            f"{path} changed after its sample table was made ({expected.size_bytes} bytes then, {found.size_bytes} "
+            "now); open it again",
+            path=path.label,
+            expected=expected,
+            found=found,
+        )
+
+
 class LocalBytes:
     """Bytes of a local file. The descriptor is opened at the first read.
 
@@ -48,28 +74,11 @@ class LocalBytes:
 
     def read(self, wanted: ByteRange) -> bytes:
         """See `FileBytes`."""
-        descriptor = self._open()
-        parts, position = [], wanted.start
-        while position < wanted.stop:
-            part = os.pread(descriptor, wanted.stop - position, position)
-            if not part:
-                break
-            parts.append(part)
-            position += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return pread_range(self._open(), wanted)
 
     def check_identity(self) -> None:
         """See `FileBytes`."""
-        status = os.fstat(self._open())
-        found, expected = FileIdentity(status.st_size, status.st_mtime_ns), self._identity
-        if found.differs_from(expected):
-            raise CorruptMedia(
-                f"{self._path} changed after its sample table was made ({expected.size_bytes} bytes then, "
-                f"{found.size_bytes} now); open the dataset again",
-                path=self._path.label,
-                expected=expected,
-                found=found,
-            )
+        require_identity(self._path, self._open(), self._identity)
 
     def whole(self) -> MediaPath:
         """See `FileBytes`."""
@@ -142,10 +151,14 @@ class VideoFile:
 
     def close(self) -> None:
         """Give every descriptor back. Idempotent."""
+        self.close_container()
+        self._contents.close()
+
+    def close_container(self) -> None:
+        """Give back what a table whose backend is a container has opened. Idempotent."""
         if self._container_frames is not None:
             self._container_frames.close()
             self._container_frames = None
-        self._contents.close()
 
     def __enter__(self) -> VideoFile:
         return self

@@ -1,0 +1,201 @@
+"""Frames by index and by time, asked for as from torchcodec's `VideoDecoder`, however they are decoded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from millpond._datasets.frame_batch import Frame, FrameBatch, as_array, as_pictures
+from millpond._datasets.frame_times import frame_ticks
+from millpond._plan.sample_table import SampleTable
+
+TIME_TOLERANCE_SECONDS = 1e-4
+"""A time up to so much before a frame's own shows that frame: times that are computed, as k / fps, or kept as rounded
+sums, as in meta/episodes, would else show the frame before. As `tolerance_s` of LeRobot."""
+
+Write = Callable[[int, NDArray[np.uint8]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoMetadata:
+    """What is known of the frames; names as in torchcodec's `VideoStreamMetadata`.
+
+    Attributes:
+        codec: As FFmpeg calls it: "h264", "av1".
+        width, height: Of a frame as delivered, rotation applied.
+        num_frames: That can be asked for.
+        average_fps: Over all of them.
+        begin_stream_seconds: When the first frame is shown, on the clock of the file.
+        end_stream_seconds: When the last one ends.
+        duration_seconds: From the one to the other.
+        pixel_format: In the file, such as "yuv420p"; None where the header does not say.
+        rotation: Degrees counterclockwise that was applied; None for none.
+        stream_index: Of the stream in the file.
+    """
+
+    codec: str
+    width: int
+    height: int
+    num_frames: int
+    average_fps: float
+    begin_stream_seconds: float
+    end_stream_seconds: float
+    duration_seconds: float
+    pixel_format: str | None
+    rotation: float | None
+    stream_index: int
+
+
+class FrameDecoder(ABC):
+    """Decodes frames of one stream, or of a part of it. Any thread.
+
+    Indices count from the first frame, negative ones from the last. Seconds are those of the file. Frames that are
+    asked for together are decoded front to back, each GOP once, whatever their order, and come in the order asked for.
+
+    Args:
+        table: Of the stream.
+        frames: int64, (n,), ascending: presentation indices in the table that can be asked for; None: all.
+        image_size: (height, width) of the pictures; None: the stream's own.
+        name: What errors call it.
+    """
+
+    def __init__(
+        self,
+        table: SampleTable,
+        frames: NDArray[np.int64] | None = None,
+        *,
+        image_size: tuple[int, int] | None = None,
+        name: str,
+    ) -> None:
+        self.table = table
+        self._name = name
+        self._picture_size = image_size or table.picture_size
+        chosen: Any = slice(None) if frames is None else frames
+        numerator, denominator = table.stream.time_base
+        self._seconds = table.frame_seconds[chosen]
+        self._durations = (frame_ticks(table).astype(np.float64) * numerator / denominator)[chosen]
+        self.metadata = self._metadata()
+
+    def __len__(self) -> int:
+        return len(self._seconds)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._name}: {len(self)} frames)"
+
+    def __getitem__(self, key: Any) -> Any:
+        """Frames as uint8, (3, H, W) for an index, (N, 3, H, W) for a slice."""
+        if isinstance(key, slice):
+            return self._frames(np.arange(*key.indices(len(self)))).data
+        return self._frames(self._positions([key])).data[0]
+
+    def get_frame_at(self, index: int) -> Frame:
+        """The frame of an index.
+
+        Raises:
+            IndexError: There is no such frame.
+            DataError: It does not decode.
+            ClosedError: The decoder is closed.
+        """
+        return _single(self._frames(self._positions([index])))
+
+    def get_frames_at(self, indices: Any) -> FrameBatch:
+        """The frames of several indices, in that order: a list, an array or a tensor. Raises as `get_frame_at` does."""
+        return self._frames(self._positions(indices))
+
+    def get_frames_in_range(self, start: int, stop: int, step: int = 1) -> FrameBatch:
+        """The frames of a slice."""
+        return self._frames(np.arange(*slice(start, stop, step).indices(len(self))))
+
+    def get_frame_played_at(self, seconds: float) -> Frame:
+        """The frame that is shown at a time of the file.
+
+        Raises:
+            IndexError: None is shown then.
+            DataError: It does not decode.
+            ClosedError: The decoder is closed.
+        """
+        return _single(self.get_frames_played_at([seconds]))
+
+    def get_frames_played_at(self, seconds: Any) -> FrameBatch:
+        """The frames shown at several times, in that order. Raises as `get_frame_played_at` does."""
+        wanted = np.asarray(seconds, np.float64).reshape(-1)
+        begin, end = self.metadata.begin_stream_seconds, self.metadata.end_stream_seconds
+        beyond = np.flatnonzero(~((wanted >= begin - TIME_TOLERANCE_SECONDS) & (wanted < end)))
+        if len(beyond):
+            raise IndexError(
+                f"{self._name} shows no frame at {wanted[beyond[0]]:.6f} s: in its file it lasts from {begin:.6f} to "
+                f"{end:.6f} s"
+            )
+        return self._frames(np.searchsorted(self._seconds, wanted + TIME_TOLERANCE_SECONDS, side="right") - 1)
+
+    @abstractmethod
+    def _decode(self, positions: NDArray[np.int64], write: Write) -> None:
+        """Decode some frames.
+
+        Args:
+            positions: int64, (n,), ascending and unique, 0 to len - 1.
+            write: `write(j, picture)` takes that of positions[j]: uint8, (H, W, 3), RGB, upright; a view that need be
+                valid only during the call.
+
+        Raises:
+            DataError: One of them does not decode.
+            ClosedError: The decoder is closed.
+        """
+
+    def _positions(self, indices: Any) -> NDArray[np.int64]:
+        wanted = np.asarray(indices)
+        if wanted.size and wanted.dtype.kind not in "iu":
+            raise TypeError(f"frames are asked for by integers or a slice, not by {wanted.dtype}")
+        wanted = wanted.reshape(-1).astype(np.int64)
+        count = len(self)
+        beyond = np.flatnonzero((wanted < -count) | (wanted >= count))
+        if len(beyond):
+            raise IndexError(f"{self._name} has {count} frames, and no frame {wanted[beyond[0]]}")
+        return np.where(wanted < 0, wanted + count, wanted)
+
+    def _frames(self, positions: NDArray[np.int64]) -> FrameBatch:
+        pictures = np.empty((len(positions), *self._picture_size, 3), np.uint8)
+        if (positions[1:] > positions[:-1]).all():
+            self._decode(positions, pictures.__setitem__)
+        else:
+            unique, inverse = np.unique(positions, return_inverse=True)
+            rows: list[list[int]] = [[] for _ in unique]
+            for row, j in enumerate(inverse.tolist()):
+                rows[j].append(row)
+
+            def write(j: int, picture: NDArray[np.uint8]) -> None:
+                for row in rows[j]:
+                    pictures[row] = picture
+
+            self._decode(unique, write)
+        return FrameBatch(
+            as_pictures(pictures), as_array(self._seconds[positions]), as_array(self._durations[positions])
+        )
+
+    def _metadata(self) -> VideoMetadata:
+        stream = self.table.stream
+        height, width = self._picture_size
+        begin, end = float(self._seconds[0]), float(self._seconds[-1] + self._durations[-1])
+        return VideoMetadata(
+            codec=av.codec.Codec(stream.codec_name, "r").canonical_name,
+            width=width,
+            height=height,
+            num_frames=len(self),
+            average_fps=len(self) / (end - begin),
+            begin_stream_seconds=begin,
+            end_stream_seconds=end,
+            duration_seconds=end - begin,
+            pixel_format=stream.pix_fmt or None,
+            rotation=float(stream.rotation_degrees) if stream.rotation_degrees else None,
+            stream_index=stream.stream_index,
+        )
+
+
+def _single(batch: FrameBatch) -> Frame:
+    return Frame(batch.data[0], float(batch.pts_seconds[0]), float(batch.duration_seconds[0]))
