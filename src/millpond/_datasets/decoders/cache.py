@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -244,21 +244,22 @@ class VideoDecoderCache:
     def _open(self, key: Hashable, open_it: Callable[[], Entry], mine: Future[Entry]) -> Entry:
         try:
             entry = open_it()
-        except BaseException as error:
+            entry.file_handle.begin_use()
             with self._lock:
-                del self._opening[key]
+                self._cache[key] = entry
+                self._nbytes += entry.decoder.nbytes
+                self._handles.add(entry.file_handle)
+                while len(self._cache) > 1 and self._is_over():
+                    self._remove(next(iter(self._cache)))
+                    self._evictions += 1
+            mine.set_result(entry)
+        except Exception as error:
             mine.set_exception(copy.copy(error))  # the error itself holds this frame, and would hold itself
             raise
-        entry.file_handle.begin_use()
-        with self._lock:
-            del self._opening[key]
-            self._cache[key] = entry
-            self._nbytes += entry.decoder.nbytes
-            self._handles.add(entry.file_handle)
-            while len(self._cache) > 1 and self._is_over():
-                self._remove(next(iter(self._cache)))
-                self._evictions += 1
-        mine.set_result(entry)
+        finally:
+            mine.cancel()  # nothing happens where there is a result; of an interrupt no other thread need know
+            with self._lock:
+                self._opening.pop(key, None)
         return entry
 
     def _is_over(self) -> bool:
@@ -319,10 +320,10 @@ def _result(opened: Future[Entry]) -> Entry | None:
     """What another thread has opened; None where it was interrupted."""
     try:
         return opened.result()
+    except CancelledError:
+        return None
     except Exception as error:  # noqa: BLE001 - whatever it was
         raise copy.copy(error) from None  # several threads may wait, and each adds its own traceback
-    except BaseException:  # noqa: BLE001 - an interrupt was meant for that thread
-        return None
 
 
 def _made_again(arguments: tuple[Any, ...], access: dict[str, Any]) -> VideoDecoderCache:
