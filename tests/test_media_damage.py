@@ -17,6 +17,7 @@ from millpond._media import packet_run
 from millpond._media.frames import DecodeReport, decode_frames
 from millpond._media.holes import ZERO_RUN_BYTES, zero_runs, zeros_inside
 from millpond._media.index import build_sample_table
+from millpond._media.nal_units import is_refresh
 from millpond._media.sidecars import file_identity
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
@@ -110,7 +111,7 @@ def test_explode_finds_garbage_that_decodes_without_a_raise(tmp_path: Path, monk
     name, noticed = "hevc_closed", {True: 0, False: 0}
     table = zoo.clip_table(name)
     for is_strict in (True, False):
-        monkeypatch.setattr(packet_run, "_is_refresh", lambda *_, is_strict=is_strict: is_strict)
+        monkeypatch.setattr(packet_run, "is_refresh", lambda *_, is_strict=is_strict: is_strict)
         for row in range(1, 12):
             garbage = b"\xff" * (int(table.size[row]) - 12)
             path, unknown = _damaged(name, tmp_path, int(table.offset[row]) + 12, garbage)
@@ -133,7 +134,7 @@ def test_explode_is_for_hevc_and_for_h264_that_starts_at_an_idr(name: str, is_st
     first = int(table.feed_rows(1, 2)[0])
     start = int(table.offset[first])
     payload = memoryview(data)[start : start + int(table.size[first])]
-    assert packet_run._is_refresh(table.stream, payload) is is_strict
+    assert is_refresh(table.stream, payload) is is_strict
 
 
 def test_the_crcs_of_a_failed_gop_are_not_learned(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 import media_zoo as zoo
+from millpond._media.contexts import make_context
 from millpond._media.frames import decode_frames
 from millpond._media.index import build_sample_table
-from millpond._media.packet_run import make_context
 from millpond._media.pictures import INTERPOLATIONS, upright
 from millpond._media.video_file import VideoFile
 

@@ -242,7 +242,12 @@ class _Job:
     ) -> None:
         run = PacketRun(self._file, int(gops[0]), int(gops[-1]) + 1, places, stop_frame, known_crcs=self._known_crcs)
         try:
-            run.decode(self._maker, self._write, self._progress, preroll_gops)
+            try:
+                run.decode(self._maker, self._write, self._progress, preroll_gops)
+            except CorruptMedia:
+                if run.had_fresh_context:
+                    raise
+                run.decode(self._maker, self._write, self._progress, preroll_gops, fresh=True)
             self._new_crcs.update(run.new_crcs)
         finally:
             self._costs[0] += run.packets_fed
