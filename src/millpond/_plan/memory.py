@@ -107,13 +107,13 @@ class Demand:
 
     @property
     def frames_per_sample(self) -> float:
-        """Frames of one sample and camera: 1, or a clip's where every sample is one of its own."""
+        """Frames of one sample and camera: 1, or a clip's where every sample is one of its own. Never 0."""
         starts, stops = self.cuts[:-1], self.cuts[1:]
         if len(starts) != len(self.groups):
             return 1.0
         alone = int(self.decoded_frames(starts, stops).sum())
         together = int(self.decoded_frames(self.cuts[:1], self.cuts[-1:]).sum())
-        return alone / (len(starts) * max(self.num_cameras, 1)) if alone == together else 1.0
+        return alone / (len(starts) * max(self.num_cameras, 1)) if alone == together > 0 else 1.0
 
     @property
     def overhead_bytes(self) -> int:
