@@ -98,6 +98,14 @@ class Field:
         """Bytes of one sample of this field."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def delivered_axes(self) -> tuple[int, ...] | None:
+        """The stored axes of a sample in the order in which they are delivered; None where that is the same."""
+        if not self.frames:
+            return None
+        last = len(self.shape) - 1
+        return (*range(last - 2), last, last - 2, last - 1)
+
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20}
 _UNITS |= {"GIB": 1 << 30, "TIB": 1 << 40}

@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import FetchedRange, FrameWriter, Progress, ReadReport, Sink
-from millpond._datasets.fetched import Fetched
 from millpond._datasets.image_files import ImageFile
 from millpond._datasets.open_files import OpenFiles
 from millpond._datasets.sources import Call, CameraSource, Positions, explain, frames_wanted
+from millpond._datasets.videos import Videos
 from millpond._media.frames import decode_frames
 from millpond._media.images import decode_image, resize_image
-from millpond._media.sidecars import FileVersion, SidecarStore
-from millpond._media.video_file import VideoFile
-from millpond.errors import CorruptMedia, DataError, ObjectMissing, retold, without_frames
+from millpond._media.sidecars import SidecarStore
+from millpond.errors import CorruptMedia, DataError, retold, without_frames
 
 Learned = list[tuple[str, int, NDArray[np.int64], NDArray[np.uint32]]]
 """(camera, file, rows, CRC-32s) of packets that were read for the first time."""
@@ -28,15 +27,16 @@ class CameraReader:
     Args:
         source: Where its pictures are.
         store: Sidecars of sample tables.
-        max_open_files: Videos, or parquets, open at once.
+        videos: Where they are open.
+        max_open_files: Parquets open at once.
     """
 
-    def __init__(self, source: CameraSource, store: SidecarStore, max_open_files: int) -> None:
+    def __init__(self, source: CameraSource, store: SidecarStore, videos: Videos, max_open_files: int) -> None:
         self._source = source
         self._store = store
-        self._videos: OpenFiles[int, VideoFile] = OpenFiles(max_open_files)
+        self._videos = videos
         self._images: OpenFiles[int, ImageFile] = OpenFiles(max_open_files)
-        self._fetched = Fetched()
+        self._fetched = videos.fetched
 
     def close(self) -> None:
         """Close all files. Idempotent; they are opened again as needed."""
@@ -92,39 +92,28 @@ class CameraReader:
         report: ReadReport,
         learned: Learned,
     ) -> list[tuple[Positions, DataError]]:
-        video = self._videos.get(file, lambda: self._open_video(file))
-        done = decode_frames(
-            video,
-            wanted,
-            write,
-            image_size=self._source.picture_size if self._source.is_resized else None,
-            interpolation=self._source.interpolation,
-            progress=progress,
-        )
-        if len(done.rows):
-            # The table is this reader's own: from now on it also knows these.
-            video.table.crc[done.rows] = done.crcs
-            video.table.crc_known[done.rows] = True
-            learned.append((self._source.name, file, done.rows, done.crcs))
+        with self._videos.lease(file) as video:
+            done = decode_frames(
+                video,
+                wanted,
+                write,
+                image_size=self._source.picture_size if self._source.is_resized else None,
+                interpolation=self._source.interpolation,
+                progress=progress,
+            )
+            if len(done.rows):
+                # Whoever reads by this table knows these from now on.
+                video.table.crc[done.rows] = done.crcs
+                video.table.crc_known[done.rows] = True
+                learned.append((self._source.name, file, done.rows, done.crcs))
         for name in ("packets_fed", "bytes_read", "frames_decoded"):
             report.counters[name] = report.counters.get(name, 0) + int(getattr(done, name))
         return list(done.failures)
 
-    def _open_video(self, file: int) -> VideoFile:
-        version = self._version(file)
-        table, _ = self._source.files.load_table(version.name, self._store, version.identity, self._fetched.progress)
-        return self._source.files.open_video(version.name, table, self._fetched, file)
-
     def _open_images(self, file: int) -> ImageFile:
-        version = self._version(file)
+        version = self._source.version(file)
         opened = self._source.files.open(version, self._store, self._fetched, file)
         return ImageFile(opened, version.name, self._source.name)
-
-    def _version(self, file: int) -> FileVersion:
-        path, identity = self._source.paths[file], self._source.identities[file]
-        if identity is None:
-            raise ObjectMissing(f"no file at '{path}'", path=path)
-        return FileVersion(path, identity)
 
     def _read_images(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,8 +11,8 @@ from millpond._values import ByteRange, no_progress
 from millpond.errors import DataError
 
 
-class Fetched:
-    """What is there for the task of one part, and what was not and had to be fetched while it ran.
+class Fetched(threading.local):
+    """What is there for the task of one part, and what was not and had to be fetched while it ran; of each thread.
 
     Attributes:
         counters: Requests and bytes that a task made by itself: "late_requests", "late_bytes".

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 from millpond._datasets.base import ByteSource
 from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
+from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache
 from millpond._datasets.layout import Feature, Layout, read_layout
-from millpond._datasets.lerobot_reader import LeRobotReader
+from millpond._datasets.lerobot_reader import LeRobotReader, ReaderArguments
 from millpond._datasets.opening import open_files
+from millpond._datasets.samples import SampleReaders, checked_sample
 from millpond._datasets.selection import checked_size, selected_cameras, selected_positions
 from millpond._datasets.sources import CameraSource, TableSource
 from millpond._datasets.survey import (
@@ -33,7 +36,7 @@ from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
 from millpond._media.sidecars import FileVersion
 from millpond._values import Field
-from millpond.errors import DataError
+from millpond.errors import DataError, MillpondError, retold
 
 if TYPE_CHECKING:
     from millpond._datasets.remote_files import RemoteFiles
@@ -44,12 +47,19 @@ TABLE_PART = "table"
 _MAX_LEARNED_ROWS = 1 << 20
 """CRC-32s held before they are written: 12 MB."""
 
+_LEARNED_CALL_ROWS = 25
+"""What the arrays of one call take besides, in such rows: with `dataset[i]` that is most of it."""
+
 FileProgress = Callable[[int, int], None]
 """`progress(files_done, files)`."""
 
 
 class LeRobotDataset:
     """A LeRobot v3.0 dataset: many episodes per file, cameras as MP4 or as images in parquet.
+
+    For the `Loader`, which decodes each frame once per epoch; and map-style: `dataset[i]` is what a row of a batch of
+    the loader is, from any thread, and any DataLoader takes the dataset as it is. Each process opens files of its own;
+    `close` closes them, as letting go of the dataset does.
 
     Opening it reads the metadata, the sample table of each MP4 and the numbers of each parquet, or the sidecars that
     an earlier run kept, and compares them. Only what makes the whole dataset unreadable raises here; what is wrong
@@ -74,6 +84,8 @@ class LeRobotDataset:
         token: A bearer token for https://, Hugging Face's for hf://.
         fetch_timeout: Seconds that one range may take, all tries included.
         progress: Called with (files done, files) while it opens.
+        decoder_cache: Where `dataset[i]` has its videos open; None takes the one of the process, which all datasets of
+            it share. They are decoded by the packet decoder whatever the backend of the cache is.
 
     Raises:
         ObjectMissing: No dataset there.
@@ -99,6 +111,7 @@ class LeRobotDataset:
         token: str | None = None,
         fetch_timeout: float = 60.0,
         progress: FileProgress | None = None,
+        decoder_cache: VideoDecoderCache | None = None,
     ) -> None:
         self._files, self._store = open_files(
             root,
@@ -122,6 +135,9 @@ class LeRobotDataset:
         self._survey(whole, selected, tolerance_s, progress)
         self._learned: dict[tuple[str, int], list[tuple[NDArray[np.int64], NDArray[np.uint32]]]] = {}
         self._learned_rows = 0
+        self._pid = os.getpid()
+        self._decoder_cache = decoder_cache
+        self._samples: SampleReaders | None = None
 
     def _survey(
         self, whole: Layout, selected: NDArray[np.int64], tolerance_s: float, progress: FileProgress | None
@@ -142,7 +158,8 @@ class LeRobotDataset:
         self._remarks = [*missing_totals(whole), *(r for seen in self._seen.values() for r in seen.remarks)]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
+        kept = {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
+        return kept | {"_samples": None}
 
     def __enter__(self) -> LeRobotDataset:
         return self
@@ -157,6 +174,63 @@ class LeRobotDataset:
         return (
             f"LeRobotDataset({self.root!r}: {len(self)} samples in {self.num_episodes} episodes, "
             f"{len(self._cameras)} cameras, {self.fps:g} fps)"
+        )
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """Decode one sample: what a row of a batch of the `Loader` is.
+
+        Returns:
+            Field to tensor, or numpy array where torch is not installed, and `task` and columns of text as str. They
+            are the caller's own. Pictures are uint8, (3, H, W) or with a window (T, 3, H, W), channels-last in memory.
+
+        Raises:
+            IndexError: There is no such sample.
+            DataError: It cannot be read. It has `sample`, `episode`, `frame` (of the episode) and, where one is to
+                blame, `camera`.
+        """
+        return self._read([index])[0]
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[dict[str, Any]]:
+        """Decode several samples, each frame once whatever their order; torch's DataLoader asks so for a batch.
+
+        Raises as for one, for the first that is bad.
+        """
+        is_changed = type(self).__getitem__ is not LeRobotDataset.__getitem__
+        if is_changed and type(self).__getitems__ is LeRobotDataset.__getitems__:
+            return [self[index] for index in indices]  # a subclass gives other samples
+        return self._read(indices)
+
+    def _read(self, indices: Sequence[SupportsIndex]) -> list[dict[str, Any]]:
+        samples = np.asarray([checked_sample(index, len(self)) for index in indices], np.int64)
+        if not len(samples):
+            return []
+        read = self._readers().read(samples, self.byte_source)
+        if self._pid == os.getpid():  # what a worker of a DataLoader learns lasts as long as the file is open there
+            for learned in read.learned:
+                self.learn(learned)
+        if read.failures:
+            position = min(read.failures)
+            raise self._told(read.failures[position], int(samples[position]))
+        texts: dict[str, Any] = {}
+        self.decorate(texts, samples)
+        for position, sample in enumerate(read.samples):
+            sample.update((name, values[position]) for name, values in texts.items())
+        return read.samples
+
+    def _readers(self) -> SampleReaders:
+        """Those of this process: a forked child must not share what its parent holds open."""
+        readers = self._samples
+        if readers is None or readers.pid != os.getpid():
+            cache = default_cache() if self._decoder_cache is None else self._decoder_cache
+            readers = self._samples = SampleReaders(self._reader_arguments(), cache, self.fields)
+        return readers
+
+    def _told(self, error: MillpondError, sample: int) -> MillpondError:
+        """An error of one sample, which may be kept as that of its whole episode, as it is raised."""
+        facts = self.describe(sample)
+        episode, frame = facts["episode_index"], facts["frame_index"]
+        return retold(
+            error, f"sample {sample} (frame {frame} of episode {episode})", sample=sample, episode=episode, frame=frame
         )
 
     @property
@@ -306,7 +380,10 @@ class LeRobotDataset:
 
     def reader(self) -> LeRobotReader:
         """A fresh reader."""
-        return LeRobotReader(
+        return LeRobotReader(self._reader_arguments())
+
+    def _reader_arguments(self) -> ReaderArguments:
+        return ReaderArguments(
             self._bounds,
             self._layout.episode_index,
             {camera.name: self._camera_source(camera) for camera in self._cameras},
@@ -389,19 +466,23 @@ class LeRobotDataset:
             return
         for camera, file, rows, crcs in learned:
             self._learned.setdefault((camera, file), []).append((rows, crcs))
-            self._learned_rows += len(rows)
+            self._learned_rows += len(rows) + _LEARNED_CALL_ROWS
         if self._learned_rows > _MAX_LEARNED_ROWS:
             self.keep_learned()
 
     def close(self) -> None:
-        """Write what was learned, and end connections. Idempotent; the dataset can be used again."""
+        """Write what was learned, close files, and end connections. Idempotent; the dataset can be used again."""
         self.keep_learned()
+        readers = self._samples
+        if readers is not None and readers.pid == os.getpid():
+            readers.close()
         self._files.close()
 
     def keep_learned(self) -> bool:
         """Write the CRC-32s that were learned to the sidecars; whether there were any."""
         learned, self._learned, self._learned_rows = self._learned, {}, 0
-        for (camera, file), parts in learned.items():
+        for (camera, file), live in list(learned.items()):  # copies: another thread may be about to add to it
+            parts = live[:]
             rows, first = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
             crcs = np.concatenate([crcs for _, crcs in parts])[first]
             identity = self._seen[camera].identities[file]

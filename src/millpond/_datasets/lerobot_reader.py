@@ -7,8 +7,8 @@ decoding is done with arrays, for all samples of the task at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,17 @@ from millpond._datasets.base import FetchedRange, Progress, ReadReport, Sink
 from millpond._datasets.camera_reader import CameraReader
 from millpond._datasets.sources import Call, CameraSource, Positions, TableSource
 from millpond._datasets.table_reader import TableReader
+from millpond._datasets.videos import OwnVideos, Videos
 from millpond._media.sidecars import SidecarStore
 
 MAX_OPEN_FILES = 16
 """Of each kind and camera in one reader. A table of 3,000 rows takes 0.2 MB, a descriptor is one of 1,024."""
 
 
-class LeRobotReader:
-    """See `millpond._datasets.base.Reader`. Picklable at any time: files are opened where it arrives.
+class ReaderArguments(NamedTuple):
+    """What a reader is made from; picklable.
 
-    Args:
+    Attributes:
         bounds: int64, (E + 1,), first sample of each episode.
         episode_index: int64, (E,), their numbers.
         cameras: Part -> pictures.
@@ -35,24 +36,34 @@ class LeRobotReader:
         store: Sidecars of sample tables.
     """
 
-    def __init__(
-        self,
-        bounds: Positions,
-        episode_index: Positions,
-        cameras: dict[str, CameraSource],
-        table: TableSource,
-        table_part: str,
-        store: SidecarStore,
-    ) -> None:
-        self._arguments = (bounds, episode_index, cameras, table, table_part, store)
-        self._bounds = bounds
-        self._episode_index = episode_index
-        self._table_part = table_part
+    bounds: Positions
+    episode_index: Positions
+    cameras: dict[str, CameraSource]
+    table: TableSource
+    table_part: str
+    store: SidecarStore
+
+
+class LeRobotReader:
+    """See `millpond._datasets.base.Reader`. Picklable at any time: files are opened where it arrives.
+
+    Args:
+        arguments: Where everything is.
+        videos: Part -> where its videos are open; None: this reader has them to itself. It does not travel.
+    """
+
+    def __init__(self, arguments: ReaderArguments, videos: Mapping[str, Videos] | None = None) -> None:
+        self._arguments = arguments
+        self._bounds, self._episode_index, cameras, table, self._table_part, store = arguments
         self._table = TableReader(table, MAX_OPEN_FILES)
-        self._cameras = {part: CameraReader(source, store, MAX_OPEN_FILES) for part, source in cameras.items()}
+        if videos is None:
+            videos = {part: OwnVideos(source, store, MAX_OPEN_FILES) for part, source in cameras.items()}
+        self._cameras = {
+            part: CameraReader(source, store, videos[part], MAX_OPEN_FILES) for part, source in cameras.items()
+        }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._arguments
+        return type(self), (self._arguments,)
 
     def attributes(self, sample: int) -> dict[str, Any]:
         """Nothing: every column of a sample is an array, or is added to the batch."""

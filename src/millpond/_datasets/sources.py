@@ -11,8 +11,9 @@ from millpond._datasets.base import ReadReport
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.places import NOWHERE, Places
 from millpond._datasets.windows import window_positions
+from millpond._media.sidecars import FileVersion
 from millpond._values import FileIdentity
-from millpond.errors import CorruptMedia
+from millpond.errors import CorruptMedia, ObjectMissing
 
 Positions = NDArray[np.int64]
 
@@ -44,6 +45,13 @@ class CameraSource:
     picture_size: tuple[int, int]
     is_resized: bool
     interpolation: str
+
+    def version(self, file: int) -> FileVersion:
+        """Of a file; ObjectMissing where there was none when the dataset was opened."""
+        path, identity = self.paths[file], self.identities[file]
+        if identity is None:
+            raise ObjectMissing(f"no file at '{path}'", path=path)
+        return FileVersion(path, identity)
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,9 @@ def frames_wanted(camera: CameraSource, call: Call) -> FramesWanted:
     window = np.full(frames.shape, NOWHERE, np.int32)
     jobs: list[tuple[int, int, Positions]] = []
     first = 0
-    for file in dict.fromkeys(files[~bad].tolist()):
-        own = ~bad & (files == file)
+    good = ~bad
+    for file in dict.fromkeys(files[good].tolist()):
+        own = good & (files == file)
         wanted, inverse = np.unique(frames[own], return_inverse=True)
         window[own] = inverse.reshape(-1, frames.shape[1]) + first
         jobs.append((file, first, wanted))

@@ -57,17 +57,22 @@ class TableReader:
                 windows[name] = table.places.at(call.episodes, positions)
                 if table.places.scattered:
                     bad |= (windows[name] == NOWHERE).any(axis=1)
-        broken = self._mapped(files, bad, report)
+        unreadable = bad | self._mapped(files, bad, report)
+        is_simple = not unreadable.any() and bool((files == files[0]).all())
+        whole = self._rows_of(int(files[0])) if is_simple else None
         for name, shape, dtype in table.columns:
             rows = windows.get(name, own_rows)
-            sink.put(name, self._gather(name, (*rows.shape, *shape), dtype, rows, files, bad | broken))
+            if whole is not None:
+                sink.put(name, np.asarray(whole[name][rows]))
+            else:
+                sink.put(name, self._gather(name, (*rows.shape, *shape), dtype, rows, files, unreadable))
         explain(table.places, call, bad, None, report)
         report.counters["table_rows"] = count
 
     def _mapped(self, files: Positions, bad: NDArray[np.bool_], report: ReadReport) -> NDArray[np.bool_]:
         """Map the files of some samples; where that fails say so, bool (L,)."""
         broken = np.zeros(len(files), np.bool_)
-        for file in np.unique(files[~bad]).tolist():
+        for file in sorted(set(files[~bad].tolist())):
             try:
                 self._rows_of(file)
             except (OSError, ValueError) as error:
@@ -83,9 +88,7 @@ class TableReader:
     def _gather(
         self, name: str, shape: tuple[int, ...], dtype: str, rows: Positions, files: Positions, bad: NDArray[np.bool_]
     ) -> NDArray[Any]:
-        """Values of one column, (L, ...); zeros for bad samples."""
-        if not bad.any() and (files == files[0]).all():
-            return np.asarray(self._rows_of(int(files[0]))[name][rows])
+        """Values of one column from several files, (L, ...); zeros for bad samples."""
         values = np.zeros(shape, dtype)
         for file in np.unique(files[~bad]).tolist():
             own = (files == file) & ~bad

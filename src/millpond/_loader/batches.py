@@ -63,7 +63,7 @@ class Outbox:
 
             self._from_numpy = torch.from_numpy
         self._facts = [
-            (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), _delivered_axes(field))
+            (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), _batch_axes(field))
             for name, field in fields.items()
         ]
         self._held: dict[int, int] = {}  # slot -> batch
@@ -178,12 +178,10 @@ class Outbox:
         return batch
 
 
-def _delivered_axes(field: Field) -> tuple[int, ...] | None:
+def _batch_axes(field: Field) -> tuple[int, ...] | None:
     """Stored (B, ..., H, W, C) frames as (B, ..., C, H, W); None for what stays as it is."""
-    if not field.frames:
-        return None
-    last = len(field.shape)
-    return (*range(last - 2), last, last - 2, last - 1)
+    axes = field.delivered_axes
+    return None if axes is None else (0, *(axis + 1 for axis in axes))
 
 
 def _spelled(batches: list[int]) -> str:

@@ -28,6 +28,7 @@ from millpond._datasets.base import (
     WantedRange,
     total_counters,
 )
+from millpond._datasets.sinks import writer_to
 from millpond._media.heap import keep_freed_memory
 from millpond._values import Field
 from millpond.errors import DataError, RemoteError
@@ -336,20 +337,7 @@ class BatchSink:
 
     def frame_writer(self, field: str, window: NDArray[np.int32]) -> FrameWriter:
         """See `Sink`."""
-        steps = window.shape[1]
-        shows: dict[int, list[NDArray[Any]]] = {}
-        for target, frames in zip(self._targets(field), window.tolist(), strict=True):
-            pictures = target.reshape(steps, *target.shape[-3:])
-            for step, frame in enumerate(frames):
-                shows.setdefault(frame, []).append(pictures[step])
-
-        def write(frame: int, picture: NDArray[np.uint8]) -> None:
-            first, *others = shows[frame]
-            first[...] = picture
-            for target in others:
-                target[...] = first
-
-        return write
+        return writer_to(self._targets(field), window)
 
     def put(self, field: str, values: NDArray[Any]) -> None:
         """See `Sink`."""

@@ -117,14 +117,14 @@ class VideoFile:
         self.table = table
         self.preroll_gops = 0
         """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
-        self._contents = LocalBytes(self.path, table.identity) if contents is None else contents
+        self.contents = LocalBytes(self.path, table.identity) if contents is None else contents
         self._container_frames: ContainerFrames | None = None
 
     @property
     def container_frames(self) -> ContainerFrames:
         """Frames through a container, for tables whose backend that is; open until `close`."""
         if self._container_frames is None:
-            self._container_frames = ContainerFrames(self._contents.whole(), self.table)
+            self._container_frames = ContainerFrames(self.contents.whole(), self.table)
         return self._container_frames
 
     def read(self, wanted: ByteRange) -> bytes:
@@ -137,7 +137,7 @@ class VideoFile:
         """
         # never ask for more than the file can have: a range from a bad table must not allocate
         readable = ByteRange(wanted.start, min(wanted.stop, self.table.identity.size_bytes))
-        data = self._contents.read(readable) if readable.stop > readable.start else b""
+        data = self.contents.read(readable) if readable.stop > readable.start else b""
         if len(data) < len(wanted):
             raise CorruptMedia(
                 f"{self.path} ends at byte {wanted.start + len(data)}, but its table has a packet up to {wanted.stop}",
@@ -147,12 +147,12 @@ class VideoFile:
 
     def check_identity(self) -> None:
         """Raise CorruptMedia if the file is known to be no longer the one that the table was made from."""
-        self._contents.check_identity()
+        self.contents.check_identity()
 
     def close(self) -> None:
         """Give every descriptor back. Idempotent."""
         self.close_container()
-        self._contents.close()
+        self.contents.close()
 
     def close_container(self) -> None:
         """Give back what a table whose backend is a container has opened. Idempotent."""

@@ -94,7 +94,7 @@ class VideoDecoderCache:
         _caches.add(self)
 
     def _start_empty(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # what is collected amid a call may drop its own
         self._cache: OrderedDict[Hashable, Entry] = OrderedDict()
         self._opening: dict[Hashable, Future[Entry]] = {}
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
@@ -192,10 +192,11 @@ class VideoDecoderCache:
         self._media.close()
 
     def drop(self, is_chosen: Callable[[Hashable], bool]) -> None:
-        """Close the decoders under some keys."""
+        """Close the decoders under some keys. Finalizers may call this: it can come amid a call of the same thread."""
         with self._lock:
-            for key in [key for key in self._cache if is_chosen(key)]:
-                self._remove(key)
+            for key in list(self._cache):
+                if is_chosen(key):
+                    self._remove(key)
 
     def statistics(self) -> DecoderCacheStatistics:
         """What it did so far."""
@@ -268,9 +269,10 @@ class VideoDecoderCache:
         )
 
     def _remove(self, key: Hashable) -> None:
-        entry = self._cache.pop(key)
-        self._nbytes -= entry.decoder.nbytes
-        entry.file_handle.close()
+        entry = self._cache.pop(key, None)
+        if entry is not None:  # else a finalizer came before
+            self._nbytes -= entry.decoder.nbytes
+            entry.file_handle.close()
 
     def _forget_stale(self, key: Hashable, entry: Entry) -> None:
         """Another file lies there now: let go of the use that was counted, and of what is kept."""

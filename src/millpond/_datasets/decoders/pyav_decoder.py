@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from contextlib import AbstractContextManager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,10 @@ class PyAVDecoder(StreamDecoder):
         handle: What it reads through.
         image_size: (height, width) that pictures are resized to; None keeps theirs.
         interpolation: "bilinear", "area" or "bicubic".
+
+    Attributes:
+        video: What it decodes; for whoever does so by himself, under `lock` and while the handle is in use.
+        lock: Of the container, which is one thread's at a time; a context of the packet decoder lives for one call.
     """
 
     def __init__(
@@ -37,13 +42,14 @@ class PyAVDecoder(StreamDecoder):
         super().__init__(table, handle, image_size)
         self.video = VideoFile(handle.path, table, handle.contents)
         self._interpolation = interpolation
-        # a container is one thread's at a time; a context of the packet decoder lives for one call
-        self._lock = threading.Lock() if table.backend == "container" else contextlib.nullcontext()
+        self.lock: AbstractContextManager[object] = (
+            threading.Lock() if table.backend == "container" else contextlib.nullcontext()
+        )
         handle.also_close(self.video.close_container)
 
     def _decode(self, positions: NDArray[np.int64], write: Write) -> None:
         """See `FrameDecoder`."""
-        with self._handle.in_use(), self._lock:
+        with self._handle.in_use(), self.lock:
             report = decode_frames(
                 self.video, positions, write, image_size=self._picture_size, interpolation=self._interpolation
             )
