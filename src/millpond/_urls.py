@@ -41,7 +41,7 @@ def path_of_file_url(url: str) -> str:
         raise UnsupportedFormat(
             f"{redacted(url)!r} names a file of another machine: write file:///path for a local one"
         )
-    return unquote(parts.path)
+    return unquote(parts.path, errors="surrogateescape")  # as Path.as_uri writes names that are no text
 
 
 def redacted(url: str) -> str:

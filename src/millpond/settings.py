@@ -129,5 +129,11 @@ class DecoderCacheSettings(BaseSettings):
     @field_validator("video_decoder_cache_size", mode="before")
     @classmethod
     def _no_bound(cls, value: object) -> object:
-        is_none = isinstance(value, str) and value.strip().lower() in ("none", "unbounded", "-1", "")
-        return None if is_none else value
+        if not isinstance(value, str):
+            return value
+        text = value.strip().lower()
+        if text in ("none", "unbounded", "-1", ""):
+            return None
+        if not text.lstrip("+-").isdecimal():  # pydantic takes "1.0" and "1_0" for numbers, too
+            raise ValueError("no whole number")
+        return text

@@ -86,9 +86,12 @@ class LocalBytes:
 
     def close(self) -> None:
         """See `FileBytes`."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        descriptor, self._descriptor = (
+            self._descriptor,
+            None,
+        )  # first: a child that is forked amid it closes nothing twice
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _open(self) -> int:
         if self._descriptor is None:

@@ -8,12 +8,12 @@ leading packets), so a run of GOPs is also fed the next key and its leading pack
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._once import computed_once
 from millpond._values import ByteRange, FileIdentity, StreamParameters
 from millpond.errors import FrameTimestampError
 
@@ -80,7 +80,7 @@ class SampleTable:
         height, width = self.stream.height, self.stream.width
         return (width, height) if self.stream.rotation_degrees % 180 else (height, width)
 
-    @cached_property
+    @computed_once
     def frame_rows(self) -> NDArray[np.int64]:
         """int64, (F,): the rows that are frames, in presentation order."""
         keys = np.flatnonzero(self.is_key)
@@ -91,18 +91,18 @@ class SampleTable:
         rows = np.flatnonzero(shown)
         return rows[np.argsort(self.pts[rows], kind="stable")]
 
-    @cached_property
+    @computed_once
     def frame_seconds(self) -> NDArray[np.float64]:
         """float64, (F,): presentation time of each frame."""
         numerator, denominator = self.stream.time_base
         return self.pts[self.frame_rows].astype(np.float64) * numerator / denominator
 
-    @cached_property
+    @computed_once
     def _key_rows(self) -> NDArray[np.int64]:
         """Every key, also of GOPs that show nothing because an edit list cut them off."""
         return np.flatnonzero(self.is_key)
 
-    @cached_property
+    @computed_once
     def _last_leading_rows(self) -> NDArray[np.int64]:
         """For each key, the last row of its leading packets; the key itself where it has none."""
         last = self._key_rows.copy()
@@ -113,22 +113,22 @@ class SampleTable:
             np.maximum.at(last, owner[is_leading], rows[is_leading])
         return last
 
-    @cached_property
+    @computed_once
     def _gop_keys(self) -> NDArray[np.int64]:
         """int64, (G,): position in `_key_rows` of each GOP that shows frames."""
         return np.flatnonzero(np.diff(self._frame_bounds) > 0)
 
-    @cached_property
+    @computed_once
     def _frame_bounds(self) -> NDArray[np.int64]:
         starts = np.searchsorted(self.pts[self.frame_rows], self.pts[self._key_rows])
         return np.append(starts, self.num_frames).astype(np.int64)
 
-    @cached_property
+    @computed_once
     def gop_starts(self) -> NDArray[np.int64]:
         """int64, (G + 1,): the first frame of each GOP; the last entry is F."""
         return np.append(self._frame_bounds[self._gop_keys], self.num_frames).astype(np.int64)
 
-    @cached_property
+    @computed_once
     def is_open_gop(self) -> NDArray[np.bool_]:
         """bool, (G,): the GOP's key has leading packets, which show frames of the GOP before."""
         return (self._last_leading_rows > self._key_rows)[self._gop_keys]

@@ -39,9 +39,12 @@ def decode_video_frames(
         (T, 3, H, W), RGB, upright, in the order of `timestamps`; a tensor where torch is installed, else an array.
 
     Raises:
+        ValueError: The tolerance is less than 0.
         FrameTimestampError: No frame is within the tolerance of a time.
         DataError: The file cannot be read, or a frame does not decode; see `VideoDecoderCache.get_decoder`.
     """
+    if not tolerance_s >= 0:
+        raise ValueError(f"tolerance_s must be a number of seconds, 0 or more, not {tolerance_s!r}")
     seconds = np.asarray(timestamps, np.float64).reshape(-1)
     with (default_cache() if cache is None else cache).lease(path, backend=backend) as decoder:
         try:

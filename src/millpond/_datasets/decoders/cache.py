@@ -21,7 +21,7 @@ from millpond._datasets.decoders.stream_decoder import StreamDecoder
 from millpond._datasets.media_by_url import MediaByUrl, UrlAccess
 from millpond._datasets.writable_store import store_in
 from millpond._values import parse_bytes
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, UnsupportedFormat
 
 
 class _Unset(Enum):
@@ -104,6 +104,7 @@ class VideoDecoderCache:
     def __reduce__(self) -> tuple[Any, ...]:
         access = self._access
         return _made_again, (
+            type(self),
             (self.max_size, self.max_bytes, self.backend),
             {"storage_options": access.storage_options, "token": access.token, "cache_dir": self._cache_dir},
         )
@@ -121,7 +122,10 @@ class VideoDecoderCache:
         """Whether a decoder as `get_decoder(path)` gives it is kept."""
         if not isinstance(path, str | os.PathLike):
             return False
-        key = self._key(path, None, None, "bilinear", None)
+        try:
+            key = self._key(path, None, None, "bilinear", None)
+        except (TypeError, UnsupportedFormat):  # a file of another machine, say
+            return False
         with self._lock:
             return _place(key, self.backend) in self._cache
 
@@ -219,6 +223,9 @@ class VideoDecoderCache:
         while True:
             with self._lock:
                 entry = self._cache.get(key)
+                if entry is not None and entry.file_handle.closed:  # by the user
+                    self._remove(key)
+                    entry = None
                 if entry is not None:
                     entry.file_handle.begin_use()
                     self._cache.move_to_end(key)
@@ -255,7 +262,7 @@ class VideoDecoderCache:
                     self._evictions += 1
             mine.set_result(entry)
         except Exception as error:
-            mine.set_exception(copy.copy(error))  # the error itself holds this frame, and would hold itself
+            mine.set_exception(_twin(error))  # the error itself holds this frame, and would hold itself
             raise
         finally:
             mine.cancel()  # nothing happens where there is a result; of an interrupt no other thread need know
@@ -296,17 +303,14 @@ _default: VideoDecoderCache | None = None
 _default_lock = threading.Lock()
 _caches: weakref.WeakSet[VideoDecoderCache] = weakref.WeakSet()
 _inherited: list[object] = []
-"""Decoders of the parent, in a forked child: they may have been amid a call of another thread, and are left alone."""
+"""What the parent had, in a forked child: it may have been amid a call of another thread, and is left alone."""
 
 
 def _forget_after_fork() -> None:
     global _default_lock
     _default_lock = threading.Lock()
     for cache in list(_caches):
-        handles = list(cache._handles)
-        _inherited.append((cache._cache, cache._media, handles))
-        for handle in handles:
-            handle.drop()
+        _inherited.append((cache._cache, cache._media))
         cache._start_empty()
 
 
@@ -321,15 +325,27 @@ def _place(key: DecoderKey, backend: Literal["pyav", "torchcodec"]) -> Hashable:
 def _result(opened: Future[Entry]) -> Entry | None:
     """What another thread has opened; None where it was interrupted."""
     try:
-        return opened.result()
+        error = opened.exception()
     except CancelledError:
         return None
-    except Exception as error:  # noqa: BLE001 - whatever it was
-        raise copy.copy(error) from None  # several threads may wait, and each adds its own traceback
+    if error is not None:
+        raise _twin(error)  # several threads may wait, and each adds its own traceback
+    return opened.result()
 
 
-def _made_again(arguments: tuple[Any, ...], access: dict[str, Any]) -> VideoDecoderCache:
-    return VideoDecoderCache(*arguments, **access)
+def _twin(error: BaseException) -> BaseException:
+    """The same error without its traceback."""
+    try:
+        twin = copy.copy(error)
+    except Exception:  # noqa: BLE001 - classes that are made of other arguments than they keep
+        twin = type(error).__new__(type(error), *error.args)
+        vars(twin).update(vars(error))
+    twin.__cause__ = error.__cause__
+    return twin
+
+
+def _made_again(cls: type[VideoDecoderCache], arguments: tuple[Any, ...], access: dict[str, Any]) -> VideoDecoderCache:
+    return cls(*arguments, **access)
 
 
 def _checked_size(size: Any) -> int | None:

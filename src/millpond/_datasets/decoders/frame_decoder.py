@@ -92,7 +92,7 @@ class FrameDecoder(ABC):
         """Frames as uint8, (3, H, W) for an index, (N, 3, H, W) for a slice."""
         if isinstance(key, slice):
             return self._frames(np.arange(*key.indices(len(self)))).data
-        return self._frames(self._positions([key])).data[0]
+        return self._frames(self._position(key)).data[0]
 
     def get_frame_at(self, index: int) -> Frame:
         """The frame of an index.
@@ -102,7 +102,7 @@ class FrameDecoder(ABC):
             DataError: It does not decode.
             ClosedError: The decoder is closed.
         """
-        return _single(self._frames(self._positions([index])))
+        return _single(self._frames(self._position(index)))
 
     def get_frames_at(self, indices: Any) -> FrameBatch:
         """The frames of several indices, in that order: a list, an array or a tensor. Raises as `get_frame_at` does."""
@@ -148,16 +148,23 @@ class FrameDecoder(ABC):
             ClosedError: The decoder is closed.
         """
 
+    def _position(self, index: Any) -> NDArray[np.int64]:
+        if np.ndim(index):
+            raise TypeError(f"one frame is asked for by an integer, not by {index!r}; several by get_frames_at")
+        return self._positions(index)
+
     def _positions(self, indices: Any) -> NDArray[np.int64]:
         wanted = np.asarray(indices)
         if wanted.size and wanted.dtype.kind not in "iu":
             raise TypeError(f"frames are asked for by integers or a slice, not by {wanted.dtype}")
-        wanted = wanted.reshape(-1).astype(np.int64)
-        count = len(self)
+        if wanted.ndim > 1:
+            raise TypeError(f"frames are asked for by one row of integers, not by {wanted.shape}")
+        wanted, count = wanted.reshape(-1), len(self)
         beyond = np.flatnonzero((wanted < -count) | (wanted >= count))
         if len(beyond):
             raise IndexError(f"{self._name} has {count} frames, and no frame {wanted[beyond[0]]}")
-        return np.where(wanted < 0, wanted + count, wanted)
+        found = wanted.astype(np.int64)
+        return np.where(found < 0, found + count, found)
 
     def _frames(self, positions: NDArray[np.int64]) -> FrameBatch:
         pictures = np.empty((len(positions), *self._picture_size, 3), np.uint8)

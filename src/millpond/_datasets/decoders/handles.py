@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from millpond._media.media_path import MediaPath
 from millpond._media.read_position import ReadPosition
@@ -45,6 +48,7 @@ class Handle:
         self._uses = 0
         self._is_ending = False
         self._others: list[Callable[[], object]] = []
+        _alive.add(self)
 
     def __del__(self) -> None:
         if not self.closed:
@@ -52,6 +56,9 @@ class Handle:
 
     def __repr__(self) -> str:
         return f"Handle({self.path}, {'closed' if self.closed else 'open'})"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"the decoder of {self.path} is open in this process: send its path, or the cache, to another")
 
     def begin_use(self) -> None:
         """Count one more user.
@@ -62,8 +69,8 @@ class Handle:
         with self._lock:
             if self.closed:
                 raise ClosedError(
-                    f"the decoder of {self.path} is closed: its cache has evicted or cleared it; hold a lease for as "
-                    "long as it is needed: with cache.lease(path) as decoder",
+                    f"the decoder of {self.path} is closed: its cache has evicted or cleared it, or this process was "
+                    "forked; hold a lease for as long as it is needed: with cache.lease(path) as decoder",
                     path=self.path.label,
                 )
             self._uses += 1
@@ -72,7 +79,7 @@ class Handle:
         """Count one less; the last one closes it, if `close` was called."""
         with self._lock:
             self._uses -= 1
-            if self._is_ending and not self._uses:
+            if self._is_ending and not self._uses and not self.closed:
                 self._give_back()
 
     @contextlib.contextmanager
@@ -97,7 +104,13 @@ class Handle:
 
     def drop(self) -> None:
         """Give the descriptor back in a forked child, whatever the parent's threads were doing with it."""
+        self._lock = threading.Lock()  # one of them may have held it
+        if self.closed:
+            return
         self.closed = True
+        if not self._uses:  # what one of them was amid is left alone
+            for close in self._others:
+                close()
         self.contents.close()
 
     def _give_back(self) -> None:
@@ -114,6 +127,20 @@ class Handle:
             return file_identity(self.path.path) != self.identity
         except (ObjectMissing, OSError):
             return False
+
+
+_alive: weakref.WeakSet[Handle] = weakref.WeakSet()
+_inherited: list[Handle] = []
+"""Of the parent, in a forked child: never freed, since a thread of the parent may have been amid a call."""
+
+
+def _drop_after_fork() -> None:
+    _inherited.extend(_alive)
+    for handle in _inherited:
+        handle.drop()
+
+
+os.register_at_fork(after_in_child=_drop_after_fork)
 
 
 class ContentsFile(ReadPosition, io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from millpond._datasets.decoders.handles import Handle
@@ -75,9 +75,10 @@ class DecoderKey:
         size = checked_size(image_size)
         if by == "torchcodec" and size is not None and interpolation != "bilinear":
             raise ValueError(f"torchcodec resizes bilinearly, not by {interpolation!r}; take backend 'pyav'")
-        if stream_index is not None and (not isinstance(stream_index, int) or stream_index < 0):
+        if stream_index is not None and (type(stream_index) is not int or stream_index < 0):
             raise ValueError(f"stream_index must be the number of a stream or None, not {stream_index!r}")
-        return cls(_source(path), by, size, interpolation, stream_index)
+        how = "bilinear" if size is None else interpolation  # then nothing is resized
+        return cls(_source(path), by, size, how, stream_index)
 
 
 def _source(path: str | os.PathLike[str]) -> str:
@@ -134,6 +135,15 @@ def open_decoder(key: DecoderKey, store: SidecarStore, media: MediaByUrl) -> Ent
     return Entry(decoder, handle)
 
 
+class _OpenFile(LocalBytes):
+    """As `LocalBytes`, and the file can be opened once more when another lies there, or none."""
+
+    def whole(self) -> MediaPath:
+        """See `FileBytes`."""
+        name = f"/proc/self/fd/{self._open()}"
+        return replace(self._path, path=name) if os.path.exists(name) else self._path
+
+
 def open_local(path: MediaPath) -> Handle:
     """Open a file of this machine.
 
@@ -148,8 +158,12 @@ def open_local(path: MediaPath) -> Handle:
             raise CorruptMedia(f"{path} is a folder, not a file", path=path.label)
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for someone to write to it
             raise DataError(f"{path} is no regular file, and frames of it cannot be had at random", path=path.label)
-        contents = LocalBytes(path, FileIdentity(status.st_size, status.st_mtime_ns))
-        contents.check_identity()
+        contents = _OpenFile(path, FileIdentity(status.st_size, status.st_mtime_ns))
+        try:
+            contents.check_identity()
+        except BaseException:
+            contents.close()
+            raise
     except (FileNotFoundError, NotADirectoryError):
         raise ObjectMissing(f"no file at {path}", path=path.label) from None
     except (OSError, ValueError) as error:
