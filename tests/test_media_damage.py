@@ -17,7 +17,7 @@ from millpond._media import packet_run
 from millpond._media.frames import DecodeReport, decode_frames
 from millpond._media.holes import ZERO_RUN_BYTES, zero_runs, zeros_inside
 from millpond._media.index import build_sample_table
-from millpond._media.nal_units import is_refresh
+from millpond._media.nal_units import Nature, PacketReading
 from millpond._media.sidecars import file_identity
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
@@ -107,11 +107,21 @@ def test_known_crcs_that_the_table_lacks_can_be_given(tmp_path: Path) -> None:
     assert not len(report.rows)
 
 
+class _Said:
+    """Says of every packet whether it refreshes everything."""
+
+    def __init__(self, is_refresh: bool) -> None:
+        self._is_refresh = is_refresh
+
+    def nature(self, _: memoryview) -> Nature:
+        return Nature(self._is_refresh)
+
+
 def test_explode_finds_garbage_that_decodes_without_a_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, noticed = "hevc_closed", {True: 0, False: 0}
     table = zoo.clip_table(name)
     for is_strict in (True, False):
-        monkeypatch.setattr(packet_run, "is_refresh", lambda *_, is_strict=is_strict: is_strict)
+        monkeypatch.setattr(packet_run, "PacketReading", lambda _, is_strict=is_strict: _Said(is_strict))
         for row in range(1, 12):
             garbage = b"\xff" * (int(table.size[row]) - 12)
             path, unknown = _damaged(name, tmp_path, int(table.offset[row]) + 12, garbage)
@@ -134,7 +144,7 @@ def test_explode_is_for_hevc_and_for_h264_that_starts_at_an_idr(name: str, is_st
     first = int(table.feed_rows(1, 2)[0])
     start = int(table.offset[first])
     payload = memoryview(data)[start : start + int(table.size[first])]
-    assert is_refresh(table.stream, payload) is is_strict
+    assert PacketReading(table.stream).nature(payload).is_refresh is is_strict
 
 
 def test_the_crcs_of_a_failed_gop_are_not_learned(tmp_path: Path) -> None:

@@ -69,10 +69,18 @@ def test_preroll_starts_a_gop_earlier_and_then_feeds_every_leading_packet() -> N
     assert OPEN.feed_rows(0, 1, 1).tolist() == OPEN.feed_rows(0, 1).tolist()
 
 
-def test_feeding_stops_with_the_last_row_that_a_wanted_frame_needs() -> None:
-    assert CLOSED.feed_rows(0, 1, stop_frame=1).tolist() == [0]
-    assert CLOSED.feed_rows(0, 1, stop_frame=2).tolist() == [0, 1, 2]
-    assert OPEN.feed_rows(0, 1, stop_frame=4).tolist() == [0, 1, 2, 3, 4]
+def test_feeding_stops_with_the_last_row_wanted() -> None:
+    assert CLOSED.feed_rows(0, 1, last_row=0).tolist() == [0]
+    assert CLOSED.feed_rows(0, 1, last_row=5).tolist() == [0, 1, 2]
+    assert OPEN.feed_rows(0, 1, last_row=4).tolist() == [0, 1, 2, 3, 4]
+    assert OPEN.feed_rows(1, 2, last_row=8).tolist() == [3, 6, 7, 8]
+
+
+def test_rows_owned_are_those_of_frames_shown_before_the_next_key() -> None:
+    assert CLOSED.own_rows(0, 1, 1).tolist() == [0, 1]
+    assert CLOSED.own_rows(0, 2, 9).tolist() == [0, 2, 1, 3, 5, 4]
+    assert OPEN.own_rows(0, 1, 4).tolist() == [0, 1, 2, 4]
+    assert OPEN.own_rows(1, 2, 8).tolist() == [3, 6, 8]
 
 
 def test_rows_before_the_first_key_and_discarded_rows_are_no_frames() -> None:

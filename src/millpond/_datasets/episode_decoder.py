@@ -49,8 +49,9 @@ class EpisodeDecoder(FrameDecoder):
             return  # it was decoded from front to back when its table was made
         gops = np.unique(np.searchsorted(table.gop_starts, frames, side="right") - 1)
         for run in np.split(gops, np.flatnonzero(np.diff(gops) > 1) + 1):
-            stop_frame = int(frames[frames < table.gop_starts[run[-1] + 1]][-1]) + 1
-            rows = table.feed_rows(int(run[0]), int(run[-1]) + 1, stop_frame=stop_frame)
+            bounds = table.gop_starts[[run[0], run[-1] + 1]]
+            last_row = int(table.frame_rows[frames[slice(*np.searchsorted(frames, bounds))]].max())
+            rows = table.feed_rows(int(run[0]), int(run[-1]) + 1, last_row=last_row)
             try:
                 deque(PacketReader(self._video, None).packets(rows), maxlen=0)
             except DataError as damage:

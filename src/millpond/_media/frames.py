@@ -35,7 +35,7 @@ class DecodeReport:
             written in full; a frame that does stand here may have been written before the damage showed.
         rows: int64, (n,), ascending: packets read well for the first time.
         crcs: uint32, (n,): their CRC-32s.
-        packets_fed: Packets given to decoders, those of repeated runs included.
+        packets_fed: Packets given to decoders, those of repeated runs included; not those that no frame wanted needs.
         bytes_read: From the file, gaps included.
         frames_decoded: Frames that came out of decoders, wanted or not.
     """
@@ -129,7 +129,8 @@ def bytes_of_frames(table: SampleTable, frames: NDArray[np.int64]) -> list[ByteR
     gops, runs = _runs(table, frames)
     ranges: list[ByteRange] = []
     for first, stop in runs:
-        rows = table.feed_rows(int(gops[first]), int(gops[stop - 1]) + 1, stop_frame=int(frames[stop - 1]) + 1)
+        last_row = int(table.frame_rows[frames[first:stop]].max())
+        rows = table.feed_rows(int(gops[first]), int(gops[stop - 1]) + 1, last_row=last_row)
         ranges += ranges_read(table, rows)
     return ranges
 
@@ -222,7 +223,7 @@ class _Job:
         if self._file.table.backend == "container":
             self._decode_from_container(places)
         else:
-            self._decode_packets(gops, places, int(wanted[-1]) + 1, preroll_gops)
+            self._decode_packets(gops, places, preroll_gops)
 
     def _decode_from_container(self, places: Mapping[int, int]) -> None:
         source = self._file.container_frames
@@ -237,17 +238,15 @@ class _Job:
         finally:
             self._costs[2] += source.frames_decoded - before
 
-    def _decode_packets(
-        self, gops: NDArray[np.int64], places: Mapping[int, int], stop_frame: int, preroll_gops: int
-    ) -> None:
-        run = PacketRun(self._file, int(gops[0]), int(gops[-1]) + 1, places, stop_frame, known_crcs=self._known_crcs)
+    def _decode_packets(self, gops: NDArray[np.int64], places: Mapping[int, int], preroll_gops: int) -> None:
+        run = PacketRun(self._file, int(gops[0]), int(gops[-1]) + 1, places, known_crcs=self._known_crcs)
         try:
             try:
                 run.decode(self._maker, self._write, self._progress, preroll_gops)
             except CorruptMedia:
-                if run.had_fresh_context:
+                if not run.took_shortcut:
                     raise
-                run.decode(self._maker, self._write, self._progress, preroll_gops, fresh=True)
+                run.decode(self._maker, self._write, self._progress, preroll_gops, plainly=True)
             self._new_crcs.update(run.new_crcs)
         finally:
             self._costs[0] += run.packets_fed

@@ -2,67 +2,174 @@
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 from millpond._values import StreamParameters
 
-_H264_IDR = 5
-_H264_SEI = 6
-_H264_LASTING = frozenset((7, 8, 13, 15))
+_SLICE, _IDR, _SEI, _SPS, _PPS, _DELIMITER, _FILLER, _SPS_EXTENSION, _SUBSET_SPS = 1, 5, 6, 7, 8, 9, 12, 13, 15
+_H264_LASTING = frozenset((_SPS, _PPS, _SPS_EXTENSION, _SUBSET_SPS))
+_OF_DISPOSABLE = frozenset((_SLICE, _SEI, _DELIMITER, _FILLER))
 _HEVC_LASTING = frozenset((32, 33, 34))
 _X264 = b"x264 - core"
 _HVCC_BYTES = 23
 """Of the shortest configuration record of HEVC."""
+_SPS_BYTES = 128
+"""More than what comes before the field looked for, unless it is very strange."""
+_PROFILES_WITH_CHROMA = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
 
 
-def nal_starts(stream: StreamParameters, payload: memoryview) -> list[int]:
-    """Where the NAL units of a packet begin, behind their length or start code; ascending."""
-    length_bytes = _length_bytes(stream)
-    if length_bytes:
-        return _starts_by_length(payload, length_bytes)
+class Nature(NamedTuple):
+    """What a packet is.
+
+    Attributes:
+        is_refresh: Nothing before this keyframe is needed from here on, so that any error is a real one.
+        is_disposable: No other picture ever refers to this one, which is one whole frame: for certain.
+        goes_on: Its first slice is not the first of a picture.
+        outlasts_flush: It tells a context what that still knows after a flush, and a fresh one would not. Those are
+            parameter sets, and the build of x264, for whose oldest ones H.264 is decoded otherwise.
+    """
+
+    is_refresh: bool = False
+    is_disposable: bool = False
+    goes_on: bool = False
+    outlasts_flush: bool = False
+
+
+class PacketReading:
+    """Reads the natures of packets of one stream, in the order in which they are fed; of codecs without NAL units none.
+
+    Only H.264 has disposable packets. Theirs is a rule of its standard: where nal_ref_idc is 0 a picture is no
+    reference. It says so of fields, too, hence the second condition: every parameter set seen allows frames only.
+    """
+
+    def __init__(self, stream: StreamParameters) -> None:
+        self._codec_name = stream.codec_name
+        if stream.codec_name in ("h264", "hevc"):
+            self._length_bytes = _length_bytes(stream.codec_name, stream.extradata)
+            self._has_frames_only = stream.codec_name == "h264" and _allows_frames_only(stream.extradata)
+
+    def nature(self, payload: memoryview) -> Nature:
+        """Read what a packet is."""
+        if self._codec_name not in ("h264", "hevc"):
+            return _ORDINARY
+        starts, is_sound = _nal_starts(payload, self._length_bytes)
+        if self._codec_name == "hevc":
+            kinds = {payload[start] >> 1 & 63 for start in starts}
+            return Nature(True, outlasts_flush=not is_sound or not _HEVC_LASTING.isdisjoint(kinds))
+        return self._nature_of_h264(payload, starts, is_sound)
+
+    def _nature_of_h264(self, payload: memoryview, starts: list[int], is_sound: bool) -> Nature:
+        kinds = {payload[start] & 31 for start in starts}
+        if _SPS in kinds:
+            sets = [bytes(payload[s : s + _SPS_BYTES]) for s in starts if payload[s] & 31 == _SPS]
+            self._has_frames_only = self._has_frames_only and all(map(_is_frames_only, sets))
+        slices = [start for start in starts if payload[start] & 31 in (_SLICE, _IDR)]
+        return Nature(
+            is_refresh=_IDR in kinds,
+            is_disposable=is_sound
+            and self._has_frames_only
+            and _SLICE in kinds
+            and kinds <= _OF_DISPOSABLE
+            and not any(payload[start] & 0x60 for start in slices),
+            # first_mb_in_slice is an Exp-Golomb code: 0 is a single bit
+            goes_on=bool(slices) and payload[min(slices[0] + 1, len(payload) - 1)] & 0x80 == 0,
+            outlasts_flush=not is_sound
+            or not kinds.isdisjoint(_H264_LASTING)
+            or (_SEI in kinds and _X264 in bytes(payload)),
+        )
+
+
+_ORDINARY = Nature()
+
+
+def _nal_starts(payload: memoryview, length_bytes: int) -> tuple[list[int], bool]:
+    """Where the NAL units begin, behind their length or start code; and whether they make up the packet."""
     starts: list[int] = []
+    if length_bytes:
+        position, end = 0, len(payload)
+        while position + length_bytes < end:
+            start = position + length_bytes
+            starts.append(start)
+            position = start + int.from_bytes(payload[position:start], "big")
+            if position == start:
+                return starts, False
+        return starts, position == end
     data = bytes(payload)
     position = data.find(b"\0\0\1")
     while 0 <= position < len(data) - 3:
         starts.append(position + 3)
         position = data.find(b"\0\0\1", position + 3)
-    return starts
+    return starts, bool(starts)
 
 
-def is_refresh(stream: StreamParameters, payload: memoryview) -> bool:
-    """Whether nothing before this keyframe is ever needed from here on, so that any error is a real one."""
-    if stream.codec_name == "hevc":
-        return True
-    if stream.codec_name != "h264":
-        return False
-    return any(payload[start] & 31 == _H264_IDR for start in nal_starts(stream, payload))
-
-
-def outlasts_flush(stream: StreamParameters, payload: memoryview) -> bool:
-    """Whether a packet tells a context what it still knows after it was flushed, and a fresh one would not.
-
-    Those are parameter sets, and the build of x264, for whose oldest ones H.264 is decoded otherwise.
-    """
-    if stream.codec_name not in ("h264", "hevc"):
-        return False
-    starts = nal_starts(stream, payload)
-    if stream.codec_name == "h264":
-        kinds = [payload[start] & 31 for start in starts]
-        return not _H264_LASTING.isdisjoint(kinds) or (_H264_SEI in kinds and _X264 in bytes(payload))
-    return any(payload[start] >> 1 & 63 in _HEVC_LASTING for start in starts)
-
-
-def _length_bytes(stream: StreamParameters) -> int:
+def _length_bytes(codec_name: str, extradata: bytes) -> int:
     """How long the length of a NAL unit is; 0 for start codes. FFmpeg tells the two apart in the same way."""
-    extradata = stream.extradata
-    if stream.codec_name == "hevc":
-        is_listed = len(extradata) >= _HVCC_BYTES and not extradata.startswith((b"\0\0\0", b"\0\0\1"))
-        return (extradata[21] & 3) + 1 if is_listed else 0
+    if codec_name == "hevc":
+        is_record = len(extradata) >= _HVCC_BYTES and not extradata.startswith((b"\0\0\0", b"\0\0\1"))
+        return (extradata[21] & 3) + 1 if is_record else 0
     return (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
 
 
-def _starts_by_length(payload: memoryview, length_bytes: int) -> list[int]:
-    starts: list[int] = []
-    position = 0
-    while position + length_bytes < len(payload):
-        starts.append(position + length_bytes)
-        position += length_bytes + int.from_bytes(payload[position : position + length_bytes], "big")
-    return starts
+@functools.lru_cache(maxsize=64)
+def _allows_frames_only(extradata: bytes) -> bool:
+    """Whether H.264 has parameter sets outside of its packets, and none of them allows fields."""
+    if not _length_bytes("h264", extradata):
+        view = memoryview(extradata)
+        sets = [extradata[s : s + _SPS_BYTES] for s in _nal_starts(view, 0)[0] if extradata[s] & 31 == _SPS]
+    else:
+        sets, position = [], 6
+        for _ in range(extradata[5] & 31 if len(extradata) > 5 else 0):
+            start = position + 2
+            position = start + int.from_bytes(extradata[position:start], "big")
+            sets.append(extradata[start:position])
+    return bool(sets) and all(map(_is_frames_only, sets))
+
+
+def _is_frames_only(sps: bytes) -> bool:
+    """Whether a sequence parameter set, header included, says frame_mbs_only_flag; False where it is a strange one."""
+    try:
+        bits = _Bits(sps[1:].replace(b"\0\0\3", b"\0\0"))
+        profile = bits.take(8)
+        bits.take(16)
+        bits.number()
+        if profile in _PROFILES_WITH_CHROMA:
+            if bits.number() == 3:
+                bits.take(1)
+            bits.number(), bits.number(), bits.take(1)
+            if bits.take(1):
+                return False  # scaling lists: nobody uses them, and they would have to be read
+        bits.number()
+        order = bits.number()
+        if order == 0:
+            bits.number()
+        elif order == 1:
+            bits.take(1), bits.number(), bits.number()
+            for _ in range(bits.number()):
+                bits.number()
+        bits.number(), bits.take(1), bits.number(), bits.number()
+        return bool(bits.take(1))
+    except ValueError:
+        return False
+
+
+class _Bits:
+    """Reads bits, the first one first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """The next bits as a number; ValueError behind the end."""
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("the bits end")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def number(self) -> int:
+        """The next Exp-Golomb code, unsigned; a signed one takes the same bits."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)

@@ -8,11 +8,12 @@ from itertools import chain
 import av
 import av.error
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
 from millpond._media.containers import reason_of
-from millpond._media.contexts import LentContext, lend_context
-from millpond._media.nal_units import is_refresh, outlasts_flush
+from millpond._media.contexts import lend_context
+from millpond._media.nal_units import PacketReading
 from millpond._media.packets import PacketReader
 from millpond._media.pictures import PictureMaker
 from millpond._media.video_file import VideoFile
@@ -28,12 +29,11 @@ class FramesMissing(CorruptMedia):
 
 
 class PacketRun:
-    """Decodes the GOPs gop_start up to gop_stop, whole or up to the last frame wanted.
+    """Decodes the GOPs gop_start up to gop_stop, up to the last packet that frames wanted need.
 
     Attributes:
-        new_crcs: Row to CRC-32 of packets read for the first time; true only if `decode` did not raise.
+        new_crcs: Row to CRC-32 of packets read for the first time, and fed; true only if `decode` did not raise.
         packets_fed, bytes_read, frames_decoded: What it cost, also if `decode` raised.
-        had_fresh_context: Nothing was fed to a context that had been fed before.
     """
 
     def __init__(
@@ -42,23 +42,28 @@ class PacketRun:
         gop_start: int,
         gop_stop: int,
         places: Mapping[int, int],
-        stop_frame: int,
         *,
         known_crcs: Mapping[int, int] | None,
     ) -> None:
         self._file = file
         self._gops = (gop_start, gop_stop)
         self._places = places
-        self._stop_frame = stop_frame
+        self._last_row = max(places)
         self._reader = PacketReader(file, known_crcs)
         self._first_row = int(file.table.feed_rows(gop_start, gop_stop)[0])
         self.packets_fed = 0
         self.frames_decoded = 0
-        self.had_fresh_context = True
+        self._has_fresh_context = True
+        self._has_left_out = False
+
+    @property
+    def took_shortcut(self) -> bool:
+        """Whether the context had been fed before, or packets were left out."""
+        return self._has_left_out or not self._has_fresh_context
 
     @property
     def new_crcs(self) -> dict[int, int]:
-        """Row to CRC-32 of packets read for the first time."""
+        """Row to CRC-32 of packets read for the first time, and fed."""
         return self._reader.new_crcs
 
     @property
@@ -67,7 +72,7 @@ class PacketRun:
         return self._reader.bytes_read
 
     def decode(
-        self, maker: PictureMaker, write: Write, progress: Progress, preroll_gops: int, *, fresh: bool = False
+        self, maker: PictureMaker, write: Write, progress: Progress, preroll_gops: int, *, plainly: bool = False
     ) -> None:
         """Feed, and write every frame wanted. After an error nothing that was written counts.
 
@@ -75,24 +80,34 @@ class PacketRun:
             maker: Of pictures.
             write, progress: As for `decode_frames`.
             preroll_gops: GOPs to start earlier.
-            fresh: With no context that was fed before.
+            plainly: Every packet to a fresh context: no shortcut.
 
         Raises:
             FramesMissing: No error came, but not all of the frames either.
             CorruptMedia: A packet is damaged, or does not decode.
         """
+        self._has_left_out = False
         table = self._file.table
-        rows = table.feed_rows(*self._gops, preroll_gops, stop_frame=self._stop_frame)
-        owned = table.frame_rows[table.gop_starts[self._gops[0]] : self._stop_frame].tolist()
+        rows = table.feed_rows(*self._gops, preroll_gops, last_row=self._last_row)
+        owned = table.own_rows(*self._gops, self._last_row).tolist()
         pending = dict.fromkeys(owned, -1)
         pending.update(self._places)
+        reading = PacketReading(table.stream)
         packets = self._reader.packets(rows)
         first = next(packets)
+        starts_clean = reading.nature(first[1]).is_refresh
         try:
-            with lend_context(table.stream, starts_clean=is_refresh(table.stream, first[1]), fresh=fresh) as lent:
-                self.had_fresh_context = lent.is_fresh
+            with lend_context(table.stream, starts_clean=starts_clean, fresh=plainly) as lent:
+                self._has_fresh_context = lent.is_fresh
                 for row, payload in chain((first,), packets):
-                    for frame in self._fed(lent, row, payload):
+                    nature = reading.nature(payload)
+                    if nature.is_disposable and not plainly and row not in self._places:
+                        self._leave_out(row, pending)
+                        continue
+                    if nature.goes_on and self._has_left_out:
+                        raise FramesMissing(f"{self._file.path}: packet {row} begins within a picture")
+                    lent.is_spoilt = lent.is_spoilt or nature.outlasts_flush
+                    for frame in self._fed(lent.context, row, payload):
                         self._take(frame, pending, maker, write, progress)
                 for frame in lent.context.decode(None):
                     self._take(frame, pending, maker, write, progress)
@@ -102,16 +117,19 @@ class PacketRun:
                 f"{self._file.path} does not decode: {reason_of(error)}", path=self._file.path.label
             ) from error
 
-    def _fed(self, lent: LentContext, row: int, payload: memoryview) -> list[av.VideoFrame]:
+    def _leave_out(self, row: int, pending: dict[int, int]) -> None:
+        self._has_left_out = True
+        pending.pop(row, None)
+        self._reader.new_crcs.pop(row, None)  # no decoder has seen that it is whole
+
+    def _fed(self, context: VideoCodecContext, row: int, payload: memoryview) -> list[av.VideoFrame]:
         """The frames that come out when a packet goes in."""
         self._require_plausible(row, payload)
         packet = av.Packet(len(payload))
         packet.update(payload)  # type: ignore[arg-type]  # any buffer will do; this copies, and pads with zeros
         packet.pts = row
         self.packets_fed += 1
-        if outlasts_flush(self._file.table.stream, payload):
-            lent.is_spoilt = True
-        return lent.context.decode(packet)
+        return context.decode(packet)
 
     def _require_none(self, pending: Mapping[int, int], num_owned: int) -> None:
         if pending:

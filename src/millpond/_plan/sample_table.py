@@ -175,7 +175,7 @@ class SampleTable:
             )
 
     def feed_rows(
-        self, gop_start: int, gop_stop: int, preroll_gops: int = 0, *, stop_frame: int | None = None
+        self, gop_start: int, gop_stop: int, preroll_gops: int = 0, *, last_row: int | None = None
     ) -> NDArray[np.int64]:
         """List the rows that a fresh codec context must be fed to show the GOPs gop_start up to gop_stop.
 
@@ -183,29 +183,32 @@ class SampleTable:
             gop_start: First GOP.
             gop_stop: One past the last GOP.
             preroll_gops: Start this many keys earlier, as far as there are any.
-            stop_frame: Frames from here on are not wanted; the rows end with the last one that frames before it need.
+            last_row: Rows behind it are not wanted: decoding a packet never takes a later one.
 
         Returns:
             int64, (n,), ascending: decode order.
         """
         first_key = max(int(self._gop_keys[gop_start]) - preroll_gops, 0)
         start = int(self._key_rows[first_key])
-        rows = np.arange(start, self._feed_stop(gop_start, gop_stop, stop_frame))
+        rows = np.arange(start, self._feed_stop(gop_stop, last_row))
         own_leading = (rows <= self._last_leading_rows[first_key]) & (self.pts[rows] < self.pts[start])
         fed: NDArray[np.int64] = rows[~own_leading]
         return fed
 
-    def _feed_stop(self, gop_start: int, gop_stop: int, stop_frame: int | None) -> int:
+    def own_rows(self, gop_start: int, gop_stop: int, last_row: int) -> NDArray[np.int64]:
+        """int64, (n,): the rows of frames of the GOPs gop_start up to gop_stop that are decoded up to `last_row`."""
+        rows = self.frame_rows[self.gop_starts[gop_start] : self.gop_starts[gop_stop]]
+        own: NDArray[np.int64] = rows[rows <= last_row]
+        return own
+
+    def _feed_stop(self, gop_stop: int, last_row: int | None) -> int:
         next_key = int(self._gop_keys[gop_stop - 1]) + 1
         if next_key == len(self._key_rows):
             stop = self.num_rows
         else:
             key_row, last_leading = int(self._key_rows[next_key]), int(self._last_leading_rows[next_key])
             stop = last_leading + 1 if last_leading > key_row else key_row
-        if stop_frame is not None and stop_frame < self.gop_starts[gop_stop]:
-            wanted = self.frame_rows[self.gop_starts[gop_start] : stop_frame]
-            stop = min(stop, int(wanted.max()) + 1)
-        return stop
+        return stop if last_row is None else min(stop, last_row + 1)
 
     def uncuttable_reason(self) -> str | None:
         """Say why GOPs cannot be cut out by the packet rules; None where they can."""
