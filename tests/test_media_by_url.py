@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import media_zoo as zoo
 import millpond
 from media_server import MediaServer, serving
-from millpond._datasets import media_by_url
+from millpond._datasets import media_by_url, url_stores
 from millpond._datasets.media_by_url import NO_ACCESS, MediaByUrl, UrlAccess, at_hand
 from millpond._media.clip_source import open_clip, read_media
 from millpond._media.frames import decode_frames
@@ -264,7 +264,7 @@ def test_loaders_take_options_of_stores(timeout: float | None, s3: str, picture:
 def test_a_bucket_stays_open_until_it_is_closed_or_others_were_used_since(
     s3: str, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(media_by_url, "_MAX_OPEN_STORES", 1)
+    monkeypatch.setattr(url_stores, "_MAX_OPEN_STORES", 1)
     before = set(threading.enumerate())
     for key in ("a", "deep/b"):
         put(s3, f"open/{key}", picture)
@@ -293,7 +293,7 @@ def test_a_bucket_stays_open_until_it_is_closed_or_others_were_used_since(
     ("zip://x.mp4::https://h/x.zip", ("zip://x.mp4::https://h/x.zip", "")),
 ])  # fmt: skip
 def test_a_url_is_taken_apart_so_that_its_key_holds_no_secret(url: str, split: tuple[str, str]) -> None:
-    assert media_by_url._split(url) == split
+    assert url_stores.split(url) == split
 
 
 def test_a_token_is_sent(store: StoreServer) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from millpond._datasets.url_stores import ALIASES, BUCKETS, UrlStores
 from millpond._media.media_path import MediaPath
-from millpond._urls import redacted, scheme_of, shortened
-from millpond.errors import DataError, UnsupportedFormat
+from millpond._urls import redacted, scheme_of
 
 if TYPE_CHECKING:
     from millpond._datasets.base import Progress
-    from millpond._sources.object_store import ObjectStore
+    from millpond._sources.limits import FetchLimits
 
 _T = TypeVar("_T")
 
@@ -26,9 +24,6 @@ MAX_BYTES = 2 << 30
 
 MAX_TRIES = 3
 """Lists of scraped clips name many servers that are gone: a try costs a tenth of a second, eight half a minute."""
-
-_MAX_OPEN_STORES = 8
-"""Each has a thread and connections; a manifest rarely names more buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +53,12 @@ class UrlAccess:
         options = self.storage_options or {}
         if any(name in _SCHEMES and isinstance(value, Mapping) for name, value in options.items()):
             scheme = scheme_of(url) or ""
-            found: Mapping[str, Any] | None = options.get(scheme, options.get(_ALIASES.get(scheme, scheme)))
+            found: Mapping[str, Any] | None = options.get(scheme, options.get(ALIASES.get(scheme, scheme)))
             return found
         return options
 
 
-_ALIASES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
-_BUCKETS = frozenset({"s3", "gs", "az", *_ALIASES})
-_SCHEMES = _BUCKETS | {"http", "https", "hf"}
+_SCHEMES = BUCKETS | {"http", "https", "hf"}
 """By one of these options by scheme are known; beside it there may be any other."""
 
 NO_ACCESS = UrlAccess()
@@ -87,9 +80,7 @@ class MediaByUrl:
     """
 
     def __init__(self, access: UrlAccess) -> None:
-        self._access = access
-        self._lock = threading.Lock()
-        self._stores: OrderedDict[str, ObjectStore] = OrderedDict()
+        self._stores = UrlStores(access, _limits, keeps_hosts=False)
 
     def __enter__(self) -> MediaByUrl:
         return self
@@ -99,10 +90,7 @@ class MediaByUrl:
 
     def close(self) -> None:
         """Close the stores. Idempotent; used again, it opens them again."""
-        with self._lock:
-            stores, self._stores = self._stores, OrderedDict()
-        for store in stores.values():
-            store.close()
+        self._stores.close()
 
     @contextlib.contextmanager
     def at_hand(self, source: _T, progress: Progress | None = None) -> Iterator[_T | MediaPath]:
@@ -128,7 +116,7 @@ class MediaByUrl:
         from millpond._media.memory_file import memory_file, write_all
 
         url = str(source)
-        store, key = self._place_of(url)
+        store, key = self._stores.place_of(url)
         with memory_file() as file:
             store.read_whole(
                 key,
@@ -140,37 +128,6 @@ class MediaByUrl:
             )
             yield MediaPath(file.path, redacted(url), is_copy=True)
 
-    def _place_of(self, url: str) -> tuple[ObjectStore, str]:
-        """A store, and the key there."""
-        base, key = _split(url)
-        if not key:
-            return self._store(url, url), ""
-        with self._lock:
-            store = self._stores.pop(base, None) or self._store(base, url)
-            self._stores[base] = store
-            if len(self._stores) > _MAX_OPEN_STORES:
-                self._stores.popitem(last=False)  # closed when the last read of it has ended, in whatever thread
-        return store, key
-
-    def _store(self, base: str, url: str) -> ObjectStore:
-        from millpond._sources.limits import FetchLimits  # 10 ms that a local file need not wait for
-        from millpond._sources.object_store import ObjectStore
-
-        limits = FetchLimits(timeout_seconds=4 * STALL_SECONDS, max_tries=MAX_TRIES)  # a client waits for a quarter
-        access = self._access
-        try:
-            return ObjectStore(base, storage_options=access.options_for(url), token=access.token, limits=limits)
-        except UnsupportedFormat:
-            raise
-        except (TypeError, ValueError) as error:
-            if _is_address(base):  # then it is the options that no row is to blame for
-                raise type(error)(
-                    f"{error}; where URLs are of several kinds of stores, give options by scheme: "
-                    "storage_options={'s3': {...}, 'https': {...}}"
-                ) from None
-            name = redacted(url)
-            raise DataError(f"{shortened(name)!r} could not be fetched: {error}", path=name) from None
-
 
 @contextlib.contextmanager
 def at_hand(source: _T, access: UrlAccess = NO_ACCESS, progress: Progress | None = None) -> Iterator[_T | MediaPath]:
@@ -179,25 +136,7 @@ def at_hand(source: _T, access: UrlAccess = NO_ACCESS, progress: Progress | None
         yield local
 
 
-def _is_address(base: str) -> bool:
-    from millpond._sources.object_store import ObjectStore
+def _limits() -> FetchLimits:
+    from millpond._sources.limits import FetchLimits  # 10 ms that a local file need not wait for
 
-    try:
-        ObjectStore(base)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _split(url: str) -> tuple[str, str]:
-    """The URL of a bucket, or of a folder of what fsspec reads, and the key there; no key where a store is of no use.
-
-    A chain, and what holds something to be redacted elsewhere than in front, is left whole: keys stand in errors.
-    """
-    head, _, rest = url.partition("://")
-    scheme = scheme_of(url)
-    if scheme in ("http", "https") or "::" in url or "/" not in rest:
-        return url, ""
-    cut = rest.index("/") if scheme in _BUCKETS else rest.rindex("/")
-    base, key = f"{head}://{rest[:cut]}", rest[cut + 1 :]
-    return (base, key) if f"{redacted(base)}/{key}" == redacted(url) else (url, "")
+    return FetchLimits(timeout_seconds=4 * STALL_SECONDS, max_tries=MAX_TRIES)  # a client waits for a quarter

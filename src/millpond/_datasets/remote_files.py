@@ -157,7 +157,9 @@ class RemoteFiles:
 
     def _table_of_whole(self, version: FileVersion, progress: Progress) -> SampleTable:
         with ExitStack() as stack:
-            table = build_sample_table(fetched_whole(self, version, stack, progress), progress)
+            table = build_sample_table(
+                fetched_whole(self.objects, self.key_of(version.name), version, stack, progress), progress
+            )
         return replace(table, identity=version.identity)
 
     def open_video(self, place: str, table: SampleTable, fetched: Fetched, file: int) -> VideoFile:
@@ -171,14 +173,24 @@ class RemoteFiles:
         self.objects.close()
 
 
-def fetched_whole(files: RemoteFiles, version: FileVersion, stack: ExitStack, progress: Progress) -> MediaPath:
-    """All of a file, in a temporary file that goes with the stack; some MiB at a time, by several requests at once."""
+def fetched_whole(
+    objects: ObjectStore, key: str, version: FileVersion, stack: ExitStack, progress: Progress
+) -> MediaPath:
+    """All of an object, in a temporary file that goes with the stack; some MiB at a time, by several requests at once.
+
+    Args:
+        objects: Where it lies.
+        key: What that calls it.
+        version: That it must be.
+        stack: Ends the file.
+        progress: Called while it is fetched.
+    """
     file = stack.enter_context(memory_file(on_disk=True))
-    key, size = files.key_of(version.name), version.identity.size_bytes
+    size = version.identity.size_bytes
     for start in range(0, size, _WHOLE_BYTES):
         block = range(start, min(start + _WHOLE_BYTES, size), _PIECE_BYTES)
         pieces = [ByteRange(at, min(at + _PIECE_BYTES, size)) for at in block]
-        for data in files.objects.read_ranges(key, pieces, identity=version.identity, progress=progress):
+        for data in objects.read_ranges(key, pieces, identity=version.identity, progress=progress):
             write_all(file.descriptor, data)
     return MediaPath(file.path, version.name, is_copy=True)
 
@@ -231,7 +243,13 @@ class RemoteBytes:
     def whole(self) -> MediaPath:
         """See `FileBytes`."""
         if self._whole is None:
-            self._whole = fetched_whole(self._files, self._version, self._opened, self._fetched.progress)
+            self._whole = fetched_whole(
+                self._files.objects,
+                self._files.key_of(self._version.name),
+                self._version,
+                self._opened,
+                self._fetched.progress,
+            )
         return self._whole
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class ObjectStore:
             ObjectMissing: No such object.
             FetchError, FetchTimeout, UnsupportedFormat: See `read`.
         """
-        found: FileIdentity = self._wait(self._begin(lambda engine: engine.fetcher.identity(key)), progress)
+        found: FileIdentity = self._wait(self._begin(lambda engine: engine.fetcher.identity(key), key), progress)
         return found
 
     def begin(
@@ -125,7 +125,7 @@ class ObjectStore:
         """
         if num_bytes < 1:
             raise ValueError(f"num_bytes must be at least 1, not {num_bytes}")
-        answer = self._wait(self._begin(lambda engine: engine.fetcher.begin(key, num_bytes)), progress)
+        answer = self._wait(self._begin(lambda engine: engine.fetcher.begin(key, num_bytes), key), progress)
         return bytes(answer.data), answer.identity
 
     def read(
@@ -159,7 +159,7 @@ class ObjectStore:
     def read_and_identify(self, key: str, wanted: ByteRange) -> tuple[bytes, FileIdentity]:
         """Read one range of whatever version is there, and say which that is, in one GET. Raises what `read` does."""
         _require_range(wanted)
-        answer = self._wait(self._begin(lambda engine: engine.fetcher.range(key, wanted, None)))
+        answer = self._wait(self._begin(lambda engine: engine.fetcher.range(key, wanted, None), key))
         return bytes(answer.data), answer.identity
 
     def submit(
@@ -175,7 +175,7 @@ class ObjectStore:
         Dropping the store cancels it, too.
         """
         _require_range(wanted)
-        return self._begin(lambda engine: engine.range(key, wanted, identity, started))
+        return self._begin(lambda engine: engine.range(key, wanted, identity, started), key)
 
     def forget(self, key: str, wanted: ByteRange, *, identity: FileIdentity) -> None:
         """Drop from the cache what `submit` brought, since it is not what the object should hold; nothing if closed."""
@@ -213,7 +213,8 @@ class ObjectStore:
             _require_range(wanted)
         if max_concurrency < 1:
             raise ValueError(f"max_concurrency must be at least 1, not {max_concurrency}")
-        return self._wait(self._begin(lambda engine: engine.ranges(key, ranges, identity, max_concurrency)), progress)
+        begun = self._begin(lambda engine: engine.ranges(key, ranges, identity, max_concurrency), key)
+        return self._wait(begun, progress)
 
     def read_whole(
         self,
@@ -295,8 +296,8 @@ class ObjectStore:
             finalizer()
             engine.join()
 
-    def _begin(self, work: Callable[[Engine], Any]) -> Future[Any]:
-        engine = self._open()
+    def _begin(self, work: Callable[[Engine], Any], key: str = "") -> Future[Any]:
+        engine = self._open(key)
         return engine.begin(work(engine))
 
     def _open(self, key: str = "") -> Engine:

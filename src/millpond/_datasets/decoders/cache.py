@@ -18,7 +18,8 @@ from typing import Any, Final, Literal
 from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.opening import DecoderBackend, DecoderKey, Entry, open_decoder, resolved
 from millpond._datasets.decoders.stream_decoder import StreamDecoder
-from millpond._datasets.media_by_url import MediaByUrl, UrlAccess
+from millpond._datasets.media_by_url import UrlAccess
+from millpond._datasets.url_stores import UrlStores
 from millpond._datasets.writable_store import store_in
 from millpond._values import parse_bytes
 from millpond.errors import ClosedError, UnsupportedFormat
@@ -98,7 +99,7 @@ class VideoDecoderCache:
         self._cache: OrderedDict[Hashable, Entry] = OrderedDict()
         self._opening: dict[Hashable, Future[Entry]] = {}
         self._handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-        self._media = MediaByUrl(self._access)
+        self._urls = UrlStores(self._access)
         self._hits = self._misses = self._evictions = self._nbytes = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -178,7 +179,7 @@ class VideoDecoderCache:
         """The decoder of a video, which stays open for as long as the block. See `get_decoder`."""
         key = self._key(path, backend, image_size, interpolation, stream_index)
         place = _place(key, self.backend)
-        with self.lease_entry(place, lambda: open_decoder(key, self._store, self._media)) as entry:
+        with self.lease_entry(place, lambda: open_decoder(key, self._store, self._urls)) as entry:
             yield entry.decoder
 
     @contextlib.contextmanager
@@ -193,7 +194,7 @@ class VideoDecoderCache:
     def clear(self) -> None:
         """Close every decoder: at once, or when its lease ends. The cache can be used again."""
         self.drop(lambda key: True)
-        self._media.close()
+        self._urls.release()  # a decoder that is leased still reads
 
     def drop(self, is_chosen: Callable[[Hashable], bool]) -> None:
         """Close the decoders under some keys. Finalizers may call this: it can come amid a call of the same thread."""
@@ -310,7 +311,7 @@ def _forget_after_fork() -> None:
     global _default_lock
     _default_lock = threading.Lock()
     for cache in list(_caches):
-        _inherited.append((cache._cache, cache._media))
+        _inherited.append((cache._cache, cache._urls))
         cache._start_empty()
 
 
