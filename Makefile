@@ -11,7 +11,7 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types setup bench bench-streaming bench-peers fuzz chaos soak clean
+.PHONY: demo test lint types setup bench bench-streaming bench-decoders bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -42,6 +42,14 @@ bench-streaming: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/streaming.py $(BENCH_DATA) --out $(BENCH_OUT)/streaming.json
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/streaming.json $(BENCH_OUT)/streaming.svg
+
+# Frames at random, beside torchcodec's decoders: memory over 20,000 accesses (the better part of an hour), and rates.
+bench-decoders: $(TEST_ENV)/ready $(BENCH_DATA)
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/decoder_cache.py --json $(BENCH_OUT)/decoder_cache.json
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/decoder_cache.json $(BENCH_OUT)/decoder_cache.svg
+	$(BIN)/python bench/random_access.py $(BENCH_DATA) --json $(BENCH_OUT)/random_access.json
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/random_access.json $(BENCH_OUT)/random_access.svg
 
 .cache/bench/av1_gop2: | $(TEST_ENV)/ready
 	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec av1 --gop 2

@@ -1,4 +1,4 @@
-"""Draw what `epoch.py`, `windows.py`, `streaming.py` or `transport.py` measured: rates of contenders, as a small SVG.
+"""Draw what a bench measured as a small SVG: rates of contenders, or of `decoder_cache.py` lines over accesses.
 
 The SVG follows the reader's light or dark setting, and is written by hand: it needs no plotting library.
 """
@@ -8,19 +8,24 @@ from __future__ import annotations
 import argparse
 import html
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from _lines import Line, Panel, drawn_panel
 
 WIDTH, LABEL, VALUE, BAR, GAP, HEAD = 760, 250, 210, 18, 6, 30
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #14201c }
 .name { font-weight: 600 } .quiet { fill: #5b6a64 }
 .ceiling { fill: #c9d2ce } .millpond { fill: #1f6fb2 } .lerobot { fill: #c98a2b }
+.grid { stroke: #c9d2ce; fill: none } .line { fill: none; stroke-width: 2 } .second { stroke-dasharray: 5 3 }
+.line.millpond { stroke: #1f6fb2 } .line.lerobot { stroke: #c98a2b }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6ede9 } .quiet { fill: #94a49d }
   .ceiling { fill: #46544e } .millpond { fill: #5aa9e6 } .lerobot { fill: #e0aa54 }
+  .grid { stroke: #46544e } .line { fill: none } .line.millpond { stroke: #5aa9e6 } .line.lerobot { stroke: #e0aa54 }
 }"""
 
 
@@ -41,14 +46,16 @@ class Bar:
     Attributes:
         label: Before the bar.
         look: Its class in the style.
-        rate: Samples/s.
+        rate: How long it is: samples/s, or how many times another's.
         note: Behind the rate.
+        digits: Of the rate, behind the point.
     """
 
     label: str
     look: str
     rate: float
     note: str = ""
+    digits: int = 0
 
 
 def main() -> None:
@@ -60,8 +67,20 @@ def main() -> None:
 
 
 def draw(measured: dict[str, Any]) -> str:
+    title = f"{TITLES.get(measured['bench'], circumstances)(measured)}, {measured['environment']['machine']}"
+    marks, y = lines(measured) if measured["bench"] == "decoder_cache" else bars(measured)
+    marks.append(f'<text class="quiet" x="0" y="{y + 12}">{html.escape(title)}</text>')
+    body = "\n".join(marks)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 20}" width="{WIDTH}" role="img">\n'
+        f"<title>{html.escape(title)}</title>\n<style>{STYLE}\n</style>\n{body}\n</svg>\n"
+    )
+
+
+def bars(measured: dict[str, Any]) -> tuple[list[str], int]:
+    """Marks, and their height, of a group of bars for each dataset or kind of batches."""
     is_transport = measured["bench"] == "transport"
-    bars_of = transported if is_transport else streamed if measured["bench"] == "streaming" else compared
+    bars_of = BARS.get(measured["bench"], compared)
     cases = (
         {KINDS.get(name, name): case for name, case in measured["kinds"].items()}
         if is_transport
@@ -78,29 +97,83 @@ def draw(measured: dict[str, Any]) -> str:
             marks.append(drawn(bar, top, y))
             y += BAR + GAP
         y += 12
-    unit = "batches/s" if is_transport else "samples/s"
-    title = f"{unit}, {circumstances(measured)}, {measured['environment']['machine']}"
-    marks.append(f'<text class="quiet" x="0" y="{y + 12}">{html.escape(title)}</text>')
-    body = "\n".join(marks)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 20}" width="{WIDTH}" role="img">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}\n</style>\n{body}\n</svg>\n"
-    )
+    return marks, y
+
+
+def lines(measured: dict[str, Any]) -> tuple[list[str], float]:
+    """The trajectory of the first seed of each side: memory, descriptors, and memory without a bound."""
+    panels = [
+        Panel("RSS over its baseline, MB", "accesses", list(trajectories(measured["bounded"], grown))),
+        Panel("open descriptors", "accesses", list(trajectories(measured["bounded"], opened))),
+    ]
+    if "unbounded" in measured:
+        few = measured["unbounded"]
+        panels.append(Panel(f"without a bound, {few['files']} files: MB", "accesses", list(trajectories(few, grown))))
+    marks: list[str] = []
+    y = 0.0
+    for panel in panels:
+        of_panel, height = drawn_panel(panel, y, WIDTH)
+        marks += of_panel
+        y += height
+    return marks, y
+
+
+def trajectories(measured: dict[str, Any], value: Callable[[dict[str, Any]], list[float]]) -> Iterator[Line]:
+    seen: set[str] = set()
+    for side, found in measured["sides"].items():
+        looks = found["runs"][0]["looks"]
+        values = value(looks)
+        look = "lerobot" if side.startswith("torchcodec") else "millpond"
+        yield Line(
+            f"{label_of(side)}: {values[-1]:,.0f}",
+            f"{look} second" if look in seen else look,
+            list(zip(looks["accesses"], values, strict=True)),
+        )
+        seen.add(look)
+
+
+def label_of(side: str) -> str:
+    name, _, size = side.partition(":")
+    return name.replace("-", " ") + (f", cap {size}" if size and size != "none" else "")
+
+
+def grown(looks: dict[str, Any]) -> list[float]:
+    return [(rss - looks["rss_bytes"][0]) / 1e6 for rss in looks["rss_bytes"]]
+
+
+def opened(looks: dict[str, Any]) -> list[float]:
+    return [float(count) for count in looks["descriptors"]]
 
 
 def circumstances(measured: dict[str, Any]) -> str:
+    return f"samples/s, {workers_of(measured)}"
+
+
+def of_transport(measured: dict[str, Any]) -> str:
+    shape = "x".join(map(str, measured["settings"]["frame_shape"]))
+    return f"batches/s, {workers_of(measured)}, batches of {measured['settings']['batch_size']} samples of {shape}"
+
+
+def of_streaming(measured: dict[str, Any]) -> str:
     settings = measured["settings"]
-    workers = f"{settings['num_workers']} worker{'s' if settings['num_workers'] > 1 else ''}"
-    if measured["bench"] == "transport":
-        return (
-            f"{workers}, batches of {settings['batch_size']} samples of {'x'.join(map(str, settings['frame_shape']))}"
-        )
-    if measured["bench"] != "streaming":
-        return workers
     return (
-        f"{workers} on one core; {1e3 * settings['latency']:g} ms to the first byte, "
+        f"samples/s, {workers_of(measured)} on one core; {1e3 * settings['latency']:g} ms to the first byte, "
         f"{settings['mib_per_second']:g} MiB/s a connection"
     )
+
+
+def of_random_access(measured: dict[str, Any]) -> str:
+    return "times the samples/s of torchcodec, one process, one thread"
+
+
+def of_decoder_cache(measured: dict[str, Any]) -> str:
+    bounded, size = measured["bounded"], measured["settings"]["max_size"]
+    return f"a random frame of {bounded['files']:,} files, {'no cap' if size is None else f'cap {size}'}"
+
+
+def workers_of(measured: dict[str, Any]) -> str:
+    workers = measured["settings"]["num_workers"]
+    return f"{workers} worker{'s' if workers > 1 else ''}"
 
 
 def compared(dataset: dict[str, Any]) -> Iterator[Bar]:
@@ -140,12 +213,32 @@ def transported(kind: dict[str, Any]) -> Iterator[Bar]:
         yield Bar(LABELS.get(side, side), "lerobot" if over else "millpond", found["batches_per_second"], note)
 
 
+def at_random(dataset: dict[str, Any]) -> Iterator[Bar]:
+    """Samples at random, then sorted batches, each over torchcodec one by one."""
+    for name, measured in {"random": dataset["random"], **dataset["batches"]}.items():
+        what = "" if name == "random" else f"{dataset['batch_size']} of one {name}: "
+        for side, found in measured["sides"].items():
+            over = measured["over"].get(side)
+            look = "lerobot" if side.startswith("torchcodec") else "millpond"
+            ratio = over["per_second"]["median"] if over else 1.0
+            yield Bar(f"{what}{side}", look, ratio, f" ({found['frames_per_second']:,.0f} frames/s)", digits=2)
+
+
+TITLES = {
+    "transport": of_transport,
+    "streaming": of_streaming,
+    "random_access": of_random_access,
+    "decoder_cache": of_decoder_cache,
+}
+BARS = {"transport": transported, "streaming": streamed, "random_access": at_random}
+
+
 def drawn(bar: Bar, top: float, y: int) -> str:
     length = max(1.0, bar.rate / top * (WIDTH - LABEL - VALUE))
     return (
         f'<text class="quiet" x="0" y="{y + 14}">{html.escape(bar.label)}</text>'
         f'<rect class="{bar.look}" x="{LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
-        f'<text x="{LABEL + length + 8:.1f}" y="{y + 14}">{bar.rate:,.0f}{bar.note}</text>'
+        f'<text x="{LABEL + length + 8:.1f}" y="{y + 14}">{bar.rate:,.{bar.digits}f}{bar.note}</text>'
     )
 
 
