@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from millpond._plan.sample_table import SampleTable
 
 TIME_TOLERANCE_SECONDS = 1e-4
 """A time up to so much before a frame's own shows that frame: times that are computed, as k / fps, or kept as rounded
-sums, as in meta/episodes, would else show the frame before. As `tolerance_s` of LeRobot."""
+sums, as in meta/episodes, would else show the frame before. As `tolerance_s` of LeRobot. Where a file keeps times in
+milliseconds, as MKV does, it is half of one, or every other k / 30 would show the frame before."""
 
 Write = Callable[[int, NDArray[np.uint8]], None]
 
@@ -78,6 +80,8 @@ class FrameDecoder(ABC):
         self._picture_size = image_size or table.picture_size
         chosen: Any = slice(None) if frames is None else frames
         numerator, denominator = table.stream.time_base
+        tick = numerator / denominator
+        self._early_seconds = max(TIME_TOLERANCE_SECONDS, 0.5001 * tick if tick <= 1e-3 else 0.0)
         self._seconds = table.frame_seconds[chosen]
         self._durations = (frame_ticks(table).astype(np.float64) * numerator / denominator)[chosen]
         self.metadata = self._metadata()
@@ -126,13 +130,13 @@ class FrameDecoder(ABC):
         """The frames shown at several times, in that order. Raises as `get_frame_played_at` does."""
         wanted = np.asarray(seconds, np.float64).reshape(-1)
         begin, end = self.metadata.begin_stream_seconds, self.metadata.end_stream_seconds
-        beyond = np.flatnonzero(~((wanted >= begin - TIME_TOLERANCE_SECONDS) & (wanted < end)))
+        beyond = np.flatnonzero(~((wanted >= begin - self._early_seconds) & (wanted < end)))
         if len(beyond):
             raise IndexError(
                 f"{self._name} shows no frame at {wanted[beyond[0]]:.6f} s: in its file it lasts from {begin:.6f} to "
                 f"{end:.6f} s"
             )
-        return self._frames(np.searchsorted(self._seconds, wanted + TIME_TOLERANCE_SECONDS, side="right") - 1)
+        return self._frames(np.searchsorted(self._seconds, wanted + self._early_seconds, side="right") - 1)
 
     @abstractmethod
     def _decode(self, positions: NDArray[np.int64], write: Write) -> None:
@@ -151,14 +155,17 @@ class FrameDecoder(ABC):
     def _position(self, index: Any) -> NDArray[np.int64]:
         if np.ndim(index):
             raise TypeError(f"one frame is asked for by an integer, not by {index!r}; several by get_frames_at")
-        return self._positions(index)
+        return self._positions([index])
 
     def _positions(self, indices: Any) -> NDArray[np.int64]:
-        wanted = np.asarray(indices)
-        if wanted.size and wanted.dtype.kind not in "iu":
-            raise TypeError(f"frames are asked for by integers or a slice, not by {wanted.dtype}")
-        if wanted.ndim > 1:
-            raise TypeError(f"frames are asked for by one row of integers, not by {wanted.shape}")
+        if not hasattr(indices, "dtype"):  # Python's integers have no bound, and numpy makes floats of some
+            wanted = np.array([_whole(index) for index in indices], object)
+        else:
+            wanted = np.asarray(indices)
+            if wanted.size and wanted.dtype.kind not in "iu":
+                raise TypeError(f"frames are asked for by integers, not by {wanted.dtype}")
+            if wanted.ndim > 1:
+                raise TypeError(f"frames are asked for by one row of integers, not by {wanted.shape}")
         wanted, count = wanted.reshape(-1), len(self)
         beyond = np.flatnonzero((wanted < -count) | (wanted >= count))
         if len(beyond):
@@ -202,6 +209,16 @@ class FrameDecoder(ABC):
             rotation=float(stream.rotation_degrees) if stream.rotation_degrees else None,
             stream_index=stream.stream_index,
         )
+
+
+def _whole(index: Any) -> int:
+    kind = f"{type(index).__name__} {getattr(index, 'dtype', '')}"
+    try:
+        if "bool" not in kind:  # True passes for an integer, that of torch, too
+            return operator.index(index)
+    except TypeError:
+        pass
+    raise TypeError(f"frames are asked for by integers, not by {index!r}")
 
 
 def _single(batch: FrameBatch) -> Frame:

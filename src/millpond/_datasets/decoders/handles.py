@@ -44,7 +44,7 @@ class Handle:
         self.closed = False
         """Whether its descriptor was given back."""
         self._is_local = is_local
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer that runs amid a call may close it
         self._uses = 0
         self._is_ending = False
         self._others: list[Callable[[], object]] = []
@@ -104,7 +104,7 @@ class Handle:
 
     def drop(self) -> None:
         """Give the descriptor back in a forked child, whatever the parent's threads were doing with it."""
-        self._lock = threading.Lock()  # one of them may have held it
+        self._lock = threading.RLock()  # one of them may have held it
         if self.closed:
             return
         self.closed = True
