@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from millpond._datasets.cut_short import table_by_header
 from millpond._datasets.decoders.handles import Handle
-from millpond._datasets.decoders.read_ahead import HELD_BYTES, ReadAhead
+from millpond._datasets.decoders.read_ahead import BLOCK_BYTES, ReadAhead
 from millpond._datasets.media_by_url import MAX_BYTES
 from millpond._datasets.remote_files import fetched_whole
 from millpond._datasets.url_stores import UrlStores
@@ -75,7 +75,9 @@ class RemoteHandle(Handle):
 
     def __init__(self, contents: RemoteContents) -> None:
         identity = contents.version.identity
-        super().__init__(contents, contents.path, identity, is_local=False, nbytes=min(identity.size_bytes, HELD_BYTES))
+        super().__init__(
+            contents, contents.path, identity, is_local=False, nbytes=min(identity.size_bytes, 2 * BLOCK_BYTES)
+        )
         self._remote = contents
 
     def is_stale(self) -> bool:
