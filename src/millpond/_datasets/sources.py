@@ -116,6 +116,8 @@ def frames_wanted(camera: CameraSource, call: Call) -> FramesWanted:
     frames = camera.places.at(call.episodes, positions)
     files = camera.places.file_of[call.episodes]
     bad = (frames == NOWHERE).any(axis=1)
+    if frames.size == 1 and not bad[0]:  # what is below, but in a third of its time: `dataset[i]` without a window
+        return FramesWanted([(int(files[0]), 0, frames[0])], np.zeros((1, 1), np.int32), bad)
     window = np.full(frames.shape, NOWHERE, np.int32)
     jobs: list[tuple[int, int, Positions]] = []
     first = 0
