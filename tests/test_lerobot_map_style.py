@@ -362,6 +362,9 @@ def test_a_copy_opens_files_of_its_own(dataset: LeRobotDataset) -> None:
 def test_a_cache_of_ones_own_travels_empty(synth: MakeDataset) -> None:
     with open_dataset(synth(), decoder_cache=VideoDecoderCache(max_size=7)) as dataset:
         dataset[0]
+        size = len(pickle.dumps(dataset))
+        dataset[30]
+        assert len(pickle.dumps(dataset)) == size  # nothing that was learned goes with it
         arrived = pickle.loads(pickle.dumps(dataset))
         assert (arrived._decoder_cache.max_size, arrived._decoder_cache.size()) == (7, 0)
         assert shown(arrived[0]) == (0, 0, 0)

@@ -47,8 +47,7 @@ TABLE_PART = "table"
 _MAX_LEARNED_ROWS = 1 << 20
 """CRC-32s held before they are written: 12 MB."""
 
-_LEARNED_CALL_ROWS = 25
-"""What the arrays of one call take besides, in such rows: with `dataset[i]` that is most of it."""
+_LEARNED = np.dtype([("row", "<i8"), ("crc", "<u4")])
 
 FileProgress = Callable[[int, int], None]
 """`progress(files_done, files)`."""
@@ -133,7 +132,7 @@ class LeRobotDataset:
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
         self._survey(whole, selected, tolerance_s, progress)
-        self._learned: dict[tuple[str, int], list[tuple[NDArray[np.int64], NDArray[np.uint32]]]] = {}
+        self._learned: dict[tuple[str, int], bytearray] = {}  # of _LEARNED: with `dataset[i]` they come one by one
         self._learned_rows = 0
         self._pid = os.getpid()
         self._decoder_cache = decoder_cache
@@ -159,7 +158,7 @@ class LeRobotDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
-        return kept | {"_samples": None}
+        return kept | {"_samples": None, "_learned": {}, "_learned_rows": 0}
 
     def __enter__(self) -> LeRobotDataset:
         return self
@@ -465,8 +464,10 @@ class LeRobotDataset:
         if not isinstance(learned, list):
             return
         for camera, file, rows, crcs in learned:
-            self._learned.setdefault((camera, file), []).append((rows, crcs))
-            self._learned_rows += len(rows) + _LEARNED_CALL_ROWS
+            found = np.empty(len(rows), _LEARNED)
+            found["row"], found["crc"] = rows, crcs
+            self._learned.setdefault((camera, file), bytearray()).extend(found.tobytes())
+            self._learned_rows += len(rows)
         if self._learned_rows > _MAX_LEARNED_ROWS:
             self.keep_learned()
 
@@ -481,10 +482,10 @@ class LeRobotDataset:
     def keep_learned(self) -> bool:
         """Write the CRC-32s that were learned to the sidecars; whether there were any."""
         learned, self._learned, self._learned_rows = self._learned, {}, 0
-        for (camera, file), live in list(learned.items()):  # copies: another thread may be about to add to it
-            parts = live[:]
-            rows, first = np.unique(np.concatenate([rows for rows, _ in parts]), return_index=True)
-            crcs = np.concatenate([crcs for _, crcs in parts])[first]
+        for (camera, file), records in list(learned.items()):  # copies: another thread may be about to add to them
+            found = np.frombuffer(bytes(records), _LEARNED)
+            rows, first = np.unique(found["row"], return_index=True)
+            crcs = found["crc"][first]
             identity = self._seen[camera].identities[file]
             if identity is not None:
                 learn_crcs(FileVersion(self._layout.videos[camera].paths[file], identity), self._store, rows, crcs)
