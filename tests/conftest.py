@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 settings.register_profile("millpond", settings(), deadline=None)
 settings.load_profile("millpond")
 
-pytest_plugins = ("fixtures_clips", "fixtures_datasets", "fixtures_torch")
+pytest_plugins = ("fixtures_clips", "fixtures_datasets", "fixtures_torch", "fixtures_videos")
 
 # Shells start background jobs with SIGINT ignored, and programs that tests start inherit that: here Ctrl-C is Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

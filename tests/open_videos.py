@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-import media_zoo as zoo
 from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.opening import Entry
 from millpond._media.media_path import MediaPath
@@ -40,34 +37,6 @@ class Videos:
         """Whether (T, 3, H, W) are these frames of a file."""
         own = self.pictures[number]
         return np.array_equal(as_shown(data), np.array([own[k] for k in frames]))
-
-
-def _scene(number: int) -> Callable[[int], NDArray[np.uint8]]:
-    return lambda k: zoo.moving_picture(k + 31 * number)
-
-
-@pytest.fixture(scope="session")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
-    """Twenty of them, of two GOPs each."""
-    folder = tmp_path_factory.mktemp("videos")
-    options = {**zoo.X264, "g": "4"}
-    paths = [
-        zoo.make(
-            zoo.Clip(f"v{n:02}", "libx264", options, frames=FRAMES, picture=_scene(n)),
-            folder,
-        )
-        for n in range(20)
-    ]
-    return Videos(tuple(paths), tuple(tuple(zoo.reference(path)) for path in paths))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def torch_is_imported() -> None:
-    """Ahead of what is held against a test: torch makes a temporary folder for itself."""
-    try:
-        importlib.import_module("torch")
-    except ImportError:
-        return
 
 
 def as_shown(data: Any) -> NDArray[np.uint8]:

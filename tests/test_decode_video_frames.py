@@ -18,7 +18,9 @@ from millpond import FrameTimestampError, ObjectMissing, VideoDecoderCache
 from millpond._datasets import frame_batch
 from millpond._datasets.decoders import cache as cache_module
 from millpond._datasets.decoders.cache import default_cache
-from open_videos import descriptors_of, torch_is_imported  # noqa: F401 - importing a fixture is how it comes to run
+from open_videos import descriptors_of
+
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 TOLERANCE = 1e-4
 KINDS = ("h264_b_frames", "h264_open_gop", "h264_vfr", "av1_gop_2", "vp9_webm", "h264_mkv", "h264_ts", "mpeg4_avi")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib.util
 import os
 import pickle
 import shutil
@@ -18,23 +19,31 @@ import numpy as np
 import pytest
 
 import media_zoo as zoo
-from millpond import ClosedError, CorruptMedia, DataError, DecoderCacheStatistics, ObjectMissing, VideoDecoderCache
+from millpond import (
+    ClosedError,
+    CorruptMedia,
+    DataError,
+    DecoderCacheStatistics,
+    ObjectMissing,
+    UnsupportedFormat,
+    VideoDecoderCache,
+)
 from millpond._datasets.decoders import cache as cache_module
 from millpond._datasets.decoders import opening
 from millpond._datasets.decoders.cache import default_cache
 from millpond._datasets.decoders.opening import Entry
 from millpond._datasets.decoders.pyav_decoder import PyAVDecoder
 from millpond._media.video_file import LocalBytes
-from open_videos import (  # noqa: F401 - importing these fixtures is how they come to run
+from open_videos import (
     Videos,
     as_shown,
     descriptors_of,
     no_video,
     open_among,
-    torch_is_imported,
-    videos,
 )
 from programs import run_python
+
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 VARIABLE = "MILLPOND_VIDEO_DECODER_CACHE_SIZE"
 
@@ -48,7 +57,7 @@ def cache() -> Iterator[VideoDecoderCache]:
 
 
 @pytest.fixture
-def own_video(videos: Videos, tmp_path: Path) -> Path:  # noqa: F811 - the fixture of open_videos
+def own_video(videos: Videos, tmp_path: Path) -> Path:
     """A copy of video 0 that a test may break."""
     return Path(shutil.copy(videos.paths[0], tmp_path / "own.mp4"))
 
@@ -111,7 +120,7 @@ def test_other_nonsense_is_refused(options: dict[str, Any]) -> None:
         VideoDecoderCache(**options)
 
 
-def test_never_more_than_the_bound_are_open(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_never_more_than_the_bound_are_open(cache: VideoDecoderCache, videos: Videos) -> None:
     handles = []
     for n, path in enumerate(videos.paths):
         decoder = cache.get_decoder(path)
@@ -126,7 +135,7 @@ def test_never_more_than_the_bound_are_open(cache: VideoDecoderCache, videos: Vi
     assert all(handle.closed for handle in handles)
 
 
-def test_without_a_bound_all_stay(videos: Videos) -> None:  # noqa: F811
+def test_without_a_bound_all_stay(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=None)
     decoders = [cache.get_decoder(path) for path in videos.paths]
     assert open_among(videos) == list(range(20))
@@ -136,7 +145,7 @@ def test_without_a_bound_all_stay(videos: Videos) -> None:  # noqa: F811
     assert open_among(videos) == []
 
 
-def test_a_cache_of_one_works(videos: Videos) -> None:  # noqa: F811
+def test_a_cache_of_one_works(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=1)
     for n in (0, 1, 0, 0):
         assert videos.show(n, cache.get_decoder(videos.paths[n])[:])
@@ -145,7 +154,7 @@ def test_a_cache_of_one_works(videos: Videos) -> None:  # noqa: F811
     cache.clear()
 
 
-def test_the_least_recently_used_goes_first(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_the_least_recently_used_goes_first(cache: VideoDecoderCache, videos: Videos) -> None:
     a, b, c, d, e = map(str, videos.paths[:5])
     for path in (a, b, c, a, a, d):
         cache.get_decoder(path)
@@ -161,7 +170,7 @@ def test_the_least_recently_used_goes_first(cache: VideoDecoderCache, videos: Vi
 
 def test_a_hit_gives_the_same_decoder_and_opens_nothing(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = videos.paths[0]
@@ -179,7 +188,7 @@ def test_a_hit_gives_the_same_decoder_and_opens_nothing(
     assert cache.statistics().hits == 3
 
 
-def test_what_is_evicted_is_closed_at_once(videos: Videos) -> None:  # noqa: F811
+def test_what_is_evicted_is_closed_at_once(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=2)
     first = cache.get_decoder(videos.paths[0])
     handle = cache._cache[str(videos.paths[0])][1]
@@ -194,7 +203,7 @@ def test_what_is_evicted_is_closed_at_once(videos: Videos) -> None:  # noqa: F81
     cache.clear()
 
 
-def test_cleared_is_closed_and_may_be_used_again(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_cleared_is_closed_and_may_be_used_again(cache: VideoDecoderCache, videos: Videos) -> None:
     decoders = [cache.get_decoder(path) for path in videos.paths[:3]]
     handles = [entry[1] for entry in cache._cache.values()]
     cache.clear()
@@ -210,7 +219,7 @@ def test_cleared_is_closed_and_may_be_used_again(cache: VideoDecoderCache, video
     assert cache.statistics().evictions == 0
 
 
-def test_the_books_of_a_script(videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_the_books_of_a_script(videos: Videos, tmp_path: Path) -> None:
     cache = VideoDecoderCache(max_size=2)
     a, b, c = videos.paths[:3]
 
@@ -257,7 +266,7 @@ def test_no_more_bytes_are_kept_than_may_be() -> None:
     assert cache.statistics().nbytes == 0
 
 
-def test_what_was_asked_for_last_stays_however_large(videos: Videos) -> None:  # noqa: F811
+def test_what_was_asked_for_last_stays_however_large(videos: Videos) -> None:
     cache = VideoDecoderCache(max_bytes="1kB")
     assert cache.max_bytes == 1000
     for n in (0, 1, 1):
@@ -269,7 +278,7 @@ def test_what_was_asked_for_last_stays_however_large(videos: Videos) -> None:  #
     cache.clear()
 
 
-def test_a_decoder_tells_about_how_much_it_holds(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_a_decoder_tells_about_how_much_it_holds(cache: VideoDecoderCache, videos: Videos) -> None:
     small, large = cache.get_decoder(videos.paths[0]), cache.get_decoder(zoo.clip_path("h264_b_frames"))
     held = sum(v.nbytes for v in vars(large.table).values() if isinstance(v, np.ndarray))
     assert held < large.nbytes < held + (1 << 16)
@@ -281,7 +290,7 @@ def test_a_decoder_tells_about_how_much_it_holds(cache: VideoDecoderCache, video
 
 def test_a_relative_path_is_one_of_the_folder_it_was_asked_in(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -295,7 +304,7 @@ def test_a_relative_path_is_one_of_the_folder_it_was_asked_in(
     assert list(cache._cache) == [str(tmp_path / "0" / "video.mp4"), str(tmp_path / "1" / "video.mp4")]
 
 
-def test_odd_names_are_names(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_odd_names_are_names(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:
     for name in ("with space %20 #1?.mp4", "a:b.mp4", "ümlaut-\udce9.mp4"):
         path = Path(shutil.copy(videos.paths[2], tmp_path / name))
         decoder = cache.get_decoder(path)
@@ -306,7 +315,7 @@ def test_odd_names_are_names(cache: VideoDecoderCache, videos: Videos, tmp_path:
 
 
 def test_whatever_else_changes_the_pictures_is_another_decoder(
-    videos: Videos,  # noqa: F811
+    videos: Videos,
 ) -> None:
     cache, path = VideoDecoderCache(max_size=None), videos.paths[0]
     own = cache.get_decoder(path)
@@ -332,7 +341,7 @@ def test_whatever_else_changes_the_pictures_is_another_decoder(
     assert open_among(videos) == []
 
 
-def test_streams_of_a_file_are_told_apart(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_streams_of_a_file_are_told_apart(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:
     import av
 
     path = tmp_path / "two.mp4"
@@ -359,7 +368,7 @@ def test_streams_of_a_file_are_told_apart(cache: VideoDecoderCache, videos: Vide
 )
 def test_a_decoder_that_cannot_be_is_refused(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     options: dict[str, Any],
 ) -> None:
     with pytest.raises((TypeError, ValueError)):
@@ -458,7 +467,7 @@ def test_what_does_not_open_leaves_nothing_open(
         assert path not in cache
 
 
-def test_a_video_that_fails_evicts_nobody(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_a_video_that_fails_evicts_nobody(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:
     for path in videos.paths[:3]:
         cache.get_decoder(path)
     with pytest.raises(ObjectMissing):
@@ -487,7 +496,7 @@ def test_an_error_amid_opening_closes_the_handle(
 
 def test_a_file_that_is_replaced_amid_opening_is_an_error_and_closed(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     own_video: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -536,7 +545,7 @@ def _touch(path: Path) -> None:
 @pytest.mark.parametrize("change", [_replace, _rewrite])
 def test_a_file_that_changed_gives_its_new_pictures(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     own_video: Path,
     change: Any,
 ) -> None:
@@ -551,7 +560,7 @@ def test_a_file_that_changed_gives_its_new_pictures(
 
 def test_a_file_rewritten_under_a_decoder_is_no_longer_decoded(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     own_video: Path,
 ) -> None:
     with cache.lease(own_video) as decoder:
@@ -566,7 +575,7 @@ def test_a_file_rewritten_under_a_decoder_is_no_longer_decoded(
 
 def test_a_decoder_of_a_file_that_was_renamed_over_shows_what_it_showed(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     own_video: Path,
 ) -> None:
     with cache.lease(own_video) as decoder:
@@ -587,7 +596,7 @@ def test_a_file_that_was_deleted_still_reads(cache: VideoDecoderCache, tmp_path:
         cache.get_decoder(path)
 
 
-def test_one_that_the_user_closed_is_opened_anew(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_one_that_the_user_closed_is_opened_anew(cache: VideoDecoderCache, videos: Videos) -> None:
     path = videos.paths[0]
     cache.get_decoder(path)
     cache._cache[str(path)][1].close()
@@ -607,7 +616,7 @@ def test_a_container_is_closed_with_its_handle(cache: VideoDecoderCache) -> None
 # Leases.
 
 
-def test_what_is_leased_is_closed_when_its_last_lease_ends(videos: Videos) -> None:  # noqa: F811
+def test_what_is_leased_is_closed_when_its_last_lease_ends(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=1)
     with cache.lease(videos.paths[0]) as decoder:
         handle = cache._cache[str(videos.paths[0])][1]
@@ -627,7 +636,7 @@ def test_what_is_leased_is_closed_when_its_last_lease_ends(videos: Videos) -> No
 
 def test_a_lease_outlasts_a_clear_and_whoever_asks_then_gets_another(
     cache: VideoDecoderCache,
-    videos: Videos,  # noqa: F811
+    videos: Videos,
 ) -> None:
     with cache.lease(videos.paths[0]) as decoder:
         cache.clear()
@@ -639,7 +648,7 @@ def test_a_lease_outlasts_a_clear_and_whoever_asks_then_gets_another(
     assert cache.get_decoder(videos.paths[0]) is another
 
 
-def test_an_error_in_the_block_of_a_lease_ends_it(videos: Videos) -> None:  # noqa: F811
+def test_an_error_in_the_block_of_a_lease_ends_it(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=1)
 
     def fail() -> None:
@@ -653,7 +662,7 @@ def test_an_error_in_the_block_of_a_lease_ends_it(videos: Videos) -> None:  # no
     cache.clear()
 
 
-def test_all_may_be_leased_at_once(videos: Videos) -> None:  # noqa: F811
+def test_all_may_be_leased_at_once(videos: Videos) -> None:
     import contextlib
 
     cache = VideoDecoderCache(max_size=2)
@@ -668,7 +677,7 @@ def test_all_may_be_leased_at_once(videos: Videos) -> None:  # noqa: F811
 # What becomes of it.
 
 
-def test_a_decoder_outlives_its_cache_and_closes_when_it_goes(videos: Videos) -> None:  # noqa: F811
+def test_a_decoder_outlives_its_cache_and_closes_when_it_goes(videos: Videos) -> None:
     cache = VideoDecoderCache()
     decoder = cache.get_decoder(videos.paths[0])
     cache.get_decoder(videos.paths[1])
@@ -704,7 +713,7 @@ def test_nothing_of_it_is_a_cycle(tmp_path: Path, name: str) -> None:
         gc.enable()
 
 
-def test_a_process_that_ends_with_decoders_open_says_nothing(videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_a_process_that_ends_with_decoders_open_says_nothing(videos: Videos, tmp_path: Path) -> None:
     code = (
         "import sys, millpond\n"
         "cache = millpond.VideoDecoderCache(max_size=2)\n"
@@ -720,7 +729,7 @@ def test_a_process_that_ends_with_decoders_open_says_nothing(videos: Videos, tmp
     assert "(1, 3, 76, 100)" in ended.stdout.replace("torch.Size([1, 3, 76, 100])", "(1, 3, 76, 100)")
 
 
-def test_a_copy_starts_empty_and_is_otherwise_the_same(videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_a_copy_starts_empty_and_is_otherwise_the_same(videos: Videos, tmp_path: Path) -> None:
     class Own(VideoDecoderCache):
         pass
 
@@ -754,7 +763,7 @@ def test_the_process_has_one_for_whoever_names_none(monkeypatch: pytest.MonkeyPa
     assert default_cache().max_size == 17
 
 
-def test_tables_that_were_kept_show_the_same(videos: Videos, tmp_path: Path) -> None:  # noqa: F811
+def test_tables_that_were_kept_show_the_same(videos: Videos, tmp_path: Path) -> None:
     for _ in range(2):
         cache = VideoDecoderCache(cache_dir=tmp_path / "tables")
         assert videos.show(0, cache.get_decoder(videos.paths[0])[:])
@@ -762,7 +771,7 @@ def test_tables_that_were_kept_show_the_same(videos: Videos, tmp_path: Path) -> 
         cache.clear()
 
 
-def test_entries_of_others_are_kept_beside_videos(cache: VideoDecoderCache, videos: Videos) -> None:  # noqa: F811
+def test_entries_of_others_are_kept_beside_videos(cache: VideoDecoderCache, videos: Videos) -> None:
     opened: list[Entry] = []
 
     def open_it() -> Entry:
@@ -778,3 +787,79 @@ def test_entries_of_others_are_kept_beside_videos(cache: VideoDecoderCache, vide
     closed: Any = opened[0].file_handle.contents
     assert (opened[0].file_handle.closed, closed.times_closed) == (True, 1)
     assert isinstance(cache.get_decoder(videos.paths[0]), PyAVDecoder)
+
+
+# By torchcodec.
+
+
+@pytest.fixture(scope="session")
+def torchcodec_is_installed() -> None:
+    try:
+        import torchcodec.decoders  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as error:
+        pytest.skip(f"torchcodec is not to be used here: {type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+@pytest.mark.usefixtures("torchcodec_is_installed")
+def test_another_backend_is_another_decoder_of_the_same_frames(videos: Videos) -> None:
+    path = videos.paths[0]
+    for own, other in (("pyav", "torchcodec"), ("torchcodec", "pyav")):
+        cache = VideoDecoderCache(4, None, own)  # type: ignore[arg-type]
+        mine, theirs = cache.get_decoder(path), cache.get_decoder(path, backend=other)  # type: ignore[arg-type]
+        assert type(mine) is not type(theirs)
+        assert videos.show(0, mine[:])
+        assert videos.show(0, theirs[:])
+        assert videos.show(0, theirs.get_frames_at([5, 1, 5]).data, [5, 1, 5])
+        keys = list(cache._cache)
+        assert (keys[0], len(keys)) == (str(path), 2)
+        cache.drop(lambda key: key == str(path))
+        assert (path in cache, open_among(videos)) == (False, [0])
+        cache.clear()
+        assert open_among(videos) == []
+        with pytest.raises(ClosedError):
+            theirs.get_frame_at(0)
+
+
+@pytest.mark.usefixtures("torchcodec_is_installed")
+def test_decoders_of_torchcodec_are_leased_evicted_and_collected(videos: Videos) -> None:
+    cache = VideoDecoderCache(max_size=1, backend="torchcodec")
+    with cache.lease(videos.paths[0]) as decoder:
+        cache.get_decoder(videos.paths[1])
+        assert open_among(videos) == [0, 1]
+        assert videos.show(0, decoder[:])
+    assert open_among(videos) == [1]
+    watched = [weakref.ref(cache.get_decoder(videos.paths[1])), weakref.ref(decoder)]
+    gc.disable()
+    try:
+        del cache, decoder
+        assert ([ref() for ref in watched], open_among(videos)) == ([None, None], [])
+    finally:
+        gc.enable()
+
+
+@pytest.mark.usefixtures("torchcodec_is_installed")
+def test_what_torchcodec_does_not_open_leaves_nothing_open(
+    cache: VideoDecoderCache,
+    videos: Videos,
+    own_video: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from millpond._datasets.decoders import torchcodec_decoder
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        assert descriptors_of(own_video) == 1
+        raise RuntimeError("no such stream")
+
+    monkeypatch.setattr(torchcodec_decoder, "VideoDecoder", refuse)
+    with pytest.raises(CorruptMedia, match=r"own\.mp4' does not open with torchcodec: no such stream"):
+        cache.get_decoder(own_video, backend="torchcodec")
+    assert (descriptors_of(own_video), len(cache), cache._opening) == (0, 0, {})
+    assert videos.show(0, cache.get_decoder(own_video)[:])
+
+
+def test_a_backend_that_is_not_installed_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UnsupportedFormat, match="not installed: pip install torchcodec, or take 'pyav'"):
+        VideoDecoderCache(backend="torchcodec")
+    with pytest.raises(UnsupportedFormat):
+        VideoDecoderCache().get_decoder("a.mp4", backend="torchcodec")

@@ -27,17 +27,17 @@ from millpond._datasets.decoders import cache as cache_module
 from millpond._datasets.decoders import opening, pyav_decoder
 from millpond._datasets.decoders.cache import default_cache
 from millpond._datasets.decoders.opening import Entry
-from open_videos import (  # noqa: F401 - importing these fixtures is how they come to run
+from open_videos import (
     Videos,
     as_shown,
     descriptors_of,
     no_video,
     open_among,
-    torch_is_imported,
-    videos,
     waits_in,
 )
 from programs import forked
+
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 THREADS = 8
 
@@ -103,7 +103,7 @@ def stopping_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, path: Pa
 
 
 def test_threads_that_miss_one_video_open_it_once(
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache, path, gate = VideoDecoderCache(), videos.paths[0], Gate()
@@ -303,7 +303,7 @@ def test_whoever_waits_for_another_thread_can_be_interrupted() -> None:
 
 
 def test_other_videos_are_not_held_up_by_one_that_opens_slowly(
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cache, gate = VideoDecoderCache(max_size=2), Gate()
@@ -360,7 +360,7 @@ def test_one_that_is_evicted_before_whoever_waited_comes_to_it_is_opened_again()
 @pytest.mark.parametrize("name", ["h264_b_frames", "h264_ts"])
 @pytest.mark.parametrize("how", ["evicted", "cleared", "dropped"])
 def test_a_decode_under_way_ends_well_and_then_closes(
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
     how: str,
@@ -391,7 +391,7 @@ def test_a_decode_under_way_ends_well_and_then_closes(
     cache.clear()
 
 
-def test_threads_share_a_cache_that_is_too_small(videos: Videos) -> None:  # noqa: F811
+def test_threads_share_a_cache_that_is_too_small(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=3)
 
     def work(k: int) -> int:
@@ -416,7 +416,7 @@ def test_threads_share_a_cache_that_is_too_small(videos: Videos) -> None:  # noq
     assert (open_among(videos), cache.statistics().open, cache.statistics().nbytes) == ([], 0, 0)
 
 
-def test_without_a_lease_a_decoder_gives_the_right_pictures_or_says_that_it_is_closed(videos: Videos) -> None:  # noqa: F811
+def test_without_a_lease_a_decoder_gives_the_right_pictures_or_says_that_it_is_closed(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=2)
 
     def work(k: int) -> bool:
@@ -438,7 +438,7 @@ def test_without_a_lease_a_decoder_gives_the_right_pictures_or_says_that_it_is_c
 # Forked.
 
 
-def test_a_forked_child_starts_empty_and_the_parent_goes_on(videos: Videos) -> None:  # noqa: F811
+def test_a_forked_child_starts_empty_and_the_parent_goes_on(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=3)
     decoders = [cache.get_decoder(path) for path in videos.paths[:3]]
     ts = cache.get_decoder(zoo.clip_path("h264_ts"))
@@ -469,7 +469,7 @@ def test_a_forked_child_starts_empty_and_the_parent_goes_on(videos: Videos) -> N
     cache.clear()
 
 
-def test_a_child_that_is_forked_within_a_lease_may_leave_it(videos: Videos) -> None:  # noqa: F811
+def test_a_child_that_is_forked_within_a_lease_may_leave_it(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=1)
     with cache.lease(zoo.clip_path("h264_ts")) as decoder:
         decoder.get_frame_at(3)
@@ -493,7 +493,7 @@ def test_a_child_that_is_forked_within_a_lease_may_leave_it(videos: Videos) -> N
     ("owner", "name"), [(opening, "load_sample_table"), (cache_module, "open_decoder"), (opening, "PyAVDecoder")]
 )
 def test_a_fork_while_another_thread_opens(
-    videos: Videos,  # noqa: F811
+    videos: Videos,
     monkeypatch: pytest.MonkeyPatch,
     owner: Any,
     name: str,
@@ -529,7 +529,7 @@ def test_a_fork_while_another_thread_opens(
 
 
 @_FORKS_AMONG_THREADS
-def test_a_fork_while_another_thread_holds_every_lock(videos: Videos) -> None:  # noqa: F811
+def test_a_fork_while_another_thread_holds_every_lock(videos: Videos) -> None:
     cache, gate = VideoDecoderCache(), Gate()
     with cache.lease(videos.paths[0]) as decoder:
         handle: Any = decoder._handle
@@ -581,7 +581,7 @@ def test_a_fork_while_another_thread_decodes(monkeypatch: pytest.MonkeyPatch, na
 
 
 @_FORKS_AMONG_THREADS
-def test_forks_amid_eight_threads(videos: Videos) -> None:  # noqa: F811
+def test_forks_amid_eight_threads(videos: Videos) -> None:
     cache, done = VideoDecoderCache(max_size=2), threading.Event()
 
     def work(k: int) -> None:
@@ -611,7 +611,7 @@ def test_forks_amid_eight_threads(videos: Videos) -> None:  # noqa: F811
     assert open_among(videos) == []
 
 
-def test_the_childs_default_is_empty_and_its_own(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_the_childs_default_is_empty_and_its_own(videos: Videos, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "_default", None)
     cache = default_cache()
     cache.get_decoder(videos.paths[0])
@@ -627,7 +627,7 @@ def test_the_childs_default_is_empty_and_its_own(videos: Videos, monkeypatch: py
     cache.clear()
 
 
-def test_a_grandchild_starts_empty_too(videos: Videos) -> None:  # noqa: F811
+def test_a_grandchild_starts_empty_too(videos: Videos) -> None:
     cache = VideoDecoderCache()
     cache.get_decoder(videos.paths[0])
 
@@ -656,7 +656,7 @@ def shape_in_process(cache: VideoDecoderCache, path: str) -> tuple[int, int, int
     return before, len(cache.get_decoder(path)), cache.max_size or 0
 
 
-def test_a_cache_goes_to_a_spawned_process(videos: Videos) -> None:  # noqa: F811
+def test_a_cache_goes_to_a_spawned_process(videos: Videos) -> None:
     cache = VideoDecoderCache(max_size=7)
     cache.get_decoder(videos.paths[0])
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -667,7 +667,7 @@ def test_a_cache_goes_to_a_spawned_process(videos: Videos) -> None:  # noqa: F81
     cache.clear()
 
 
-def test_a_decoder_does_not_travel_and_says_so(videos: Videos) -> None:  # noqa: F811
+def test_a_decoder_does_not_travel_and_says_so(videos: Videos) -> None:
     cache = VideoDecoderCache()
     decoder = cache.get_decoder(videos.paths[0])
     for copied in (pickle.dumps, copy.deepcopy):

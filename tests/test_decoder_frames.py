@@ -18,7 +18,9 @@ from millpond._datasets import frame_batch
 from millpond._datasets.decoders import pyav_decoder
 from millpond._datasets.decoders.frame_decoder import FrameDecoder
 from millpond._media.frames import DecodeReport, decode_frames
-from open_videos import as_shown, torch_is_imported  # noqa: F401 - importing a fixture is how it comes to run
+from open_videos import as_shown
+
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 KINDS = [clip.name for clip in zoo.CLIPS]
 SOME = ["h264_b_frames", "h264_open_gop", "hevc_cra", "av1_gop_16", "vp9_webm", "h264_vfr", "h264_ts", "mpeg4_mp4"]

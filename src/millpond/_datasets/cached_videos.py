@@ -60,9 +60,13 @@ class CachedVideos:
 
     def _open(self, file: int) -> Entry:
         video = open_video(self._source, self._store, file, self.fetched)
-        video.check_identity()  # with that a local file is open, before several threads read it
         handle = Handle(video.contents, video.path, video.table.identity, is_local=not self._source.files.is_remote)
-        return Entry(PyAVDecoder(video.table, handle), handle)
+        try:
+            video.check_identity()  # with that a local file is open, before several threads read it
+            return Entry(PyAVDecoder(video.table, handle), handle)
+        except BaseException:
+            handle.close()
+            raise
 
 
 def close_videos(cache: VideoDecoderCache, owner: object) -> None:

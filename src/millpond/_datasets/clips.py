@@ -8,7 +8,6 @@ import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -37,6 +36,7 @@ from millpond._datasets.writable_store import store_in
 from millpond._guard.timeouts import call_with_timeout, check_timeout
 from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
 from millpond._media.sidecars import SidecarStore
+from millpond._once import computed_once
 from millpond._urls import redacted, scheme_of
 from millpond._values import Field
 from millpond.errors import DataError, MillpondError
@@ -210,7 +210,7 @@ class ClipDataset:
         # A temporary folder stays its maker's, and a reader its process's.
         return {**self.__dict__, "_own_reader": None, "_manifest": replace(self._manifest, store=None)}
 
-    @cached_property
+    @computed_once
     def fields(self) -> tuple[Field, ...]:
         """Every array of a sample, of the greatest lengths there are."""
         return self._source.fields
@@ -225,7 +225,7 @@ class ClipDataset:
         """The fields that the part fills: all."""
         return {PART: tuple(field.name for field in self.fields)}
 
-    @cached_property
+    @computed_once
     def groups(self) -> NDArray[np.int64]:
         """int64, (N,): every sample is a group of its own."""
         return np.arange(len(self))
@@ -275,7 +275,7 @@ class ClipDataset:
         for name in self._source.texts:
             batch[name] = [row[name] for row in rows]
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> str:
         """Digest of the manifest's content and of the options; no paths but those that stand in it."""
         media = self._source.media

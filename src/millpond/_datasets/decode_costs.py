@@ -9,11 +9,12 @@ the frames in between; any other starts at the keyframe of its GOP. Both are dif
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from millpond._once import computed_once
 
 Ints = NDArray[np.int64]
 
@@ -56,11 +57,11 @@ class DecodeCosts:
     def _is_plain(self) -> bool:
         return len(self.offsets) == 1 and int(self.offsets[0]) == 0
 
-    @cached_property
+    @computed_once
     def _sorted_offsets(self) -> list[int]:
         return sorted({int(offset) for offset in self.offsets})
 
-    @cached_property
+    @computed_once
     def _sums(self) -> Ints:
         """Running sum of what each sample costs after the one before it, int64 (N + 1,)."""
         steps = self.preroll.astype(np.int64)
@@ -101,7 +102,7 @@ class DecodeCosts:
         fresh = self.preroll[a] + self._sums[b + 1] - self._sums[a + 1]
         return np.where(goes_on, self._sums[b + 1] - self._sums[reached + 1], fresh)
 
-    @cached_property
+    @computed_once
     def _last_needed(self) -> Ints:
         """int64, (E,): the last sample that a whole episode shows."""
         low, high = self.bounds[:-1], self.bounds[1:] - 1
@@ -114,10 +115,10 @@ class DecodeCosts:
         cost, _ = self._piece(self.bounds[:-1], self.bounds[1:], episodes, reached, count_only)
         return np.concatenate(([0], np.cumsum(cost)))
 
-    @cached_property
+    @computed_once
     def _whole_decoded(self) -> Ints:
         return self._whole(count_only=False)
 
-    @cached_property
+    @computed_once
     def _whole_unique(self) -> Ints:
         return self._whole(count_only=True)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.parquet_files import ParquetReader, readable_parquet
 from millpond._media.sidecars import SidecarStore
+from millpond._once import computed_once
 from millpond.errors import CorruptMedia, MillpondError, ObjectMissing, UnsupportedFormat
 
 SUPPORTED_VERSION = "v3.0"
@@ -95,7 +95,7 @@ class Layout:
     tasks: Mapping[int, str]
     totals: Mapping[str, int]
 
-    @cached_property
+    @computed_once
     def cameras(self) -> tuple[Feature, ...]:
         """Features that are pictures."""
         return tuple(feature for feature in self.features if feature.is_camera)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -35,6 +34,7 @@ from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
 from millpond._media.sidecars import FileVersion
+from millpond._once import computed_once
 from millpond._values import Field
 from millpond.errors import DataError, MillpondError, retold
 
@@ -295,7 +295,7 @@ class LeRobotDataset:
         unique = {id(error): error for problems in sources for error in problems.values()}
         return sorted(unique.values(), key=lambda error: int(error.episode))
 
-    @cached_property
+    @computed_once
     def fields(self) -> tuple[Field, ...]:
         """Every array of a sample; cameras first, stored (..., H, W, C)."""
         pictures = [
@@ -328,16 +328,16 @@ class LeRobotDataset:
         own = {camera: (camera,) for camera in self.cameras}
         return {part: own.get(part, ()) + (others if part == self.parts[0] else ()) for part in self.parts}
 
-    @cached_property
+    @computed_once
     def groups(self) -> NDArray[np.int64]:
         """int64, (N,): the episode number of each sample."""
         return np.repeat(self._layout.episode_index, self._layout.lengths)
 
-    @cached_property
+    @computed_once
     def _bounds(self) -> NDArray[np.int64]:
         return np.concatenate(([0], np.cumsum(self._layout.lengths))).astype(np.int64)
 
-    @cached_property
+    @computed_once
     def _costs(self) -> dict[str, DecodeCosts]:
         return {
             name: DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
@@ -413,7 +413,7 @@ class LeRobotDataset:
             interpolation=self._interpolation,
         )
 
-    @cached_property
+    @computed_once
     def byte_source(self) -> ByteSource | None:
         """Fetches ahead what tasks will read; None for a local folder."""
         if not self._files.is_remote:
@@ -450,7 +450,7 @@ class LeRobotDataset:
         for name, codes in self._table.text_codes.items():
             batch[name] = _spelled(codes[samples].tolist(), self._table.texts[name])
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> str:
         """Digest of the samples, their numbers and the cuts: what the order of an epoch depends on. No paths."""
         facts = [self.fps, sorted(self._offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
