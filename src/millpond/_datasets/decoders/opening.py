@@ -120,20 +120,30 @@ def open_decoder(key: DecoderKey, store: SidecarStore, urls: UrlStores) -> Entry
         ObjectMissing: Nothing there.
         CorruptMedia: No video in it, or it is cut short.
         DataError: It cannot be read.
-        UnsupportedFormat: A URL of no scheme that is known.
+        UnsupportedFormat: A URL of no scheme that is known; torchcodec does not load, or cannot tell the frames apart.
     """
     handle, table = _open_url(key, store, urls) if is_url(key.source) else _open_local(key, store)
     try:
         if key.backend == "torchcodec":
-            from millpond._datasets.decoders.torchcodec_decoder import TorchcodecDecoder  # and with it torch
-
-            decoder: StreamDecoder = TorchcodecDecoder(table, handle, image_size=key.image_size)
+            decoder: StreamDecoder = _torchcodec_decoder(table, handle, key)
         else:
             decoder = PyAVDecoder(table, handle, image_size=key.image_size, interpolation=key.interpolation)
     except BaseException:
         handle.close()
         raise
     return Entry(decoder, handle)
+
+
+def _torchcodec_decoder(table: SampleTable, handle: Handle, key: DecoderKey) -> StreamDecoder:
+    try:
+        from millpond._datasets.decoders.torchcodec_decoder import TorchcodecDecoder  # and with it torch
+    except (ImportError, RuntimeError, OSError) as error:  # it raises each of them where libraries are not found
+        raise UnsupportedFormat(
+            "backend 'torchcodec' is installed and does not load: it needs the torch that it was built for and the "
+            f"shared libraries of FFmpeg 4 to 8; install those, or take 'pyav' ({type(error).__name__}: "
+            f"{next(iter(str(error).strip().splitlines()), '')})"
+        ) from error
+    return TorchcodecDecoder(table, handle, image_size=key.image_size)
 
 
 class _OpenFile(LocalBytes):
