@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import av.error
 import numpy as np
@@ -130,16 +131,21 @@ def bytes_of_frames(table: SampleTable, frames: NDArray[np.int64]) -> list[ByteR
     ranges: list[ByteRange] = []
     for first, stop in runs:
         last_row = int(table.frame_rows[frames[first:stop]].max())
-        rows = table.feed_rows(int(gops[first]), int(gops[stop - 1]) + 1, last_row=last_row)
+        rows = table.feed_rows(gops[first], gops[stop - 1] + 1, last_row=last_row)
         ranges += ranges_read(table, rows)
     return ranges
 
 
-def _runs(table: SampleTable, frames: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+def _runs(table: SampleTable, frames: NDArray[np.int64]) -> tuple[list[int], list[tuple[int, int]]]:
     """The GOP of each frame, and where each run of consecutive GOPs begins and ends among the frames."""
-    gops = np.searchsorted(table.gop_starts, frames, side="right") - 1
-    breaks = (np.flatnonzero(np.diff(gops) > 1) + 1).tolist()
-    return gops, list(zip([0, *breaks], [*breaks, len(gops)], strict=True))
+    gops = (np.searchsorted(table.gop_starts, frames, side="right") - 1).tolist()
+    return gops, _stretches(gops, 1)
+
+
+def _stretches(gops: Sequence[int], max_step: int) -> list[tuple[int, int]]:
+    """Where each stretch begins and ends in which a GOP follows another by so much at most; none for no GOPs."""
+    bounds = [0, *(k for k in range(1, len(gops)) if gops[k] - gops[k - 1] > max_step), len(gops)]
+    return list(pairwise(bounds)) if gops else []
 
 
 def _checked(frames: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
@@ -190,7 +196,7 @@ class _Job:
         crcs = np.array([self._new_crcs[row] for row in rows.tolist()], np.uint32)
         return DecodeReport(tuple(self._failures), rows, crcs, *self._costs)
 
-    def _run(self, gops: NDArray[np.int64], first: int) -> None:
+    def _run(self, gops: list[int], first: int) -> None:
         """Decode consecutive GOPs; `gops` holds the GOP of each frame wanted, the first of which is `first`."""
         error = self._try(gops, first)
         if error is None:
@@ -198,11 +204,10 @@ class _Job:
         if gops[0] == gops[-1]:
             self._failures.append((np.arange(first, first + len(gops)), error))
             return
-        breaks = np.flatnonzero(np.diff(gops)) + 1
-        for start, stop in zip([0, *breaks], [*breaks, len(gops)], strict=True):
+        for start, stop in _stretches(gops, 0):
             self._run(gops[start:stop], first + start)
 
-    def _try(self, gops: NDArray[np.int64], first: int) -> DataError | None:
+    def _try(self, gops: list[int], first: int) -> DataError | None:
         """Decode once, and once more with preroll if frames did not come; the error if both fail."""
         preroll_gops = self._file.preroll_gops
         try:
@@ -217,7 +222,7 @@ class _Job:
             return without_frames(error)
         return None
 
-    def _decode(self, gops: NDArray[np.int64], first: int, preroll_gops: int) -> None:
+    def _decode(self, gops: list[int], first: int, preroll_gops: int) -> None:
         wanted = self._frames[first : first + len(gops)]
         places = dict(zip(self._file.table.frame_rows[wanted].tolist(), range(first, first + len(gops)), strict=True))
         if self._file.table.backend == "container":
@@ -238,8 +243,8 @@ class _Job:
         finally:
             self._costs[2] += source.frames_decoded - before
 
-    def _decode_packets(self, gops: NDArray[np.int64], places: Mapping[int, int], preroll_gops: int) -> None:
-        run = PacketRun(self._file, int(gops[0]), int(gops[-1]) + 1, places, known_crcs=self._known_crcs)
+    def _decode_packets(self, gops: list[int], places: Mapping[int, int], preroll_gops: int) -> None:
+        run = PacketRun(self._file, gops[0], gops[-1] + 1, places, known_crcs=self._known_crcs)
         try:
             try:
                 run.decode(self._maker, self._write, self._progress, preroll_gops)

@@ -50,7 +50,7 @@ class PacketRun:
         self._places = places
         self._last_row = max(places)
         self._reader = PacketReader(file, known_crcs)
-        self._first_row = int(file.table.feed_rows(gop_start, gop_stop)[0])
+        self._first_row = file.table.key_row(gop_start)
         self.packets_fed = 0
         self.frames_decoded = 0
         self._has_fresh_context = True

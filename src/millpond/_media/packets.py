@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -48,28 +49,32 @@ class PacketReader:
         Raises:
             CorruptMedia: A packet is not what the table promises.
         """
-        ends = np.cumsum(self._file.table.size[rows], dtype=np.int64)
-        start = 0
-        while start < len(rows):
-            already = int(ends[start - 1]) if start else 0
-            stop = max(int(np.searchsorted(ends, already + CHUNK_BYTES, side="right")), start + 1)
-            yield from self._chunk(rows[start:stop])
-            start = stop
+        start, chunk_bytes = 0, 0
+        for k, size in enumerate(self._file.table.size[rows].tolist()):
+            chunk_bytes += size
+            if chunk_bytes > CHUNK_BYTES and k > start:
+                yield from self._chunk(rows[start:k])
+                start, chunk_bytes = k, size
+        if start < len(rows):
+            yield from self._chunk(rows[start:])
 
     def _chunk(self, rows: NDArray[np.int64]) -> list[tuple[int, memoryview]]:
         table = self._file.table
         ranges = ranges_read(table, rows)
-        owner = np.searchsorted([r.start for r in ranges], table.offset[rows], side="right") - 1
-        buffers = [self._file.read(r) for r in ranges]
-        self.bytes_read += sum(map(len, buffers))
-        views = [memoryview(b) for b in buffers]
-        holes = [[] if table.crc_known[rows].all() else zero_runs(b) for b in buffers]
-        starts = (table.offset[rows] - np.array([r.start for r in ranges], np.int64)[owner]).tolist()
-        sizes = table.size[rows].tolist()
-        crcs = zip(table.crc[rows].tolist(), table.crc_known[rows].tolist(), strict=True)
+        data = [self._file.read(r) for r in ranges]
+        buffers = [memoryview(part) for part in data]
+        self.bytes_read += sum(map(len, data))
+        begins = [r.start for r in ranges]
+        # plain numbers: most runs are of a few packets, where an array of each costs more than the work itself
+        columns = (table.offset, table.size, table.crc, table.crc_known)
+        told = list(zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True))
+        is_known = all(known for *_, known in told)
+        holes = [[] if is_known else zero_runs(part) for part in data]
         packets = []
-        for row, k, start, size, (crc, known) in zip(rows.tolist(), owner.tolist(), starts, sizes, crcs, strict=True):
-            payload = views[k][start : start + size]
+        for row, offset, size, crc, known in told:
+            k = bisect_right(begins, offset) - 1
+            start = offset - begins[k]
+            payload = buffers[k][start : start + size]
             if not self._has_known_crc(row, payload, crc if known else self._known_crcs.get(row)):
                 self._require_no_hole(row, start, start + size, holes[k])
             packets.append((row, payload))

@@ -174,6 +174,10 @@ class SampleTable:
                 positions=beyond.tolist(),
             )
 
+    def key_row(self, gop: int) -> int:
+        """The row of the key that a GOP begins with."""
+        return int(self._key_rows[self._gop_keys[gop]])
+
     def feed_rows(
         self, gop_start: int, gop_stop: int, preroll_gops: int = 0, *, last_row: int | None = None
     ) -> NDArray[np.int64]:
@@ -191,6 +195,8 @@ class SampleTable:
         first_key = max(int(self._gop_keys[gop_start]) - preroll_gops, 0)
         start = int(self._key_rows[first_key])
         rows = np.arange(start, self._feed_stop(gop_stop, last_row))
+        if self._last_leading_rows[first_key] == start:
+            return rows
         own_leading = (rows <= self._last_leading_rows[first_key]) & (self.pts[rows] < self.pts[start])
         fed: NDArray[np.int64] = rows[~own_leading]
         return fed
@@ -229,16 +235,19 @@ class SampleTable:
         self, rows: NDArray[np.int64], *, max_gap_bytes: int = DEFAULT_MAX_GAP_BYTES
     ) -> tuple[ByteRange, ...]:
         """Coalesce the bytes of some rows into few ranges, ascending, none overlapping; gaps up to a limit are read."""
-        if not len(rows):
-            return ()
-        starts = self.offset[rows]
-        order = np.argsort(starts, kind="stable")
-        starts = starts[order]
-        stops = np.maximum.accumulate(starts + self.size[rows][order])
-        breaks = np.flatnonzero(starts[1:] - stops[:-1] > max_gap_bytes) + 1
-        firsts = np.concatenate(([0], breaks))
-        lasts = np.append(breaks, len(starts)) - 1
-        return tuple(ByteRange(int(a), int(b)) for a, b in zip(starts[firsts], stops[lasts], strict=True))
+        ranges: list[ByteRange] = []
+        start = stop = -1
+        for begin, size in sorted(zip(self.offset[rows].tolist(), self.size[rows].tolist(), strict=True)):
+            if stop < 0:
+                start, stop = begin, begin + size
+            elif begin - stop > max_gap_bytes:
+                ranges.append(ByteRange(start, stop))
+                start, stop = begin, begin + size
+            else:
+                stop = max(stop, begin + size)
+        if stop >= 0:
+            ranges.append(ByteRange(start, stop))
+        return tuple(ranges)
 
     def with_crcs(self, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> SampleTable:
         """The same table that also knows these CRC-32s; one that was known before is kept."""
