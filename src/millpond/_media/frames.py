@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -64,8 +64,9 @@ def decode_frames(
     Args:
         file: The video and its table.
         frames: int64, (m,), ascending and unique presentation indices.
-        write: `write(j, picture)` takes frames[j]: uint8, (H, W, 3), RGB, upright, a view valid only during the call.
-            Where a run of GOPs fails it is decoded again GOP by GOP, and frames are written again.
+        write: `write(j, picture)` takes frames[j]: uint8, (H, W, 3), RGB, upright: a view of memory that is never
+            written again, perhaps with gaps between its lines. Where a run of GOPs fails it is decoded again GOP by
+            GOP, and frames are written again.
         image_size: (height, width) to resize to; None keeps the stream's own size.
         interpolation: "bilinear", "area" or "bicubic".
         progress: Called per frame decoded.
@@ -138,14 +139,16 @@ def bytes_of_frames(table: SampleTable, frames: NDArray[np.int64]) -> list[ByteR
 
 def _runs(table: SampleTable, frames: NDArray[np.int64]) -> tuple[list[int], list[tuple[int, int]]]:
     """The GOP of each frame, and where each run of consecutive GOPs begins and ends among the frames."""
-    gops = (np.searchsorted(table.gop_starts, frames, side="right") - 1).tolist()
+    gops = (table.gop_starts.searchsorted(frames, side="right") - 1).tolist()
     return gops, _stretches(gops, 1)
 
 
-def _stretches(gops: Sequence[int], max_step: int) -> list[tuple[int, int]]:
+def _stretches(gops: list[int], max_step: int) -> list[tuple[int, int]]:
     """Where each stretch begins and ends in which a GOP follows another by so much at most; none for no GOPs."""
-    bounds = [0, *(k for k in range(1, len(gops)) if gops[k] - gops[k - 1] > max_step), len(gops)]
-    return list(pairwise(bounds)) if gops else []
+    if not gops or gops[-1] - gops[0] <= max_step:
+        return [(0, len(gops))] if gops else []
+    breaks = [k for k in range(1, len(gops)) if gops[k] - gops[k - 1] > max_step]
+    return list(pairwise([0, *breaks, len(gops)]))
 
 
 def _checked(frames: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
@@ -192,9 +195,9 @@ class _Job:
 
     def report(self) -> DecodeReport:
         """Sum up."""
-        rows = np.array(sorted(self._new_crcs), np.int64)
-        crcs = np.array([self._new_crcs[row] for row in rows.tolist()], np.uint32)
-        return DecodeReport(tuple(self._failures), rows, crcs, *self._costs)
+        rows = sorted(self._new_crcs)
+        crcs = [self._new_crcs[row] for row in rows]
+        return DecodeReport(tuple(self._failures), np.array(rows, np.int64), np.array(crcs, np.uint32), *self._costs)
 
     def _run(self, gops: list[int], first: int) -> None:
         """Decode consecutive GOPs; `gops` holds the GOP of each frame wanted, the first of which is `first`."""

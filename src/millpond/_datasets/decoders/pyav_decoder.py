@@ -1,4 +1,4 @@
-"""Frames by the packet decoder: a sample table, and a codec context for each call."""
+"""Frames by the packet decoder: a sample table, and a codec context that is lent for each call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PyAVDecoder(StreamDecoder):
 
     Attributes:
         video: What it decodes; for whoever does so by himself, under `lock` and while the handle is in use.
-        lock: Of the container, which is one thread's at a time; a context of the packet decoder lives for one call.
+        lock: Of the container, which is one thread's at a time; a context of the packet decoder is lent to one call.
     """
 
     def __init__(
