@@ -20,7 +20,7 @@ import pytest
 import millpond
 from map_style import assert_same_sample, loader_rows
 from millpond import LeRobotDataset, VideoDecoderCache
-from millpond._datasets import camera_reader, frame_batch
+from millpond._datasets import cached_videos, camera_reader, frame_batch
 from millpond._datasets.decoders.cache import default_cache
 from millpond._media.frames import decode_frames
 from millpond._synth import read_pattern
@@ -403,6 +403,30 @@ def open_targets() -> list[str]:
     return targets
 
 
+@pytest.mark.parametrize("when", ["check_identity", "open_video"])
+def test_a_video_that_does_not_open_leaves_nothing_open(
+    synth: MakeDataset, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    before = descriptors()
+
+    def fail(*args: Any) -> None:
+        raise millpond.CorruptMedia("it changed this moment")
+
+    with open_dataset(synth(), cameras=[FRONT]) as dataset:
+        with monkeypatch.context() as patch:
+            if when == "check_identity":
+                patch.setattr("millpond._media.video_file.require_identity", fail)
+            else:
+                patch.setattr(cached_videos, "open_video", fail)
+            with pytest.raises(millpond.CorruptMedia, match="changed this moment") as caught:
+                dataset[0]
+            assert (caught.value.camera, caught.value.episode) == (FRONT, 0)
+            del caught
+        dataset._samples.close()  # type: ignore[union-attr]
+        assert descriptors() == before
+        assert shown(dataset[0]) == (0, 0, 0)
+
+
 # ---- threads
 
 
@@ -471,21 +495,25 @@ def test_of_a_url_just_the_bytes_of_a_sample_are_fetched_all_at_once(synth: Make
         remote[0]  # tables of numbers and footers are there
         server.requests.clear()
         remote.__getitems__([20, 21, 60])
-        requests, _ = asked_for(server, ".mp4")
-        assert requests == 4  # two GOPs of two cameras
-        source: Any = remote.byte_source
-        assert source is not None
-        fetched = [remote._samples._videos[camera].fetched for camera in remote.cameras]  # type: ignore[union-attr]
-        assert [dict(one.counters) for one in fetched] == [{}, {}]  # none was fetched late, one by one
+        assert asked_for(server, ".mp4")[0] == 4  # two GOPs of two cameras
 
 
 def test_threads_of_a_url_do_not_take_each_others_bytes(synth: MakeDataset, tmp_path: Path) -> None:
     root = synth(episodes_per_file=2)
-    with open_dataset(root) as local, streamed(root) as (remote, _):
+    with open_dataset(root) as local, streamed(root) as (remote, server):
         order = np.random.default_rng(3).permutation(TOTAL)[:24].tolist()
+        for number in order:
+            remote[number]  # tables and footers are there
+        server.requests.clear()
+        expected = [local[number] for number in order]
         with ThreadPoolExecutor(4) as threads:
-            for number, sample in zip(order, threads.map(remote.__getitem__, order), strict=True):
-                assert_same_sample(sample, local[number])
+            for mine, other in zip(threads.map(remote.__getitem__, order), expected, strict=True):
+                assert_same_sample(mine, other)
+        in_threads = asked_for(server, ".mp4")
+        server.requests.clear()
+        for number in order:
+            remote[number]
+        assert asked_for(server, ".mp4") == in_threads  # what one has fetched is there until it was read
 
 
 def test_a_remote_dataset_that_is_let_go_of_leaves_nothing_open(synth: MakeDataset) -> None:

@@ -60,12 +60,13 @@ class CachedVideos:
 
     def _open(self, file: int) -> Entry:
         video = open_video(self._source, self._store, file, self.fetched)
-        handle = Handle(video.contents, video.path, video.table.identity, is_local=not self._source.files.is_remote)
         try:
             video.check_identity()  # with that a local file is open, before several threads read it
+            is_local = not self._source.files.is_remote
+            handle = Handle(video.contents, video.path, video.table.identity, is_local=is_local)
             return Entry(PyAVDecoder(video.table, handle), handle)
         except BaseException:
-            handle.close()
+            video.close()
             raise
 
 
