@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.holes import ZERO_RUN_BYTES, zero_runs, zeros_inside
 from millpond._media.video_file import VideoFile
-from millpond._plan.sample_table import SampleTable
+from millpond._plan.sample_table import SampleTable, coalesced
 from millpond._values import ByteRange
 from millpond.errors import CorruptMedia
 
@@ -21,11 +21,14 @@ CHUNK_BYTES = 8 << 20
 
 def ranges_read(table: SampleTable, rows: NDArray[np.int64]) -> list[ByteRange]:
     """What is read for the packets of some rows: a little more, where a hole that ends or begins in them goes on."""
-    size_bytes = table.identity.size_bytes
+    return _with_surroundings(table.byte_ranges(rows), table.identity.size_bytes)
+
+
+def _with_surroundings(ranges: Iterable[ByteRange], size_bytes: int) -> list[ByteRange]:
     return [
         # what ends beyond the file is an error, and stays one
         ByteRange(max(r.start - ZERO_RUN_BYTES, 0), max(r.stop, min(r.stop + ZERO_RUN_BYTES, size_bytes)))
-        for r in table.byte_ranges(rows)
+        for r in ranges
     ]
 
 
@@ -49,33 +52,32 @@ class PacketReader:
         Raises:
             CorruptMedia: A packet is not what the table promises.
         """
+        sizes = self._file.table.size[rows].tolist()
         start, chunk_bytes = 0, 0
-        for k, size in enumerate(self._file.table.size[rows].tolist()):
+        for k, size in enumerate(sizes):
             chunk_bytes += size
             if chunk_bytes > CHUNK_BYTES and k > start:
-                yield from self._chunk(rows[start:k])
+                yield from self._chunk(rows[start:k], sizes[start:k])
                 start, chunk_bytes = k, size
         if start < len(rows):
-            yield from self._chunk(rows[start:])
+            yield from self._chunk(rows[start:], sizes[start:])
 
-    def _chunk(self, rows: NDArray[np.int64]) -> list[tuple[int, memoryview]]:
+    def _chunk(self, rows: NDArray[np.int64], sizes: list[int]) -> list[tuple[int, memoryview]]:
         table = self._file.table
-        ranges = ranges_read(table, rows)
-        data = [self._file.read(r) for r in ranges]
-        buffers = [memoryview(part) for part in data]
-        self.bytes_read += sum(map(len, data))
+        offsets, known = table.offset[rows].tolist(), table.crc_known[rows].tolist()
+        ranges = _with_surroundings(coalesced(offsets, sizes), table.identity.size_bytes)
+        buffers = [self._file.read(r) for r in ranges]
+        holes = [[] if all(known) else zero_runs(buffer) for buffer in buffers]
+        views = [memoryview(buffer) for buffer in buffers]
         begins = [r.start for r in ranges]
-        # plain numbers: most runs are of a few packets, where an array of each costs more than the work itself
-        columns = (table.offset, table.size, table.crc, table.crc_known)
-        told = list(zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True))
-        is_known = all(known for *_, known in told)
-        holes = [[] if is_known else zero_runs(part) for part in data]
+        self.bytes_read += sum(map(len, buffers))
         packets = []
-        for row, offset, size, crc, known in told:
+        told = zip(rows.tolist(), offsets, sizes, table.crc[rows].tolist(), known, strict=True)
+        for row, offset, size, crc, is_known in told:
             k = bisect_right(begins, offset) - 1
             start = offset - begins[k]
-            payload = buffers[k][start : start + size]
-            if not self._has_known_crc(row, payload, crc if known else self._known_crcs.get(row)):
+            payload = views[k][start : start + size]
+            if not self._has_known_crc(row, payload, crc if is_known else self._known_crcs.get(row)):
                 self._require_no_hole(row, start, start + size, holes[k])
             packets.append((row, payload))
         return packets

@@ -235,19 +235,7 @@ class SampleTable:
         self, rows: NDArray[np.int64], *, max_gap_bytes: int = DEFAULT_MAX_GAP_BYTES
     ) -> tuple[ByteRange, ...]:
         """Coalesce the bytes of some rows into few ranges, ascending, none overlapping; gaps up to a limit are read."""
-        ranges: list[ByteRange] = []
-        start = stop = -1
-        for begin, size in sorted(zip(self.offset[rows].tolist(), self.size[rows].tolist(), strict=True)):
-            if stop < 0:
-                start, stop = begin, begin + size
-            elif begin - stop > max_gap_bytes:
-                ranges.append(ByteRange(start, stop))
-                start, stop = begin, begin + size
-            else:
-                stop = max(stop, begin + size)
-        if stop >= 0:
-            ranges.append(ByteRange(start, stop))
-        return tuple(ranges)
+        return tuple(coalesced(self.offset[rows].tolist(), self.size[rows].tolist(), max_gap_bytes))
 
     def with_crcs(self, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> SampleTable:
         """The same table that also knows these CRC-32s; one that was known before is kept."""
@@ -256,3 +244,20 @@ class SampleTable:
         crc[rows[new]] = crcs[new]
         known[rows] = True
         return replace(self, crc=crc, crc_known=known)
+
+
+def coalesced(offsets: list[int], sizes: list[int], max_gap_bytes: int = DEFAULT_MAX_GAP_BYTES) -> list[ByteRange]:
+    """Few ranges that hold these pieces of a file, ascending, none overlapping; gaps up to a limit are in them.
+
+    Plain numbers: most runs are of a few packets, where arrays take longer than the work itself.
+    """
+    ranges: list[ByteRange] = []
+    start = stop = -1
+    for offset, size in sorted(zip(offsets, sizes, strict=True)):
+        if stop >= 0 and offset - stop <= max_gap_bytes:
+            stop = max(stop, offset + size)
+            continue
+        if stop >= 0:
+            ranges.append(ByteRange(start, stop))
+        start, stop = offset, offset + size
+    return [*ranges, ByteRange(start, stop)] if stop >= 0 else ranges
