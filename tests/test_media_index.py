@@ -145,6 +145,13 @@ def test_a_file_that_was_cut_short_is_corrupt(name: str, share: float, tmp_path:
         build_sample_table(path)
 
 
+def test_frames_that_avi_cannot_put_in_order_are_refused(tmp_path: Path) -> None:
+    """AVI keeps no presentation times: what a demuxer makes up would show frames of H.264 with B-frames as others."""
+    path = zoo.make(zoo.Clip("reordered", "libx264", zoo.B_FRAMES, suffix=".avi"), tmp_path)
+    with pytest.raises(CorruptMedia, match=r"do not ascend; write it as MP4 or MKV"):
+        build_sample_table(path)
+
+
 def test_damage_between_the_blocks_of_an_mkv_is_found_by_the_scan(tmp_path: Path) -> None:
     table, data = zoo.clip_table("h264_mkv"), bytearray(zoo.clip_path("h264_mkv").read_bytes())
     data[int(table.offset[20]) - 40 : int(table.offset[20]) + 40] = bytes(80)

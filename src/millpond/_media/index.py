@@ -35,7 +35,7 @@ from millpond.errors import CorruptMedia, DataError
 
 _logger = logging.getLogger("millpond")
 
-SIDECAR_KIND = "table2"
+SIDECAR_KIND = "table3"
 """Of sample tables; the number goes up when their meaning changes."""
 
 _SCANNED_FORMATS = ("matroska,webm", "avi")
@@ -175,6 +175,9 @@ def _from_scan(
         stream = pick_video_stream(container, path, stream_index)
         if container.format.name not in _SCANNED_FORMATS:
             raise PacketRulesDoNotFit(f"the format {container.format.name!r} gives no byte ranges")
+        if container.format.name == "avi" and stream.codec_context.has_b_frames:
+            # what FFmpeg makes up ascends in decode order, and frames would come under the ids of others
+            raise PacketRulesDoNotFit("AVI keeps no presentation times, and the stream shows frames in another order")
         require_packet_codec(stream)
         rows, crcs = read_scanned_rows(container, stream, descriptor, progress)
         turn = turn_of(_first_matrix(path, stream_index))
