@@ -92,11 +92,13 @@ $(DEMO_ENV)/ready: pyproject.toml
 	touch $@
 
 # torchcodec without its dependencies: it would choose a torch of its own. Tests that want it say why they are skipped
-# where FFmpeg's libraries are not installed.
+# where FFmpeg's libraries are not installed. LeRobot goes into a folder of its own, which only tests of it look at: what
+# comes with it (pandas, for pyarrow to import, for one) would change what other tests run.
 $(TEST_ENV)/ready: pyproject.toml
 	$(call environment,$(TEST_ENV))
 	$(BIN)/pip install --quiet --group test --editable . torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps torchcodec==0.13.0
+	$(BIN)/pip install --quiet --no-deps --target $(TEST_ENV)/lerobot --group lerobot
 	touch $@
 
 # LeRobot's datasets without its robots, simulators and policies; bench/README.md says why these versions.
