@@ -18,8 +18,8 @@ LAYERS = [
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
-    {"_loader", "_torch"},
-    {"torch"},
+    {"_lerobot", "_loader", "_torch"},
+    {"lerobot", "torch"},
     {"_cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""An installed LeRobot that decodes with millpond."""
