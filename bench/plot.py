@@ -79,25 +79,35 @@ def draw(measured: dict[str, Any]) -> str:
 
 def bars(measured: dict[str, Any]) -> tuple[list[str], int]:
     """Marks, and their height, of a group of bars for each dataset or kind of batches."""
-    is_transport = measured["bench"] == "transport"
     bars_of = BARS.get(measured["bench"], compared)
-    cases = (
-        {KINDS.get(name, name): case for name, case in measured["kinds"].items()}
-        if is_transport
-        else measured["datasets"]
-    )
-    groups = {name: list(bars_of(case)) for name, case in cases.items()}
+    groups = {name: list(bars_of(case)) for name, case in cases_of(measured).items()}
+    has_own_scales = measured["bench"] in ("transport", "random_access")
     highest = max(bar.rate for bars in groups.values() for bar in bars)
     marks, y = [], 0
     for name, bars in groups.items():
         marks.append(f'<text class="name" x="0" y="{y + 20}">{html.escape(name)}</text>')
         y += HEAD
-        top = max(bar.rate for bar in bars) if is_transport else highest  # kinds of batches have scales of their own
+        top = max(bar.rate for bar in bars) if has_own_scales else highest
         for bar in bars:
             marks.append(drawn(bar, top, y))
             y += BAR + GAP
         y += 12
     return marks, y
+
+
+def cases_of(measured: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a group of bars is drawn of, by its title: a dataset, a kind of batches, or a way to ask a dataset."""
+    if measured["bench"] == "transport":
+        return {KINDS.get(name, name): case for name, case in measured["kinds"].items()}
+    datasets: dict[str, dict[str, Any]] = measured["datasets"]
+    if measured["bench"] != "random_access":
+        return datasets
+    cases = {}
+    for name, dataset in datasets.items():
+        cases[f"{name}: samples at random"] = dataset["random"]
+        for span, batches in dataset["batches"].items():
+            cases[f"{name}: batches of {dataset['batch_size']} frames of one {span}, sorted"] = batches
+    return cases
 
 
 def lines(measured: dict[str, Any]) -> tuple[list[str], float]:
@@ -163,7 +173,7 @@ def of_streaming(measured: dict[str, Any]) -> str:
 
 
 def of_random_access(measured: dict[str, Any]) -> str:
-    return "times the samples/s of torchcodec, one process, one thread"
+    return "times the rate of torchcodec one by one, in one process, one thread"
 
 
 def of_decoder_cache(measured: dict[str, Any]) -> str:
@@ -213,15 +223,13 @@ def transported(kind: dict[str, Any]) -> Iterator[Bar]:
         yield Bar(LABELS.get(side, side), "lerobot" if over else "millpond", found["batches_per_second"], note)
 
 
-def at_random(dataset: dict[str, Any]) -> Iterator[Bar]:
-    """Samples at random, then sorted batches, each over torchcodec one by one."""
-    for name, measured in {"random": dataset["random"], **dataset["batches"]}.items():
-        what = "" if name == "random" else f"{dataset['batch_size']} of one {name}: "
-        for side, found in measured["sides"].items():
-            over = measured["over"].get(side)
-            look = "lerobot" if side.startswith("torchcodec") else "millpond"
-            ratio = over["per_second"]["median"] if over else 1.0
-            yield Bar(f"{what}{side}", look, ratio, f" ({found['frames_per_second']:,.0f} frames/s)", digits=2)
+def at_random(case: dict[str, Any]) -> Iterator[Bar]:
+    """Each side over torchcodec, which decodes one by one."""
+    for side, found in case["sides"].items():
+        over = case["over"].get(side)
+        look = "lerobot" if side.startswith("torchcodec") else "millpond"
+        ratio = over["per_second"]["median"] if over else 1.0
+        yield Bar(side, look, ratio, f" ({found['frames_per_second']:,.0f} frames/s)", digits=2)
 
 
 TITLES = {
