@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -230,6 +231,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the temporary folder goes, too
     synth = {"frames": options.synth_frames, "size": tuple(options.synth_size)}
     sides, unbounded = available(options.sides, options.max_size), available(options.unbounded_sides, None)
     report: dict[str, Any] = {

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import signal
 import statistics
 import sys
 import tempfile
@@ -281,6 +282,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the temporary folder goes, too
     if reason := why_not("torchcodec.decoders"):
         raise SystemExit(f"this bench compares with torchcodec, which is not to be used here: {reason}")
     from _torchcodec_cache import TorchcodecCache
