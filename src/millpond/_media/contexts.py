@@ -65,7 +65,8 @@ def lend_context(stream: StreamParameters, *, starts_clean: bool, fresh: bool) -
         lent.context.flush_buffers()
         kept.pop(key, None)  # there is another where a picture was written by a run within this one
         kept[key] = lent.context
-        _keep_within_bounds(kept)
+        if lent.is_fresh:
+            _keep_within_bounds(kept)
 
 
 def make_context(stream: StreamParameters, *, starts_clean: bool) -> VideoCodecContext:

@@ -149,8 +149,7 @@ class SampleTable:
         seconds = np.asarray(seconds, np.float64)
         if not self.num_frames:
             raise FrameTimestampError("the stream shows no frame at all", num_frames=0)
-        after = np.clip(np.searchsorted(self.frame_seconds, seconds), 1, max(self.num_frames - 1, 1))
-        after = np.minimum(after, self.num_frames - 1)
+        after = np.minimum(self.frame_seconds.searchsorted(seconds), self.num_frames - 1)
         before = np.maximum(after - 1, 0)
         later_is_nearer = self.frame_seconds[after] - seconds < seconds - self.frame_seconds[before]
         frames = np.where(later_is_nearer, after, before)
@@ -159,9 +158,9 @@ class SampleTable:
 
     def _require_within(self, seconds: NDArray[np.float64], frames: NDArray[np.int64], tolerance_s: float) -> None:
         distance = np.abs(self.frame_seconds[frames] - seconds)
-        # `not <=` and not `>`: a time that is not a number is beyond every tolerance.
-        beyond = np.flatnonzero(~(distance <= tolerance_s))
-        if len(beyond):
+        is_within = distance <= tolerance_s  # and not `>`: a time that is not a number is beyond every tolerance
+        if not is_within.all():
+            beyond = np.flatnonzero(~is_within)
             worst = beyond[np.argmax(np.nan_to_num(distance[beyond], nan=np.inf))]
             raise FrameTimestampError(
                 f"no frame within {tolerance_s:g} s of {seconds[worst]:.6f} s: the nearest is frame {frames[worst]} at "

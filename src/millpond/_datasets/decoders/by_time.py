@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache
 from millpond._datasets.decoders.opening import DecoderBackend
+from millpond._datasets.frame_batch import as_pictures
 from millpond.errors import FrameTimestampError, retold
 
 
@@ -51,7 +52,7 @@ def decode_video_frames(
             frames = decoder.table.frames_at(seconds, tolerance_s)
         except FrameTimestampError as error:
             raise retold(error, str(decoder.path), path=decoder.path.label) from None
-        pictures = decoder.get_frames_at(frames).data
+        pictures = as_pictures(decoder.pictures(frames))
     if return_uint8:
         return pictures
     return pictures.astype(np.float32) / 255 if isinstance(pictures, np.ndarray) else pictures / 255.0

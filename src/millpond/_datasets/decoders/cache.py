@@ -13,7 +13,7 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.opening import DecoderBackend, DecoderKey, Entry, open_decoder, resolved
@@ -30,6 +30,10 @@ class _Unset(Enum):
 
 
 FROM_ENVIRONMENT: Final = _Unset.FROM_ENVIRONMENT
+
+
+_NO_OPTIONS = (None, None, "bilinear", None)
+"""Backend, size, interpolation and stream, where a path alone was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +128,11 @@ class VideoDecoderCache:
         if not isinstance(path, str | os.PathLike):
             return False
         try:
-            key = self._key(path, None, None, "bilinear", None)
+            place = self._place(path, _NO_OPTIONS)
         except (TypeError, UnsupportedFormat):  # a file of another machine, say
             return False
         with self._lock:
-            return _place(key, self.backend) in self._cache
+            return place in self._cache
 
     def size(self) -> int:
         """How many decoders are kept."""
@@ -177,10 +181,16 @@ class VideoDecoderCache:
         stream_index: int | None = None,
     ) -> Iterator[StreamDecoder]:
         """The decoder of a video, which stays open for as long as the block. See `get_decoder`."""
-        key = self._key(path, backend, image_size, interpolation, stream_index)
-        place = _place(key, self.backend)
-        with self.lease_entry(place, lambda: open_decoder(key, self._store, self._urls)) as entry:
+        options = backend, image_size, interpolation, stream_index
+
+        def open_it() -> Entry:
+            return open_decoder(self._key(path, *options), self._store, self._urls)
+
+        entry = self._acquire(self._place(path, options), open_it)
+        try:
             yield entry.decoder
+        finally:
+            entry.file_handle.end_use()
 
     @contextlib.contextmanager
     def lease_entry(self, key: Hashable, open_it: Callable[[], Entry]) -> Iterator[Entry]:
@@ -208,6 +218,13 @@ class VideoDecoderCache:
         with self._lock:
             still_open = sum(not handle.closed for handle in self._handles)
             return DecoderCacheStatistics(self._hits, self._misses, self._evictions, still_open, self._nbytes)
+
+    def _place(self, path: str | os.PathLike[str], options: tuple[Any, ...]) -> Hashable:
+        """Where a decoder is kept: under its path alone, if nothing else was asked for."""
+        if options == _NO_OPTIONS and isinstance(path, str) and path in self._cache:
+            return path  # it is absolute, since it is there
+        key = self._key(path, *options)
+        return key.source if key == DecoderKey(key.source, self.backend) else key
 
     def _key(
         self,
@@ -316,11 +333,6 @@ def _forget_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)
-
-
-def _place(key: DecoderKey, backend: Literal["pyav", "torchcodec"]) -> Hashable:
-    """Where a decoder is kept: under its path alone, if nothing else was asked for."""
-    return key.source if key == DecoderKey(key.source, backend) else key
 
 
 def _result(opened: Future[Entry]) -> Entry | None:

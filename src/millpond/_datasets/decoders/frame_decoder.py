@@ -174,8 +174,27 @@ class FrameDecoder(ABC):
         return np.array([number + count if number < 0 else number for number in numbers], np.int64)
 
     def _frames(self, positions: NDArray[np.int64]) -> FrameBatch:
+        return FrameBatch(
+            as_pictures(self.pictures(positions)),
+            as_array(self._seconds[positions]),
+            as_array(self._durations[positions]),
+        )
+
+    def pictures(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Decode some frames.
+
+        Args:
+            positions: int64, (n,), 0 to len - 1, in any order.
+
+        Returns:
+            uint8, (n, H, W, 3), RGB, upright.
+
+        Raises:
+            DataError: One of them does not decode.
+            ClosedError: The decoder is closed.
+        """
         if len(positions) == 1:
-            return self._batch(self._picture(positions).reshape(1, *self._picture_size, 3), positions)
+            return self._picture(positions).reshape(1, *self._picture_size, 3)
         pictures = np.empty((len(positions), *self._picture_size, 3), np.uint8)
         if (positions[1:] > positions[:-1]).all():
             self._decode(positions, pictures.__setitem__)
@@ -190,18 +209,13 @@ class FrameDecoder(ABC):
                     pictures[row] = picture
 
             self._decode(unique, write)
-        return self._batch(pictures, positions)
+        return pictures
 
     def _picture(self, position: NDArray[np.int64]) -> NDArray[np.uint8]:
         """The picture of a single frame, as it is: a copy would take 2 to 5 % of a random frame."""
         written: dict[int, NDArray[np.uint8]] = {}
         self._decode(position, written.__setitem__)
         return np.ascontiguousarray(written[0])
-
-    def _batch(self, pictures: NDArray[np.uint8], positions: NDArray[np.int64]) -> FrameBatch:
-        return FrameBatch(
-            as_pictures(pictures), as_array(self._seconds[positions]), as_array(self._durations[positions])
-        )
 
     def _metadata(self) -> VideoMetadata:
         stream = self.table.stream

@@ -24,6 +24,7 @@ from millpond._values import FileIdentity
 from millpond.errors import CorruptMedia, DataError, ObjectMissing, UnsupportedFormat
 
 DecoderBackend = Literal["auto", "pyav", "torchcodec"]
+_BACKENDS = get_args(DecoderBackend)
 
 
 class Entry(NamedTuple):
@@ -99,8 +100,8 @@ def resolved(backend: DecoderBackend) -> Literal["pyav", "torchcodec"]:
         ValueError: No such backend.
         UnsupportedFormat: It is not installed.
     """
-    if backend not in get_args(DecoderBackend):
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(map(repr, get_args(DecoderBackend)))}")
+    if backend not in _BACKENDS:
+        raise ValueError(f"backend {backend!r} is not one of {', '.join(map(repr, _BACKENDS))}")
     if backend == "torchcodec" and importlib.util.find_spec("torchcodec") is None:
         raise UnsupportedFormat(
             "backend 'torchcodec' needs torchcodec, which is not installed: pip install torchcodec, or take 'pyav'"

@@ -53,9 +53,9 @@ class PyAVDecoder(StreamDecoder):
             report = decode_frames(
                 self.video, positions, write, image_size=self._picture_size, interpolation=self._interpolation
             )
-        # from now on packets that change are noticed
-        self.table.crc[report.rows] = report.crcs
-        self.table.crc_known[report.rows] = True
+        if len(report.rows):  # from now on packets that change are noticed
+            self.table.crc[report.rows] = report.crcs
+            self.table.crc_known[report.rows] = True
         if report.failures:
             failed, error = report.failures[0]
             raise self._told(error, int(positions[failed[0]]))
