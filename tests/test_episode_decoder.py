@@ -190,8 +190,8 @@ def test_each_gop_is_passed_once_whatever_the_order(
 
     monkeypatch.setattr(episode_decoder, "decode_frames", reported)
     decoder.get_frames_at([20, 0, 11, 10, 0, 5, 19, 1])
-    # episode 1 begins at the file's frame 10, in the GOP of 6 to 11, and ends with its frame 30
-    assert reports[0].packets_fed == 31 - 6
+    # episode 1 begins at the file's frame 10: frames 10 and 11, 15, 20 and 21, 29, 30, each GOP from its key up to them
+    assert reports[0].packets_fed == (12 - 6) + (16 - 12) + (22 - 18) + (30 - 24) + 1
 
 
 def test_threads_may_share_a_decoder(decoder_of: Callable[..., EpisodeDecoder]) -> None:

@@ -138,16 +138,21 @@ def bytes_of_frames(table: SampleTable, frames: NDArray[np.int64]) -> list[ByteR
 
 
 def _runs(table: SampleTable, frames: NDArray[np.int64]) -> tuple[list[int], list[tuple[int, int]]]:
-    """The GOP of each frame, and where each run of consecutive GOPs begins and ends among the frames."""
+    """The GOP of each frame, and where each run begins and ends among the frames.
+
+    A run is decoded without a break: frames of one GOP, and of the next where they follow. What else is left of a GOP
+    behind the last frame wanted is not decoded.
+    """
     gops = (table.gop_starts.searchsorted(frames, side="right") - 1).tolist()
-    return gops, _stretches(gops, 1)
+    if not gops or gops[0] == gops[-1]:
+        return gops, [(0, len(gops))] if gops else []
+    goes_on = (np.diff(frames) == 1).tolist()
+    return gops, _stretches(gops, goes_on)
 
 
-def _stretches(gops: list[int], max_step: int) -> list[tuple[int, int]]:
-    """Where each stretch begins and ends in which a GOP follows another by so much at most; none for no GOPs."""
-    if not gops or gops[-1] - gops[0] <= max_step:
-        return [(0, len(gops))] if gops else []
-    breaks = [k for k in range(1, len(gops)) if gops[k] - gops[k - 1] > max_step]
+def _stretches(gops: list[int], goes_on: list[bool] | None = None) -> list[tuple[int, int]]:
+    """Where each stretch of one GOP begins and ends; of several GOPs where `goes_on` says so of the frame before."""
+    breaks = [k for k in range(1, len(gops)) if gops[k] != gops[k - 1] and not (goes_on and goes_on[k - 1])]
     return list(pairwise([0, *breaks, len(gops)]))
 
 
@@ -207,7 +212,7 @@ class _Job:
         if gops[0] == gops[-1]:
             self._failures.append((np.arange(first, first + len(gops)), error))
             return
-        for start, stop in _stretches(gops, 0):
+        for start, stop in _stretches(gops):
             self._run(gops[start:stop], first + start)
 
     def _try(self, gops: list[int], first: int) -> DataError | None:
