@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import media_zoo as zoo
 from millpond import CorruptMedia, VideoDecoderCache
 from millpond._datasets import frame_batch
-from millpond._datasets.decoders import pyav_decoder
+from millpond._datasets.decoders import frame_decoder, pyav_decoder
 from millpond._datasets.decoders.frame_decoder import FrameDecoder
 from millpond._media.frames import DecodeReport, decode_frames
 from open_videos import as_shown
@@ -340,3 +340,17 @@ def test_real_footage(cache: VideoDecoderCache, shared_dir: Path) -> None:
         fps = (len(decoder) - 1) / (decoder._seconds[-1] - begin)
         played = decoder.get_frames_played_at([begin + k / fps for k in frames])
         assert np.array_equal(as_shown(played.data), got), path.name
+
+
+@pytest.mark.parametrize("pass_frames", [1, 7, 1000])
+def test_frames_one_after_the_other_are_decoded_in_passes(
+    decoder: FrameDecoder, reports: list[DecodeReport], monkeypatch: pytest.MonkeyPatch, pass_frames: int
+) -> None:
+    height, width = zoo.clip_reference("h264_b_frames")[0].shape[:2]
+    monkeypatch.setattr(frame_decoder, "_PASS_BYTES", pass_frames * 3 * height * width)
+    taken = list(decoder)
+    assert len(taken) == len(decoder) == 50
+    assert all(are(frame[None], [k]) for k, frame in enumerate(taken))
+    assert len(reports) == -(-50 // pass_frames)
+    if hasattr(taken[0], "untyped_storage"):  # whoever keeps one keeps its own bytes alone
+        assert taken[3].untyped_storage().nbytes() == 3 * height * width

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ TIME_TOLERANCE_SECONDS = 1e-4
 """A time up to so much before a frame's own shows that frame: times that are computed, as k / fps, or kept as rounded
 sums, as in meta/episodes, would else show the frame before. As `tolerance_s` of LeRobot. Where a file keeps times in
 milliseconds, as MKV does, it is half of one, or every other k / 30 would show the frame before."""
+
+_PASS_BYTES = 64 << 20
+"""Of pictures that are decoded at once for whoever takes them one by one."""
 
 Write = Callable[[int, NDArray[np.uint8]], None]
 
@@ -97,6 +101,14 @@ class FrameDecoder(ABC):
         if isinstance(key, slice):
             return self._frames(np.arange(*key.indices(len(self)))).data
         return self._frames(self._position(key)).data[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        """Every frame in order, uint8 (3, H, W): decoded many at once, where each by its index would begin at a key."""
+        step = max(_PASS_BYTES // (3 * math.prod(self._picture_size)), 1)
+        for start in range(0, len(self), step):
+            pictures = self.pictures(np.arange(start, min(start + step, len(self))))
+            for k in range(len(pictures)):
+                yield as_pictures(pictures[k : k + 1].copy())[0]  # whoever keeps one must not keep them all
 
     def get_frame_at(self, index: int) -> Frame:
         """The frame of an index.
