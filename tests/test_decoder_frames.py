@@ -99,6 +99,32 @@ def test_the_time_of_a_frame_shows_that_frame(
         assert np.array_equal(chosen.pop(), numbers)
 
 
+def test_a_frame_that_was_rgb_already_is_not_the_decoders_own(cache: VideoDecoderCache, tmp_path: Path) -> None:
+    background, count = zoo.moving_picture(0, 64, 48), 12
+
+    def picture(k: int) -> NDArray[np.uint8]:
+        made = background.copy()
+        made[:8, 4 * k : 4 * k + 8] = 255
+        return made
+
+    path = tmp_path / "animation.mov"
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("qtrle", rate=zoo.FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"  # no line needs padding
+        for k in range(count):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k), format="rgb24")))
+        out.mux(stream.encode(None))
+    decoder: Any = cache.get_decoder(path)
+    source = decoder.video.container_frames
+    decoder[0]
+    before = source.frames_decoded
+    for k in range(1, count):
+        data = decoder[k]
+        assert np.array_equal(as_shown(data[None])[0], picture(k))
+        data[:] = 7
+    assert source.frames_decoded - before == count - 1, "the next frame is made from this one, and is as it was"
+
+
 def test_every_way_to_ask_gives_the_same_frames(decoder: FrameDecoder) -> None:
     single = decoder.get_frame_at(7)
     assert are(single.data[None], [7])

@@ -16,9 +16,11 @@ from millpond._media import nal_units, packet_run
 from millpond._media.frames import decode_frames
 from millpond._media.index import build_sample_table
 from millpond._media.nal_units import Nature, PacketReading
+from millpond._media.pictures import PictureMaker
 from millpond._media.sidecars import file_identity
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
+from millpond._values import no_progress
 
 
 def _x264(name: str, parameters: str, suffix: str = ".mp4", **options: str) -> zoo.Clip:
@@ -28,6 +30,7 @@ def _x264(name: str, parameters: str, suffix: str = ".mp4", **options: str) -> z
 CLIPS = {
     clip.name: clip
     for clip in (
+        _x264("references", "bframes=0:ref=3:scenecut=0"),
         _x264("pyramid", "bframes=7:b-pyramid=normal:b-adapt=0:scenecut=0"),
         _x264("strict_pyramid", "bframes=5:b-pyramid=strict:scenecut=0"),
         _x264("slices", "bframes=3:slices=4:b-pyramid=normal"),
@@ -36,6 +39,7 @@ CLIPS = {
         _x264("start_codes", "bframes=3:repeat-headers=1:annexb=1", ".mkv"),
         _x264("constant_rate", "bframes=3:nal-hrd=cbr:vbv-maxrate=500:vbv-bufsize=200:filler=1", b="500k"),
         _x264("weighted", "bframes=4:weightb=1:weightp=2:ref=6:direct=temporal"),
+        _x264("counted", "bframes=3:cabac=0:scenecut=0"),
         _x264("interlaced", "bframes=3", flags="+ilme+ildct"),
         _x264("scaling_lists", "bframes=3:cqm=jvt"),
     )
@@ -68,7 +72,7 @@ def test_any_set_of_frames_has_the_pixels_of_a_whole_decode(name: str) -> None:
         assert all(np.array_equal(got[j], reference[frame]) for j, frame in enumerate(frames))
 
 
-@pytest.mark.parametrize("name", [name for name in CLIPS if name != "interlaced"])
+@pytest.mark.parametrize("name", [name for name in CLIPS if name not in ("interlaced", "references")])
 def test_disposable_packets_are_fed_only_for_their_own_frame(name: str) -> None:
     table = build_sample_table(_path(name))
     disposable = {row for row, nature in enumerate(_natures(_path(name), table)) if nature.is_disposable}
@@ -108,6 +112,59 @@ def test_packets_left_out_are_checked_nonetheless(tmp_path: Path) -> None:
     last = int(np.flatnonzero(table.frame_rows == row + 1)[0])
     _, report = zoo.read(path, damaged, [last])
     assert [error.facts["row"] for _, error in report.failures] == [row]
+
+
+def _decoded_plainly(path: Path, table: SampleTable, frame: int) -> Any:
+    """A frame of the first GOP, every packet before it decoded."""
+    pictures: dict[int, Any] = {}
+    with VideoFile(path, table) as file:
+        run = packet_run.PacketRun(file, 0, 1, {int(table.frame_rows[frame]): 0}, known_crcs=None)
+        maker = PictureMaker(table, None, "bilinear")
+        run.decode(maker, pictures.__setitem__, no_progress, 0, plainly=True)
+        return pictures[0].copy()
+
+
+@pytest.mark.parametrize("name", ["references", "pyramid", "start_codes"])
+def test_a_reference_that_says_that_it_is_none_makes_no_pixel_of_its_own(name: str, tmp_path: Path) -> None:
+    """Where a decode of every packet complains, so does that of some; an error in either is as good as the other."""
+    table, reference = build_sample_table(_path(name)), _reference(name)
+    path = tmp_path / _path(name).name
+    data, reading, natures = _path(name).read_bytes(), PacketReading(table.stream), _natures(_path(name), table)
+    wrongly_told = 0
+    for row in range(1, 24):
+        start, size = int(table.offset[row]), int(table.size[row])
+        payload = bytearray(data[start : start + size])
+        for slice_start in nal_units._nal_starts(memoryview(payload), reading._length_bytes)[0]:
+            payload[slice_start] &= 0x9F if payload[slice_start] & 31 == 1 else 0xFF
+        path.write_bytes(data[:start] + payload + data[start + size :])
+        damaged = dataclasses.replace(
+            table, identity=file_identity(path), crc_known=np.zeros_like(table.crc_known, dtype=bool)
+        )
+        wrongly_told += _natures(path, damaged)[row].is_disposable and not natures[row].is_disposable
+        for frame in range(24):
+            got, report = zoo.read(path, damaged, [frame])
+            if not report.failures and not np.array_equal(got[0], reference[frame]):
+                assert np.array_equal(got[0], _decoded_plainly(path, damaged, frame))
+    assert wrongly_told > 3, "the clip tests nothing"
+
+
+def test_a_reference_under_another_count_is_told_by_the_order_of_frames(tmp_path: Path) -> None:
+    """Where a decode of every packet lacks frames, which it takes for late, and so complains."""
+    name = "counted"
+    table, reference = build_sample_table(_path(name)), _reference(name)
+    natures, data, path = _natures(_path(name), table), _path(name).read_bytes(), tmp_path / "damaged.mp4"
+    frame, num_errors = 21, 0
+    for row in (row for row in range(1, 24) if not natures[row].is_disposable):
+        for bit in range(18, 23):  # of its header, at which the count begins or is
+            damaged_data = bytearray(data)
+            damaged_data[int(table.offset[row]) + 4 + bit // 8] ^= 0x80 >> bit % 8
+            path.write_bytes(damaged_data)
+            damaged = dataclasses.replace(table, identity=file_identity(path))
+            got, report = zoo.read(path, damaged, [frame])
+            num_errors += len(report.failures)
+            if not report.failures and not np.array_equal(got[0], reference[frame]):
+                _decoded_plainly(path, damaged, frame)  # it does not complain, either
+    assert num_errors > 10, "the clip tests nothing"
 
 
 def test_where_a_packet_goes_on_with_a_picture_everything_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,11 +213,11 @@ def test_what_cannot_be_read_of_a_parameter_set_allows_fields() -> None:
     table = build_sample_table(_path("pyramid"))
     start = 8
     sps = table.stream.extradata[start : start + int.from_bytes(table.stream.extradata[6:8], "big")]
-    assert nal_units._is_frames_only(sps)
-    assert not any(nal_units._is_frames_only(sps[:length]) for length in range(6))
+    assert nal_units._number_bits(sps) >= 4
+    assert not any(nal_units._number_bits(sps[:length]) for length in range(6))
     for extradata in (b"", b"\x01", table.stream.extradata[:5], table.stream.extradata[:10], b"\0\0\1\x68\1\2"):
         stream = dataclasses.replace(table.stream, extradata=extradata)
-        assert not PacketReading(stream)._has_frames_only
+        assert not PacketReading(stream)._number_bits
 
 
 def test_frames_decoded_later_than_those_wanted_are_not_decoded() -> None:

@@ -16,6 +16,8 @@ _HVCC_BYTES = 23
 """Of the shortest configuration record of HEVC."""
 _SPS_BYTES = 128
 """More than what comes before the field looked for, unless it is very strange."""
+_SLICE_BYTES = 24
+"""More than a slice header has up to its frame_num, which is 15 bytes at most without emulation prevention."""
 _PROFILES_WITH_CHROMA = frozenset((44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244))
 
 
@@ -26,6 +28,7 @@ class Nature(NamedTuple):
         is_refresh: Nothing before this keyframe is needed from here on, so that any error is a real one.
         is_disposable: No other picture ever refers to this one, which is one whole frame: for certain.
         goes_on: Its first slice is not the first of a picture.
+        contradicts: Its number says that the picture before it, which was told to be disposable, is referred to.
         outlasts_flush: It tells a context what that still knows after a flush, and a fresh one would not. Those are
             parameter sets, and the build of x264, for whose oldest ones H.264 is decoded otherwise.
     """
@@ -33,6 +36,7 @@ class Nature(NamedTuple):
     is_refresh: bool = False
     is_disposable: bool = False
     goes_on: bool = False
+    contradicts: bool = False
     outlasts_flush: bool = False
 
 
@@ -41,13 +45,16 @@ class PacketReading:
 
     Only H.264 has disposable packets. Theirs is a rule of its standard: where nal_ref_idc is 0 a picture is no
     reference. It says so of fields, too, hence the second condition: every parameter set seen allows frames only.
+    A damaged bit can set nal_ref_idc to 0, and no decoder complains of a reference that it was never fed. But
+    frame_num goes up behind a reference and behind nothing else, so the next picture has that of a disposable one.
     """
 
     def __init__(self, stream: StreamParameters) -> None:
         self._codec_name = stream.codec_name
         if stream.codec_name in ("h264", "hevc"):
             self._length_bytes = _length_bytes(stream.codec_name, stream.extradata)
-            self._has_frames_only = stream.codec_name == "h264" and _allows_frames_only(stream.extradata)
+            self._number_bits = _number_bits_outside(stream.extradata) if stream.codec_name == "h264" else 0
+            self._number_left: int | None = None
 
     def nature(self, payload: memoryview) -> Nature:
         """Read what a packet is."""
@@ -63,21 +70,40 @@ class PacketReading:
         kinds = {payload[start] & 31 for start in starts}
         if _SPS in kinds:
             sets = [bytes(payload[s : s + _SPS_BYTES]) for s in starts if payload[s] & 31 == _SPS]
-            self._has_frames_only = self._has_frames_only and all(map(_is_frames_only, sets))
+            self._number_bits = _common([self._number_bits, *map(_number_bits, sets)])
         slices = [start for start in starts if payload[start] & 31 in (_SLICE, _IDR)]
-        return Nature(
-            is_refresh=_IDR in kinds,
-            is_disposable=is_sound
-            and self._has_frames_only
+        is_disposable = (
+            is_sound
+            and self._number_bits > 0
             and _SLICE in kinds
             and kinds <= _OF_DISPOSABLE
-            and not any(payload[start] & 0x60 for start in slices),
+            and not any(payload[start] & 0x60 for start in slices)
+        )
+        before = self._number_left
+        number = self._number(payload, slices) if is_disposable or (before is not None and slices) else None
+        is_disposable = is_disposable and number is not None
+        if slices:
+            self._number_left = number if is_disposable else None
+        return Nature(
+            is_refresh=_IDR in kinds,
+            is_disposable=is_disposable,
+            contradicts=before is not None and bool(slices) and _IDR not in kinds and number != before,
             # first_mb_in_slice is an Exp-Golomb code: 0 is a single bit
             goes_on=bool(slices) and payload[min(slices[0] + 1, len(payload) - 1)] & 0x80 == 0,
             outlasts_flush=not is_sound
             or not kinds.isdisjoint(_H264_LASTING)
             or (_SEI in kinds and _X264 in bytes(payload)),
         )
+
+    def _number(self, payload: memoryview, slices: list[int]) -> int | None:
+        """frame_num of the first slice; None where it cannot be read."""
+        start = slices[0] + 1
+        try:
+            bits = _Bits(bytes(payload[start : start + _SLICE_BYTES]).replace(b"\0\0\3", b"\0\0"))
+            bits.number(), bits.number(), bits.number()
+            return bits.take(self._number_bits)
+        except ValueError:
+            return None
 
 
 _ORDINARY = Nature()
@@ -112,8 +138,8 @@ def _length_bytes(codec_name: str, extradata: bytes) -> int:
 
 
 @functools.lru_cache(maxsize=64)
-def _allows_frames_only(extradata: bytes) -> bool:
-    """Whether H.264 has parameter sets outside of its packets, and none of them allows fields."""
+def _number_bits_outside(extradata: bytes) -> int:
+    """`_number_bits` of the parameter sets that H.264 has outside of its packets; 0 without any."""
     if not _length_bytes("h264", extradata):
         view = memoryview(extradata)
         sets = [extradata[s : s + _SPS_BYTES] for s in _nal_starts(view, 0)[0] if extradata[s] & 31 == _SPS]
@@ -123,23 +149,28 @@ def _allows_frames_only(extradata: bytes) -> bool:
             start = position + 2
             position = start + int.from_bytes(extradata[position:start], "big")
             sets.append(extradata[start:position])
-    return bool(sets) and all(map(_is_frames_only, sets))
+    return _common([_number_bits(sps) for sps in sets])
 
 
-def _is_frames_only(sps: bytes) -> bool:
-    """Whether a sequence parameter set, header included, says frame_mbs_only_flag; False where it is a strange one."""
+def _common(numbers: list[int]) -> int:
+    """The number that they all are; 0 where there is none."""
+    return numbers[0] if len(set(numbers)) == 1 else 0
+
+
+def _number_bits(sps: bytes) -> int:
+    """The bits of frame_num, by a sequence parameter set, header included; 0 if it allows fields, or is strange."""
     try:
         bits = _Bits(sps[1:].replace(b"\0\0\3", b"\0\0"))
         profile = bits.take(8)
         bits.take(16)
         bits.number()
         if profile in _PROFILES_WITH_CHROMA:
-            if bits.number() == 3:
-                bits.take(1)
+            if bits.number() == 3 and bits.take(1):
+                return 0  # the planes in slices of their own
             bits.number(), bits.number(), bits.take(1)
             if bits.take(1):
-                return False  # scaling lists: nobody uses them, and they would have to be read
-        bits.number()
+                return 0  # scaling lists: nobody uses them, and they would have to be read
+        number_bits = bits.number() + 4
         order = bits.number()
         if order == 0:
             bits.number()
@@ -148,9 +179,9 @@ def _is_frames_only(sps: bytes) -> bool:
             for _ in range(bits.number()):
                 bits.number()
         bits.number(), bits.take(1), bits.number(), bits.number()
-        return bool(bits.take(1))
+        return number_bits if bits.take(1) else 0
     except ValueError:
-        return False
+        return 0
 
 
 class _Bits:

@@ -87,6 +87,7 @@ class PacketRun:
             CorruptMedia: A packet is damaged, or does not decode.
         """
         self._has_left_out = False
+        self._last_pts: int | None = None
         table = self._file.table
         rows = table.feed_rows(*self._gops, preroll_gops, last_row=self._last_row)
         owned = table.own_rows(*self._gops, self._last_row).tolist()
@@ -101,11 +102,11 @@ class PacketRun:
                 self._has_fresh_context = lent.is_fresh
                 for row, payload in chain((first,), packets):
                     nature = reading.nature(payload)
+                    if self._has_left_out and (nature.goes_on or nature.contradicts):
+                        raise FramesMissing(f"{self._file.path}: packet {row} goes on with what was left out")
                     if nature.is_disposable and not plainly and row not in self._places:
                         self._leave_out(row, pending)
                         continue
-                    if nature.goes_on and self._has_left_out:
-                        raise FramesMissing(f"{self._file.path}: packet {row} begins within a picture")
                     lent.is_spoilt = lent.is_spoilt or nature.outlasts_flush
                     for frame in self._fed(lent.context, row, payload):
                         self._take(frame, pending, maker, write, progress)
@@ -130,6 +131,13 @@ class PacketRun:
         packet.pts = row
         self.packets_fed += 1
         return context.decode(packet)
+
+    def _require_later(self, row: int) -> None:
+        """Frames come in the order of their counts in the stream: where one is damaged, a whole decode lacks others."""
+        pts = self._file.table.pts.item(row)
+        if self._has_left_out and self._last_pts is not None and pts <= self._last_pts:
+            raise FramesMissing(f"{self._file.path}: the frame of packet {row} comes out of its order")
+        self._last_pts = pts
 
     def _require_none(self, pending: Mapping[int, int], num_owned: int) -> None:
         if pending:
@@ -158,6 +166,7 @@ class PacketRun:
             return  # preroll, which may well lack its own references
         if frame.is_corrupt:
             raise CorruptMedia(f"{self._file.path}: the decoder marks a frame as corrupt", path=self._file.path.label)
+        self._require_later(row)
         place = pending.pop(row, None)
         if place is not None and place >= 0:
             write(place, maker.picture(frame))

@@ -85,4 +85,6 @@ class PictureMaker:
         # `threads=1`: the default starts threads of its own, in every worker
         made = self._reformat(frame, *self._target, "rgb24", None, None, self._flag, threads=1)
         view = picture_view(made)
+        if made is frame:
+            view = view.copy()  # it was RGB already, and is the decoder's own: it may make the next one from it
         return view if self._turn == (0, False) else upright(view, *self._turn)
