@@ -178,7 +178,7 @@ def test_where_a_packet_goes_on_with_a_picture_everything_is_fed(monkeypatch: py
             super().__init__(stream)
             self._kept = 0
 
-        def nature(self, payload: memoryview) -> Nature:
+        def nature(self, payload: memoryview, *, must_be_fed: bool = False) -> Nature:
             nature = super().nature(payload)
             self._kept += not nature.is_disposable
             return nature._replace(goes_on=self._kept == 5)
@@ -196,6 +196,17 @@ def test_a_packet_that_begins_within_a_picture_is_told() -> None:
     reading = PacketReading(table.stream)
     start = 4 + int.from_bytes(payload[:4], "big")
     assert [reading.nature(memoryview(part)).goes_on for part in (payload, payload[start:])] == [False, True]
+
+
+def test_a_slice_that_must_be_fed_is_looked_at_only_behind_one_that_was_left_out() -> None:
+    table, data = build_sample_table(_path("pyramid")), memoryview(_path("pyramid").read_bytes())
+    packets = [data[o : o + n] for o, n in zip(table.offset.tolist(), table.size.tolist(), strict=True)]
+    row = next(row for row, nature in enumerate(_natures(_path("pyramid"), table)) if nature.is_disposable)
+    reading = PacketReading(table.stream)
+    assert reading.nature(packets[0], must_be_fed=True).is_refresh
+    assert reading.nature(packets[row], must_be_fed=True) == Nature()
+    assert reading.nature(packets[row]).is_disposable
+    assert reading.nature(packets[1], must_be_fed=True).contradicts, "its number is not the next one"
 
 
 def test_a_packet_whose_nal_units_do_not_make_it_up_is_not_disposable() -> None:

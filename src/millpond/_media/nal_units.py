@@ -51,15 +51,17 @@ class PacketReading:
 
     def __init__(self, stream: StreamParameters) -> None:
         self._codec_name = stream.codec_name
+        self._number_left: int | None = None
         if stream.codec_name in ("h264", "hevc"):
             self._length_bytes = _length_bytes(stream.codec_name, stream.extradata)
             self._number_bits = _number_bits_outside(stream.extradata) if stream.codec_name == "h264" else 0
-            self._number_left: int | None = None
 
-    def nature(self, payload: memoryview) -> Nature:
-        """Read what a packet is."""
+    def nature(self, payload: memoryview, *, must_be_fed: bool = False) -> Nature:
+        """Read what a packet is; where it must be fed, and that before it was, nobody asks whether it is disposable."""
         if self._codec_name not in ("h264", "hevc"):
             return _ORDINARY
+        if must_be_fed and self._number_left is None and self._is_one_slice(payload):
+            return _ORDINARY  # most packets of an epoch: all that follows takes 2 % of decoding them
         starts, is_sound = _nal_starts(payload, self._length_bytes)
         if self._codec_name == "hevc":
             kinds = {payload[start] >> 1 & 63 for start in starts}
@@ -93,6 +95,16 @@ class PacketReading:
             outlasts_flush=not is_sound
             or not kinds.isdisjoint(_H264_LASTING)
             or (_SEI in kinds and _X264 in bytes(payload)),
+        )
+
+    def _is_one_slice(self, payload: memoryview) -> bool:
+        """Whether a packet of H.264 is one slice that is no IDR, and nothing else."""
+        return (
+            self._codec_name == "h264"
+            and self._length_bytes == 4
+            and len(payload) > 4
+            and payload[4] & 31 == _SLICE
+            and int.from_bytes(payload[:4], "big") == len(payload) - 4
         )
 
     def _number(self, payload: memoryview, slices: list[int]) -> int | None:

@@ -101,10 +101,11 @@ class PacketRun:
             with lend_context(table.stream, starts_clean=starts_clean, fresh=plainly) as lent:
                 self._has_fresh_context = lent.is_fresh
                 for row, payload in chain((first,), packets):
-                    nature = reading.nature(payload)
+                    must_be_fed = plainly or row in self._places
+                    nature = reading.nature(payload, must_be_fed=must_be_fed)
                     if self._has_left_out and (nature.goes_on or nature.contradicts):
                         raise FramesMissing(f"{self._file.path}: packet {row} goes on with what was left out")
-                    if nature.is_disposable and not plainly and row not in self._places:
+                    if nature.is_disposable and not must_be_fed:
                         self._leave_out(row, pending)
                         continue
                     lent.is_spoilt = lent.is_spoilt or nature.outlasts_flush
