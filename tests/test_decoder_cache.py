@@ -729,6 +729,21 @@ def test_a_process_that_ends_with_decoders_open_says_nothing(videos: Videos, tmp
     assert "(1, 3, 76, 100)" in ended.stdout.replace("torch.Size([1, 3, 76, 100])", "(1, 3, 76, 100)")
 
 
+@pytest.mark.parametrize("name", ["h264_b_frames", "h264_ts"])
+def test_what_is_freed_after_the_modules_were_cleared_says_nothing(tmp_path: Path, name: str) -> None:
+    code = (
+        "import ctypes, sys, types\n"
+        "first = sys.modules['first'] = types.ModuleType('first')  # modules are cleared last to first\n"
+        "import millpond\n"
+        "first.cache = millpond.VideoDecoderCache(max_size=2)\n"
+        "first.cache.get_decoder(sys.argv[1])[0]\n"
+        "for name in ('first', 'millpond._media.video_file', 'millpond._datasets.decoders.handles'):\n"
+        "    ctypes.pythonapi.Py_IncRef(ctypes.py_object(sys.modules[name]))  # as extensions do\n"
+    )
+    ended = run_python(["-X", "dev", "-c", code, str(zoo.clip_path(name))], directory=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_copy_starts_empty_and_is_otherwise_the_same(videos: Videos, tmp_path: Path) -> None:
     class Own(VideoDecoderCache):
         pass

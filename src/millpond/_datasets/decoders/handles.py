@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -50,8 +51,8 @@ class Handle:
         self._others: list[Callable[[], object]] = []
         _alive.add(self)
 
-    def __del__(self) -> None:
-        if not self.closed:
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _is_finalizing() and not self.closed:  # modules that are cleared close nothing: the process ends anyway
             self._give_back()
 
     def __repr__(self) -> str:
