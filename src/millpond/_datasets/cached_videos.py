@@ -52,8 +52,12 @@ class CachedVideos:
         key = VideoOfDataset(self._source.paths[file], self._owner)
         with self._cache.lease_entry(key, lambda: self._open(file)) as entry:
             assert isinstance(entry.decoder, PyAVDecoder)
+            video = entry.decoder.video
             with entry.decoder.lock:
-                yield entry.decoder.video
+                try:
+                    yield video
+                finally:
+                    video.close_container()  # see PyAVDecoder
 
     def close(self) -> None:
         """See `Videos`: none is a reader's alone."""

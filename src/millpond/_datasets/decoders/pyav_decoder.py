@@ -27,7 +27,8 @@ class PyAVDecoder(StreamDecoder):
         interpolation: "bilinear", "area" or "bicubic".
 
     Attributes:
-        video: What it decodes; for whoever does so by himself, under `lock` and while the handle is in use.
+        video: What it decodes; for whoever does so by himself, under `lock` and while the handle is in use; then
+            he closes its container.
         lock: Of the container, which is one thread's at a time; a context of the packet decoder is lent to one call.
     """
 
@@ -50,9 +51,12 @@ class PyAVDecoder(StreamDecoder):
     def _decode(self, positions: NDArray[np.int64], write: Write) -> None:
         """See `FrameDecoder`."""
         with self._handle.in_use(), self.lock:
-            report = decode_frames(
-                self.video, positions, write, image_size=self._picture_size, interpolation=self._interpolation
-            )
+            try:
+                report = decode_frames(
+                    self.video, positions, write, image_size=self._picture_size, interpolation=self._interpolation
+                )
+            finally:
+                self.video.close_container()  # a live one holds 5 MB and a descriptor, and a hundred are kept
         if len(report.rows):  # from now on packets that change are noticed
             self.table.crc[report.rows] = report.crcs
             self.table.crc_known[report.rows] = True
