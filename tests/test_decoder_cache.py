@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
 import importlib.util
 import os
@@ -31,6 +32,7 @@ from millpond import (
 from millpond._datasets.decoders import cache as cache_module
 from millpond._datasets.decoders import opening
 from millpond._datasets.decoders.cache import default_cache
+from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.opening import Entry
 from millpond._datasets.decoders.pyav_decoder import PyAVDecoder
 from millpond._media.video_file import LocalBytes
@@ -302,6 +304,63 @@ def test_a_relative_path_is_one_of_the_folder_it_was_asked_in(
         assert Path("video.mp4") in cache
         assert cache.get_decoder("./../0/../" + str(n) + "/video.mp4") is cache.get_decoder(Path("video.mp4"))
     assert list(cache._cache) == [str(tmp_path / "0" / "video.mp4"), str(tmp_path / "1" / "video.mp4")]
+
+
+def test_what_lies_above_a_link_is_what_the_system_says(
+    cache: VideoDecoderCache, videos: Videos, tmp_path: Path
+) -> None:
+    (tmp_path / "far" / "below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "below")
+    shutil.copy(videos.paths[0], tmp_path / "v.mp4")
+    there = Path(shutil.copy(videos.paths[1], tmp_path / "far" / "v.mp4"))
+    assert videos.show(1, cache.get_decoder(f"{tmp_path}/link/../v.mp4")[:])
+    assert videos.show(0, cache.get_decoder(f"{tmp_path}/far/../v.mp4")[:])
+    assert os.path.realpath(there) in cache
+
+
+def test_a_relative_path_where_the_folder_is_gone(
+    cache: VideoDecoderCache, videos: Videos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "v.mp4" not in cache
+    with pytest.raises(ObjectMissing, match=r"'v\.mp4': the working directory is gone"):
+        cache.get_decoder("v.mp4")
+    assert videos.show(0, cache.get_decoder(videos.paths[0])[:])
+
+
+@pytest.mark.parametrize("step", ["open_local", "load_sample_table"])
+def test_where_descriptors_run_out_half_of_the_decoders_make_room(
+    videos: Videos, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    cache = VideoDecoderCache(max_size=None)
+    function = getattr(opening, step)
+
+    def scarce(*arguments: Any, **options: Any) -> Any:
+        if len(open_among(videos)) > 4:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return function(*arguments, **options)
+
+    monkeypatch.setattr(opening, step, scarce)
+    with cache.lease(videos.paths[0]) as leased:
+        for n in range(1, 12):
+            assert videos.show(n, cache.get_decoder(videos.paths[n])[:])
+        assert videos.show(0, leased[:])
+    assert (cache.statistics().evictions > 2, cache.size() <= 5) == (True, True)
+    cache.clear()
+
+
+def test_what_descriptors_do_not_suffice_for_is_no_fault_of_the_video(
+    cache: VideoDecoderCache, videos: Videos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(self: LocalBytes) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(LocalBytes, "check_identity", none_left)
+    with pytest.raises(OSError, match="Too many open files"):
+        cache.get_decoder(videos.paths[0])
+    assert (open_among(videos), len(cache), cache._opening) == ([], 0, {})
 
 
 def test_odd_names_are_names(cache: VideoDecoderCache, videos: Videos, tmp_path: Path) -> None:
@@ -604,13 +663,20 @@ def test_one_that_the_user_closed_is_opened_anew(cache: VideoDecoderCache, video
     assert cache.statistics() == DecoderCacheStatistics(0, 2, 0, 1, cache.get_decoder(path).nbytes)
 
 
-def test_a_container_is_closed_with_its_handle(cache: VideoDecoderCache) -> None:
+def test_a_container_is_open_for_a_call_and_no_longer(cache: VideoDecoderCache) -> None:
     path = zoo.clip_path("h264_ts")
     decoder = cache.get_decoder(path)
+    assert isinstance(decoder, PyAVDecoder)
     assert np.array_equal(as_shown(decoder[:]), zoo.clip_reference("h264_ts"))
-    assert 1 <= descriptors_of(path) <= 2
+    assert (descriptors_of(path), decoder.video._container_frames) == (1, None)
+    assert np.array_equal(as_shown(decoder[9:5:-2]), [zoo.clip_reference("h264_ts")[k] for k in (9, 7)])
+    assert (descriptors_of(path), decoder.video._container_frames) == (1, None)
     cache.clear()
     assert descriptors_of(path) == 0
+
+
+def test_a_handle_whose_making_was_interrupted_goes_silently() -> None:
+    Handle.__new__(Handle).__del__()
 
 
 # Leases.

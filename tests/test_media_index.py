@@ -68,6 +68,17 @@ def test_no_byte_of_media_is_looked_at(name: str, tmp_path: Path) -> None:
     assert _same(table, zoo.clip_table(name))
 
 
+def test_a_file_that_is_cut_off_while_its_boxes_are_listed(tmp_path: Path) -> None:
+    data = zoo.clip_path("h264_b_frames").read_bytes()
+    with open(tmp_path / "cut.mp4", "w+b") as file:
+        file.write(data[: len(data) // 2])
+        file.flush()
+        listed = top_level_boxes(file.fileno(), len(data) + (1 << 20))
+        assert listed[0].start == 0
+        file.truncate(3)
+        assert top_level_boxes(file.fileno(), len(data)) == []
+
+
 def test_a_sparse_file_reads_zeros_for_media_and_the_rest_as_it_is() -> None:
     path = zoo.clip_path("h264_fragmented")
     with open(path, "rb") as file:

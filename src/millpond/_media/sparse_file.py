@@ -34,6 +34,8 @@ def top_level_boxes(descriptor: int, size_bytes: int) -> list[Box]:
     position = 0
     while position + 8 <= size_bytes and len(boxes) < MAX_BOXES:
         head = os.pread(descriptor, 16, position)
+        if len(head) < 8:
+            break  # it is being cut off meanwhile
         length, kind = struct.unpack(">I4s", head[:8])
         payload = position + 8
         if length == 1 and len(head) == 16:

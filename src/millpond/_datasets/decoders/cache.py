@@ -16,13 +16,20 @@ from pathlib import Path
 from typing import Any, Final
 
 from millpond._datasets.decoders.handles import Handle
-from millpond._datasets.decoders.opening import DecoderBackend, DecoderKey, Entry, open_decoder, resolved
+from millpond._datasets.decoders.opening import (
+    DecoderBackend,
+    DecoderKey,
+    Entry,
+    open_decoder,
+    out_of_descriptors,
+    resolved,
+)
 from millpond._datasets.decoders.stream_decoder import StreamDecoder
 from millpond._datasets.media_by_url import UrlAccess
 from millpond._datasets.url_stores import UrlStores
 from millpond._datasets.writable_store import store_in
 from millpond._values import parse_bytes
-from millpond.errors import ClosedError, UnsupportedFormat
+from millpond.errors import ClosedError, ObjectMissing, UnsupportedFormat
 
 
 class _Unset(Enum):
@@ -64,6 +71,7 @@ class VideoDecoderCache:
     Args:
         max_size: Most decoders that are kept, at least 1; None: no bound. Left out, it is 100, or what
             MILLPOND_VIDEO_DECODER_CACHE_SIZE says: a number, or "none", "unbounded", "-1" or nothing for no bound.
+            Where the process may not have as many files open, fewer are kept.
         max_bytes: Most memory of those that are kept, a number or "1GiB"; the one that was asked for last stays in any
             case. None: no bound.
         backend: "pyav", the packet decoder; "torchcodec", where it is installed; "auto" is "pyav", so that the pictures
@@ -129,7 +137,7 @@ class VideoDecoderCache:
             return False
         try:
             place = self._place(path, _NO_OPTIONS)
-        except (TypeError, UnsupportedFormat):  # a file of another machine, say
+        except (TypeError, UnsupportedFormat, ObjectMissing):  # a file of another machine, say
             return False
         with self._lock:
             return place in self._cache
@@ -269,7 +277,7 @@ class VideoDecoderCache:
 
     def _open(self, key: Hashable, open_it: Callable[[], Entry], mine: Future[Entry]) -> Entry:
         try:
-            entry = open_it()
+            entry = self._opened(open_it)
             entry.file_handle.begin_use()
             with self._lock:
                 self._cache[key] = entry
@@ -287,6 +295,22 @@ class VideoDecoderCache:
             with self._lock:
                 self._opening.pop(key, None)
         return entry
+
+    def _opened(self, open_it: Callable[[], Entry]) -> Entry:
+        """Where descriptors run out before the bound is reached, half of the decoders make room."""
+        try:
+            return open_it()
+        except OSError as error:
+            if not out_of_descriptors(error):
+                raise
+            with self._lock:
+                oldest = list(self._cache)[: (len(self._cache) + 1) // 2]
+                for key in oldest:
+                    self._remove(key)
+                    self._evictions += 1
+            if not oldest:
+                raise
+        return open_it()
 
     def _is_over(self) -> bool:
         return (self.max_size is not None and len(self._cache) > self.max_size) or (

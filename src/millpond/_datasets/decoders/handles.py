@@ -52,7 +52,8 @@ class Handle:
         _alive.add(self)
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not _is_finalizing() and not self.closed:  # modules that are cleared close nothing: the process ends anyway
+        is_closed = getattr(self, "closed", True)  # one whose making was interrupted has nothing
+        if not _is_finalizing() and not is_closed:  # modules that are cleared close nothing: the process ends anyway
             self._give_back()
 
     def __repr__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import stat
@@ -90,7 +91,18 @@ def _source(path: str | os.PathLike[str]) -> str:
     scheme = scheme_of(name)
     if scheme == "file":
         name = path_of_file_url(name)
-    return name if scheme not in (None, "file") else os.path.abspath(name)
+    return name if scheme not in (None, "file") else _absolute(name)
+
+
+def _absolute(name: str) -> str:
+    try:
+        absolute = os.path.abspath(name)
+    except FileNotFoundError:  # of the working directory
+        raise ObjectMissing(f"no file at {name!r}: the working directory is gone", path=name) from None
+    if os.pardir not in name.split(os.sep):
+        return absolute
+    folder = os.path.realpath(os.path.dirname(name))  # what lies above a link is not what its name says
+    return absolute if folder == os.path.realpath(os.path.dirname(absolute)) else f"{folder}/{os.path.basename(name)}"
 
 
 def resolved(backend: DecoderBackend) -> Literal["pyav", "torchcodec"]:
@@ -156,6 +168,11 @@ class _OpenFile(LocalBytes):
         return replace(self._path, path=name) if os.path.exists(name) else self._path
 
 
+def out_of_descriptors(error: BaseException) -> bool:
+    """Whether this process, or the machine, has as many files open as it may."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 def open_local(path: MediaPath) -> Handle:
     """Open a file of this machine.
 
@@ -179,6 +196,8 @@ def open_local(path: MediaPath) -> Handle:
     except (FileNotFoundError, NotADirectoryError):
         raise ObjectMissing(f"no file at {path}", path=path.label) from None
     except (OSError, ValueError) as error:
+        if out_of_descriptors(error):
+            raise  # no fault of the file: whoever skips what is bad must not skip it
         raise DataError(f"{path} cannot be read: {error}", path=path.label) from error
     return Handle(contents, path, FileIdentity(status.st_size, status.st_mtime_ns), is_local=True)
 
