@@ -6,6 +6,7 @@ import copy
 import errno
 import gc
 import importlib.util
+import io
 import os
 import pickle
 import shutil
@@ -28,6 +29,7 @@ from millpond import (
     ObjectMissing,
     UnsupportedFormat,
     VideoDecoderCache,
+    decode_video_frames,
 )
 from millpond._datasets.decoders import cache as cache_module
 from millpond._datasets.decoders import opening
@@ -104,7 +106,7 @@ def test_the_environment_is_read_when_a_cache_is_made(monkeypatch: pytest.Monkey
     assert (sizes, first.max_size) == ([4, None, 9], 100)
 
 
-@pytest.mark.parametrize("size", [0, -1, -5, True, False, 1.5, "3", "none", [3]])
+@pytest.mark.parametrize("size", [0, -1, -5, True, False, np.True_, np.int64(0), 1.5, "3", "none", [3]])
 def test_a_size_that_is_none_is_refused(size: Any) -> None:
     with pytest.raises(ValueError, match=r"max_size must be a number of decoders, at least 1, or None"):
         VideoDecoderCache(max_size=size)
@@ -112,8 +114,13 @@ def test_a_size_that_is_none_is_refused(size: Any) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, True, "many", "0B", [3]])
 def test_a_bound_of_bytes_that_is_none_is_refused(size: Any) -> None:
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError), match=r"^max_bytes"):
         VideoDecoderCache(max_bytes=size)
+
+
+def test_a_size_of_numpy_is_a_size() -> None:
+    made = VideoDecoderCache(max_size=np.int64(5))  # type: ignore[arg-type]
+    assert (made.max_size, type(made.max_size)) == (5, int)
 
 
 @pytest.mark.parametrize("options", [{"backend": "ffmpeg"}, {"cache_dir": "beside"}, {"cache_dir": "s3://a/b"}])
@@ -421,7 +428,13 @@ def test_streams_of_a_file_are_told_apart(cache: VideoDecoderCache, videos: Vide
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": (0, 5)}, {"image_size": "small"}, {"image_size": 224}, {"interpolation": "lanczos"}]
+    [
+        {"image_size": (0, 5)},
+        {"image_size": (40000, 40000)},
+        {"image_size": "small"},
+        {"image_size": 224},
+        {"interpolation": "lanczos"},
+    ]
     + [{"stream_index": n} for n in (-1, 1.0, True, "0")]
     + [{"backend": "opencv"}],
 )
@@ -436,12 +449,33 @@ def test_a_decoder_that_cannot_be_is_refused(
 
 
 def test_what_is_no_path_is_in_no_cache(cache: VideoDecoderCache) -> None:
-    for thing in (3, None, b"x", ("a", "b"), "file://elsewhere/a.mp4", "a\0b"):
+    for thing in (3, None, b"x", ("a", "b"), "", "file://elsewhere/a.mp4", "a\0b"):
         assert thing not in cache
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"not by int 3$"):
         cache.get_decoder(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="text"):
-        cache.get_decoder(b"/a.mp4")  # type: ignore[arg-type]
+    for empty in ("", "file://"):
+        with pytest.raises(ValueError, match="not by an empty text"):
+            cache.get_decoder(empty)
+
+
+def test_contents_are_no_path_and_are_not_told(cache: VideoDecoderCache) -> None:
+    data = b"secret" * 1000
+    things: list[Any] = [data, bytearray(data), memoryview(data), io.BytesIO(data)]
+    for thing in things:
+        with pytest.raises(TypeError, match=r"a path or a URL, not by .* or use millpond\.load_video\(") as caught:
+            cache.get_decoder(thing)
+        told = str(caught.value)
+        assert "secret" not in told
+        assert ("6,000 of them" in told) is not isinstance(thing, io.BytesIO)
+        assert type(thing).__name__ in told
+        with pytest.raises(TypeError, match="a path or a URL"):
+            decode_video_frames(thing, [0.0], 1e-4, cache=cache)
+    assert cache.statistics().misses == 0
+
+
+def test_a_home_folder_is_not_looked_for(cache: VideoDecoderCache) -> None:
+    with pytest.raises(ObjectMissing, match=r"no file at .*; ~ is not expanded: see os\.path\.expanduser"):
+        cache.get_decoder("~/millpond/none.mp4")
 
 
 # What does not open, and what changes.

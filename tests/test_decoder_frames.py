@@ -204,12 +204,44 @@ def test_times_beyond_are_an_index_error_that_names_them(decoder: FrameDecoder) 
     begin, end = decoder.metadata.begin_stream_seconds, decoder.metadata.end_stream_seconds
     assert begin == 0
     assert end == pytest.approx(2)
-    for seconds in (-0.001, end, end + 1, 1e300, float("inf"), float("-inf"), float("nan")):
+    for seconds in (-0.001, end, end + 1, 1e300, float("inf"), float("-inf")):
         with pytest.raises(IndexError, match=r"shows no frame at .* from 0\.000000 to 2\.000000 s"):
             decoder.get_frame_played_at(seconds)
         with pytest.raises(IndexError):
             decoder.get_frames_played_at([0.0, seconds])
     assert are(decoder.get_frames_played_at([begin, np.nextafter(end, 0), -0.00005]).data, [0, 49, 0])
+
+
+@pytest.mark.parametrize("wrong", ["now", b"0", None, True, np.True_, 1j, np.complex64(1), {}])
+def test_what_is_no_time_is_refused(decoder: FrameDecoder, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^seconds is .*: give seconds$"):
+        decoder.get_frame_played_at(wrong)
+    with pytest.raises(TypeError, match=r"^seconds\[1\] is .*: give seconds$"):
+        decoder.get_frames_played_at([0.0, wrong])
+    if np.ndim(wrong) == 0 and wrong != {}:
+        with pytest.raises(TypeError, match=r"^seconds is .*: give a list of seconds$"):
+            decoder.get_frames_played_at(wrong)
+
+
+def test_one_time_and_several_are_told_apart(decoder: FrameDecoder) -> None:
+    for several in ([0.1, 0.2], [0.1], (), np.array([0.1])):
+        with pytest.raises(TypeError, match=r"several by get_frames_played_at"):
+            decoder.get_frame_played_at(several)  # type: ignore[arg-type]
+    rows: list[Any] = [[[0.1], [0.2]], np.array([[0.1]]), np.array(["0.1"]), np.array([True]), 0.1, np.float64(0.1)]
+    for times in rows:
+        with pytest.raises(TypeError, match="give"):
+            decoder.get_frames_played_at(times)
+    with pytest.raises(ValueError, match=r"^seconds is nan: give seconds"):
+        decoder.get_frame_played_at(float("nan"))
+    with pytest.raises(ValueError, match=r"^seconds\[1\] is nan: give seconds"):
+        decoder.get_frames_played_at([0.1, float("nan")])
+    assert are(decoder.get_frames_played_at(iter([np.float32(0.04), 1])).data, [1, 25])
+
+
+@pytest.mark.parametrize("index", [5, np.int64(5), None])
+def test_several_frames_are_asked_for_by_a_list(decoder: FrameDecoder, index: Any) -> None:
+    with pytest.raises(TypeError, match=r"by a list of integers, not by .*; one by get_frame_at"):
+        decoder.get_frames_at(index)
 
 
 def test_a_frame_is_shown_until_the_next_one_begins(cache: VideoDecoderCache) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from millpond import AudioOptions, ImageOptions, VideoOptions
-from millpond._media.options import INTERPOLATION_NAMES
+from millpond._media.containers import MAX_FRAME_PIXELS
+from millpond._media.options import INTERPOLATION_NAMES, MAX_PICTURE_PIXELS
 from millpond._media.pictures import INTERPOLATIONS
 
 
@@ -38,6 +39,7 @@ def test_numbers_of_numpy_become_plain_ones_so_that_options_compare_and_hash() -
         {"num_frames": 4, "max_frames": 2},
         {"times": [0.5], "max_frames": 2},
         {"num_frames": 4, "image_size": (0, 4)},
+        {"num_frames": 4, "image_size": (40000, 40000)},
         {"num_frames": 4, "interpolation": "lanczos"},
     ],
 )
@@ -79,6 +81,13 @@ def test_options_of_sound_and_images_are_checked() -> None:
         AudioOptions(sampling_rate=16000.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'bilinear', 'area', 'bicubic'"):
         ImageOptions(interpolation="nearest")
+
+
+def test_a_picture_may_be_as_large_as_one_that_is_decoded() -> None:
+    assert MAX_PICTURE_PIXELS == MAX_FRAME_PIXELS
+    assert ImageOptions(image_size=(4352, 8192)).image_size == (4352, 8192)
+    with pytest.raises(ValueError, match=r"image_size is \(4353, 8192\), 35,659,776 pixels: at most 35,651,584"):
+        ImageOptions(image_size=(4353, 8192))
 
 
 def test_options_are_frozen() -> None:

@@ -223,7 +223,9 @@ def test_a_forked_child_is_told_what_to_do_instead(server: StoreServer) -> None:
         def in_child() -> bytes:
             said = []
             for mine in (store, ObjectStore(server.url)):
-                with pytest.raises(UsageError, match=r"was forked .* start processes by spawn or forkserver") as caught:
+                with pytest.raises(
+                    UsageError, match=r"was forked .* multiprocessing_context=\"spawn\".* or use"
+                ) as caught:
                     mine.read("a", WANTED)
                 said.append(type(caught.value).__name__)
                 mine.close()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.layout import Feature, Layout
+from millpond._media.options import require_picture_size
 
 
 def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -21,6 +22,7 @@ def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
         raise ValueError(f"image_size must be two integers, (height, width), not {image_size!r}") from None
     if min(height, width) < 1:
         raise ValueError(f"image_size must be (height, width) of at least 1 pixel each, not {image_size!r}")
+    require_picture_size(height, width)
     return height, width
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache
+from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
 from millpond._lerobot.installed import FUNCTIONS, dataset_classes, loaded_modules, video_utils
 from millpond._lerobot.replacements import stand_in
 from millpond.errors import UsageError
@@ -101,8 +101,7 @@ def patch(cache: VideoDecoderCache | None = None) -> Patch:
         TypeError: Not a `VideoDecoderCache` of millpond's.
     """
     global _installed
-    if not isinstance(cache, VideoDecoderCache | None):
-        raise TypeError(f"cache must be a millpond.VideoDecoderCache or None, not {type(cache).__name__}")
+    require_cache(cache)
     with _lock:
         if _installed is None:
             _installed = _exchange(video_utils(), cache)

@@ -12,6 +12,9 @@ from typing import Any
 INTERPOLATION_NAMES = ("bilinear", "area", "bicubic")
 """Ways to resize, by swscale's names. FAST_BILINEAR is not among them: it aliases."""
 
+MAX_PICTURE_PIXELS = 35_651_584
+"""That a picture is resized to. As many as one that is decoded may have, by `containers.py`, which loads PyAV."""
+
 
 def require_interpolation(name: str) -> None:
     """Raise ValueError for a name that is not one of `INTERPOLATION_NAMES`."""
@@ -161,7 +164,18 @@ def checked_size(image_size: Any) -> tuple[int, int] | None:
         return None
     if isinstance(image_size, str | bytes) or not isinstance(image_size, Sequence) or len(image_size) != 2:
         raise TypeError(f"image_size is {image_size!r}, it must be (height, width) or None")
-    return _count("image_size's height", image_size[0]), _count("image_size's width", image_size[1])
+    height, width = _count("image_size's height", image_size[0]), _count("image_size's width", image_size[1])
+    require_picture_size(height, width)
+    return height, width
+
+
+def require_picture_size(height: int, width: int) -> None:
+    """Raise ValueError for an `image_size` larger than any video's pictures can be."""
+    if height * width > MAX_PICTURE_PIXELS:
+        raise ValueError(
+            f"image_size is {(height, width)}, {height * width:,} pixels: at most {MAX_PICTURE_PIXELS:,}, as many as "
+            "the largest level of H.264, HEVC, VP9 and AV1 has"
+        )
 
 
 def _require_column(column: Any) -> None:

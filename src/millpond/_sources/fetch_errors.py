@@ -78,7 +78,8 @@ def forked(name: str) -> UsageError:
     """The error for a store whose connections stayed with the parent."""
     return UsageError(
         f"{shortened(name)!r} cannot be read in this process: it was forked from one that had fetched, and "
-        "connections do not survive that; start processes by spawn or forkserver, or use millpond's own workers"
+        "connections do not survive that; start processes by spawn or forkserver, as DataLoader(..., "
+        'multiprocessing_context="spawn") does, or use millpond.torch.DataLoader or millpond.Loader'
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache
+from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
 from millpond._datasets.decoders.opening import DecoderBackend
+from millpond._datasets.decoders.times_asked import nan_among, one_number, seconds_of
 from millpond._datasets.frame_batch import as_pictures
 from millpond.errors import FrameTimestampError, retold
 
@@ -40,16 +41,21 @@ def decode_video_frames(
         (T, 3, H, W), RGB, upright, in the order of `timestamps`; a tensor where torch is installed, else an array.
 
     Raises:
+        TypeError: Times, tolerance or cache are none.
         ValueError: The tolerance is less than 0.
         FrameTimestampError: No frame is within the tolerance of a time.
         DataError: The file cannot be read, or a frame does not decode; see `VideoDecoderCache.get_decoder`.
     """
-    if not tolerance_s >= 0:
+    tolerance = one_number("tolerance_s", tolerance_s)
+    if not tolerance >= 0:
         raise ValueError(f"tolerance_s must be a number of seconds, 0 or more, not {tolerance_s!r}")
-    seconds = np.asarray(timestamps, np.float64).reshape(-1)
+    seconds = seconds_of("timestamps", timestamps)
+    require_cache(cache)
     with (default_cache() if cache is None else cache).lease(path, backend=backend) as decoder:
         try:
-            frames = decoder.table.frames_at(seconds, tolerance_s)
+            if (reason := nan_among("timestamps", seconds)) is not None:
+                raise FrameTimestampError(reason)
+            frames = decoder.table.frames_at(seconds, tolerance)
         except FrameTimestampError as error:
             raise retold(error, str(decoder.path), path=decoder.path.label) from None
         pictures = as_pictures(decoder.pictures(frames))

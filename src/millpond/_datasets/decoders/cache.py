@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 import os
 import threading
 import weakref
@@ -137,7 +138,7 @@ class VideoDecoderCache:
             return False
         try:
             place = self._place(path, _NO_OPTIONS)
-        except (TypeError, UnsupportedFormat, ObjectMissing):  # a file of another machine, say
+        except (TypeError, ValueError, UnsupportedFormat, ObjectMissing):  # a file of another machine, say
             return False
         with self._lock:
             return place in self._cache
@@ -168,6 +169,7 @@ class VideoDecoderCache:
             stream_index: Which stream of the file; None takes the first video stream that is no cover picture.
 
         Raises:
+            TypeError, ValueError: Not what is asked for; bytes, an open file and "" name no video.
             ObjectMissing: Nothing there.
             CorruptMedia: No video in it, or it is cut short.
             FetchTimeout, DataError: It cannot be read.
@@ -332,6 +334,13 @@ class VideoDecoderCache:
         entry.file_handle.end_use()
 
 
+def require_cache(cache: Any) -> None:
+    """TypeError for what is neither a cache nor None."""
+    if not isinstance(cache, VideoDecoderCache | None):
+        given = "the class itself: call it" if cache is VideoDecoderCache else type(cache).__name__
+        raise TypeError(f"cache must be a millpond.VideoDecoderCache or None, not {given}")
+
+
 def default_cache() -> VideoDecoderCache:
     """The cache of this process, for whoever names none."""
     global _default
@@ -386,13 +395,20 @@ def _made_again(cls: type[VideoDecoderCache], arguments: tuple[Any, ...], access
 
 
 def _checked_size(size: Any) -> int | None:
-    if size is None or (isinstance(size, int) and not isinstance(size, bool) and size >= 1):
-        return size
+    if size is None:
+        return None
+    with contextlib.suppress(TypeError):
+        if not isinstance(size, bool) and (number := operator.index(size)) >= 1:
+            return number
     raise ValueError(f"max_size must be a number of decoders, at least 1, or None for no bound, not {size!r}")
 
 
 def _checked_bytes(size: int | str) -> int:
-    if (found := parse_bytes(size)) < 1:
+    try:
+        found = parse_bytes(size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"max_bytes: {error}") from None
+    if found < 1:
         raise ValueError(f"max_bytes must be at least 1, or None for no bound, not {size!r}")
     return found
 

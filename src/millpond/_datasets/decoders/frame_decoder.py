@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._datasets.decoders.times_asked import nan_among, one_number, seconds_of
 from millpond._datasets.frame_batch import Frame, FrameBatch, as_array, as_pictures
 from millpond._datasets.frame_times import frame_ticks
 from millpond._plan.sample_table import SampleTable
@@ -114,6 +116,7 @@ class FrameDecoder(ABC):
         """The frame of an index.
 
         Raises:
+            TypeError: No integer.
             IndexError: There is no such frame.
             DataError: It does not decode.
             ClosedError: The decoder is closed.
@@ -131,16 +134,30 @@ class FrameDecoder(ABC):
     def get_frame_played_at(self, seconds: float) -> Frame:
         """The frame that is shown at a time of the file.
 
+        Up to 0.1 ms before its own time a frame is shown already (in a file that keeps milliseconds, as MKV does, up to
+        half of one), so that times that were rounded show the frame that is meant; torchcodec shows the one before.
+
         Raises:
+            TypeError, ValueError: No number of seconds; a list, or NaN.
             IndexError: None is shown then.
             DataError: It does not decode.
             ClosedError: The decoder is closed.
         """
-        return _single(self.get_frames_played_at([seconds]))
+        if np.ndim(seconds):
+            raise TypeError(
+                f"one frame is asked for by a number of seconds, not by {reprlib.repr(seconds)}; several by "
+                "get_frames_played_at"
+            )
+        wanted = one_number("seconds", seconds)
+        if math.isnan(wanted):
+            raise ValueError("seconds is nan: give seconds")
+        return _single(self.get_frames_played_at([wanted]))
 
     def get_frames_played_at(self, seconds: Any) -> FrameBatch:
         """The frames shown at several times, in that order. Raises as `get_frame_played_at` does."""
-        wanted = np.asarray(seconds, np.float64).reshape(-1)
+        wanted = seconds_of("seconds", seconds)
+        if (reason := nan_among("seconds", wanted)) is not None:
+            raise ValueError(reason)
         begin, end = self.metadata.begin_stream_seconds, self.metadata.end_stream_seconds
         beyond = np.flatnonzero(~((wanted >= begin - self._early_seconds) & (wanted < end)))
         if len(beyond):
@@ -176,7 +193,11 @@ class FrameDecoder(ABC):
                 raise TypeError(f"frames are asked for by integers, not by {wanted.dtype}")
             if wanted.ndim > 1:
                 raise TypeError(f"frames are asked for by one row of integers, not by {wanted.shape}")
-            numbers = wanted.reshape(-1).tolist()
+            if not wanted.ndim:
+                raise _no_list(indices)
+            numbers = wanted.tolist()
+        elif not hasattr(indices, "__iter__"):
+            raise _no_list(indices)
         else:  # Python's integers have no bound, and numpy makes floats of some
             numbers = [index if type(index) is int else _whole(index) for index in indices]
         count = len(self)
@@ -246,6 +267,10 @@ class FrameDecoder(ABC):
             rotation=float(stream.rotation_degrees) if stream.rotation_degrees else None,
             stream_index=stream.stream_index,
         )
+
+
+def _no_list(index: Any) -> TypeError:
+    return TypeError(f"frames are asked for by a list of integers, not by {reprlib.repr(index)}; one by get_frame_at")
 
 
 def _whole(index: Any) -> int:

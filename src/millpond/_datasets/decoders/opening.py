@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import reprlib
 import stat
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.pyav_decoder import PyAVDecoder
@@ -85,12 +86,14 @@ class DecoderKey:
 
 
 def _source(path: str | os.PathLike[str]) -> str:
-    name = os.fspath(path)
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(name, str):
-        raise TypeError(f"a path must be text, not {path!r}")
+        raise TypeError(f"a video is named by a path or a URL, not by {_described(name)}")
     scheme = scheme_of(name)
     if scheme == "file":
         name = path_of_file_url(name)
+    if not name:
+        raise ValueError("a video is named by a path or a URL, not by an empty text")
     return name if scheme not in (None, "file") else _absolute(name)
 
 
@@ -105,6 +108,16 @@ def _absolute(name: str) -> str:
     return absolute if folder == os.path.realpath(os.path.dirname(absolute)) else f"{folder}/{os.path.basename(name)}"
 
 
+def _described(thing: Any) -> str:
+    """What is no path, without its contents, and what to do instead."""
+    instead = "write them to a file, or use millpond.load_video({}, num_frames=...)"
+    if isinstance(thing, bytes | bytearray | memoryview):
+        return f"{type(thing).__name__} ({memoryview(thing).nbytes:,} of them); {instead.format('data')}"
+    if hasattr(thing, "read"):
+        return f"an open file ({type(thing).__name__}); give its path, {instead.format('file').replace('them', 'it')}"
+    return f"{type(thing).__name__} {reprlib.repr(thing)}"
+
+
 def resolved(backend: DecoderBackend) -> Literal["pyav", "torchcodec"]:
     """The backend that a name stands for. "auto" is the packet decoder: the same pixels wherever it runs.
 
@@ -113,7 +126,8 @@ def resolved(backend: DecoderBackend) -> Literal["pyav", "torchcodec"]:
         UnsupportedFormat: It is not installed.
     """
     if backend not in _BACKENDS:
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(map(repr, _BACKENDS))}")
+        hint = "; LeRobot's 'video_reader' is 'pyav' here" if str(backend) == "video_reader" else ""
+        raise ValueError(f"backend {backend!r} is not one of {', '.join(map(repr, _BACKENDS))}{hint}")
     if backend == "torchcodec" and importlib.util.find_spec("torchcodec") is None:
         raise UnsupportedFormat(
             "backend 'torchcodec' needs torchcodec, which is not installed: pip install torchcodec, or take 'pyav'"
@@ -194,7 +208,8 @@ def open_local(path: MediaPath) -> Handle:
             contents.close()
             raise
     except (FileNotFoundError, NotADirectoryError):
-        raise ObjectMissing(f"no file at {path}", path=path.label) from None
+        hint = "; ~ is not expanded: see os.path.expanduser" if f"{os.sep}~" in path.path else ""
+        raise ObjectMissing(f"no file at {path}{hint}", path=path.label) from None
     except (OSError, ValueError) as error:
         if out_of_descriptors(error):
             raise  # no fault of the file: whoever skips what is bad must not skip it
