@@ -473,6 +473,12 @@ def test_contents_are_no_path_and_are_not_told(cache: VideoDecoderCache) -> None
     assert cache.statistics().misses == 0
 
 
+def test_what_is_for_the_package_says_so() -> None:
+    for function in (VideoDecoderCache.drop, VideoDecoderCache.lease_entry, PyAVDecoder.pictures):
+        assert (function.__doc__ or "").startswith("For datasets: ")
+    assert "cache.lease(path)" in (PyAVDecoder.__doc__ or "")
+
+
 def test_a_home_folder_is_not_looked_for(cache: VideoDecoderCache) -> None:
     with pytest.raises(ObjectMissing, match=r"no file at .*; ~ is not expanded: see os\.path\.expanduser"):
         cache.get_decoder("~/millpond/none.mp4")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,15 @@ def test_all_is_explicit_sorted_and_without_doubles() -> None:
 
 def test_all_has_what_the_readme_uses() -> None:
     assert {"ClipDataset", "LeRobotDataset", "Loader", "MillpondError", "shutdown"} <= set(millpond.__all__)
+
+
+def test_what_users_annotate_is_what_they_get() -> None:
+    cached = typing.get_type_hints(millpond.VideoDecoderCache.get_decoder)["return"]
+    hints = typing.get_type_hints(
+        millpond.FrameDecoder.get_frames_at, vars(sys.modules[millpond.FrameDecoder.__module__])
+    )
+    assert issubclass(cached, millpond.FrameDecoder)
+    assert hints["return"] is millpond.FrameBatch
 
 
 def test_type_checkers_see_exactly_what_is_exported() -> None:

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from millpond._datasets.clips import ClipDataset
     from millpond._datasets.decoders.by_time import decode_video_frames
     from millpond._datasets.decoders.cache import DecoderCacheStatistics, VideoDecoderCache
+    from millpond._datasets.decoders.frame_decoder import FrameDecoder, VideoMetadata
     from millpond._datasets.episode_cache import EpisodeByteCache
     from millpond._datasets.episode_index import EpisodeByteIndex
+    from millpond._datasets.frame_batch import Frame, FrameBatch
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
     from millpond._datasets.sound import decode_audio
@@ -51,8 +53,10 @@ _HOMES = {
     "millpond._datasets.clips": ("ClipDataset",),
     "millpond._datasets.decoders.by_time": ("decode_video_frames",),
     "millpond._datasets.decoders.cache": ("DecoderCacheStatistics", "VideoDecoderCache"),
+    "millpond._datasets.decoders.frame_decoder": ("FrameDecoder", "VideoMetadata"),
     "millpond._datasets.episode_cache": ("EpisodeByteCache",),
     "millpond._datasets.episode_index": ("EpisodeByteIndex",),
+    "millpond._datasets.frame_batch": ("Frame", "FrameBatch"),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
     "millpond._datasets.sound": ("decode_audio",),
@@ -105,6 +109,9 @@ __all__ = [
     "EpisodeByteIndex",
     "FetchError",
     "FetchTimeout",
+    "Frame",
+    "FrameBatch",
+    "FrameDecoder",
     "FrameTimestampError",
     "Guard",
     "GuardStatistics",
@@ -122,6 +129,7 @@ __all__ = [
     "UnsupportedFormat",
     "UsageError",
     "VideoDecoderCache",
+    "VideoMetadata",
     "VideoOptions",
     "WorkerDied",
     "decode_audio",

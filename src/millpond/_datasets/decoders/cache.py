@@ -204,7 +204,7 @@ class VideoDecoderCache:
 
     @contextlib.contextmanager
     def lease_entry(self, key: Hashable, open_it: Callable[[], Entry]) -> Iterator[Entry]:
-        """What is kept under a key, or what `open_it` opens; it stays open for as long as the block."""
+        """For datasets: what is kept under a key, or what `open_it` opens; it stays open for as long as the block."""
         entry = self._acquire(key, open_it)
         try:
             yield entry
@@ -217,7 +217,10 @@ class VideoDecoderCache:
         self._urls.release()  # a decoder that is leased still reads
 
     def drop(self, is_chosen: Callable[[Hashable], bool]) -> None:
-        """Close the decoders under some keys. Finalizers may call this: it can come amid a call of the same thread."""
+        """For datasets: close the decoders under some keys.
+
+        Finalizers may call this: it can come amid a call of the same thread.
+        """
         with self._lock:
             for key in list(self._cache):
                 if is_chosen(key):

@@ -214,7 +214,7 @@ class FrameDecoder(ABC):
         )
 
     def pictures(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Decode some frames.
+        """For datasets: decode some frames.
 
         Args:
             positions: int64, (n,), 0 to len - 1, in any order.

@@ -18,7 +18,10 @@ from millpond._plan.sample_table import SampleTable
 
 
 class PyAVDecoder(StreamDecoder):
-    """See `StreamDecoder`.
+    """Decodes frames of one video with FFmpeg's decoders, packet by packet; `get_decoder` of a cache makes it.
+
+    `decoder[i]`, `decoder[a:b]`, `get_frames_at`, `get_frames_played_at` and the others are torchcodec's; `metadata`
+    says what is known of the video. Any thread. It works until the cache evicts it, which `cache.lease(path)` prevents.
 
     Args:
         table: Of the stream; its own from now on: it learns CRC-32s.
@@ -27,9 +30,10 @@ class PyAVDecoder(StreamDecoder):
         interpolation: "bilinear", "area" or "bicubic".
 
     Attributes:
-        video: What it decodes; for whoever does so by himself, under `lock` and while the handle is in use; then
-            he closes its container.
-        lock: Of the container, which is one thread's at a time; a context of the packet decoder is lent to one call.
+        video: For datasets: what it decodes; for whoever does so by himself, under `lock` and while the handle is in
+            use; then he closes its container.
+        lock: For datasets: of the container, which is one thread's at a time; a context of the packet decoder is lent
+            to one call.
     """
 
     def __init__(

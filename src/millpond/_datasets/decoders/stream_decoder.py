@@ -14,11 +14,13 @@ _OBJECT_BYTES = 8 << 10
 
 
 class StreamDecoder(FrameDecoder):
-    """See `FrameDecoder`. It can be used until its handle is closed.
+    """Decodes frames of one video of a `VideoDecoderCache`, as torchcodec's `VideoDecoder` does. Any thread.
+
+    It can be used until its handle is closed, as the cache does when it evicts it; `cache.lease(path)` keeps it open.
 
     Attributes:
-        table: The sample table.
-        path: What errors call the video.
+        table: For datasets: the sample table.
+        path: For datasets: what errors call the video.
         nbytes: About how much memory it holds, its handle included.
 
     Args:

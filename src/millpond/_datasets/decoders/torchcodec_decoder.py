@@ -32,7 +32,10 @@ _SEARCHED_CODECS = ("h264", "hevc")
 
 
 class TorchcodecDecoder(StreamDecoder):
-    """See `StreamDecoder`. It decodes one call at a time, and keeps a codec context.
+    """Decodes frames of one video with torchcodec; `get_decoder(path, backend="torchcodec")` of a cache makes it.
+
+    `decoder[i]`, `decoder[a:b]`, `get_frames_at` and the others are those of `PyAVDecoder`. Any thread, one call at a
+    time; it keeps a codec context. It works until the cache evicts it, which `cache.lease(path)` prevents.
 
     What it promises: no frame comes under another's number, for the time of each that comes is held against the sample
     table; and none of a file that changed. Frames are those of `PyAVDecoder`, to the bit in 8-bit progressive video
