@@ -68,7 +68,9 @@ class CachedVideos:
             video.check_identity()  # with that a local file is open, before several threads read it
             is_local = not self._source.files.is_remote
             handle = Handle(video.contents, video.path, video.table.identity, is_local=is_local)
-            return Entry(PyAVDecoder(video.table, handle), handle)
+            decoder = PyAVDecoder(video.table, handle)
+            decoder.video.goes_on = is_local  # else just what was planned is fetched
+            return Entry(decoder, handle)
         except BaseException:
             video.close()
             raise

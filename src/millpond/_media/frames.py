@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._media.containers import reason_of
+from millpond._media.ordered_run import MAX_STEP, OrderedRun, may_go_on
 from millpond._media.packet_run import FramesMissing, PacketRun
 from millpond._media.packets import ranges_read
 from millpond._media.pictures import PictureMaker
@@ -186,6 +187,7 @@ class _Job:
         self._failures: list[tuple[NDArray[np.int64], DataError]] = []
         self._new_crcs: dict[int, int] = {}
         self._costs = [0, 0, 0]
+        self._is_in_order = False
 
     def run(self) -> None:
         """Decode every run of consecutive GOPs that hold frames wanted."""
@@ -195,8 +197,17 @@ class _Job:
             self._failures.append((np.arange(len(self._frames)), error))
             return
         gops, runs = _runs(self._file.table, self._frames)
+        self._note_order(len(runs))
         for first, stop in runs:
             self._run(gops[first:stop], first)
+
+    def _note_order(self, num_runs: int) -> None:
+        """See whether the frames follow those of the call before."""
+        file, first = self._file, int(self._frames[0])
+        follow = num_runs == 1 and len(self._frames) <= MAX_STEP and 0 < first - file.last_frame <= MAX_STEP
+        is_fit = file.goes_on and file.table.backend == "packets" and not file.preroll_gops
+        self._is_in_order = follow and is_fit and may_go_on(file)
+        file.last_frame = int(self._frames[-1])
 
     def report(self) -> DecodeReport:
         """Sum up."""
@@ -252,6 +263,10 @@ class _Job:
             self._costs[2] += source.frames_decoded - before
 
     def _decode_packets(self, gops: list[int], places: Mapping[int, int], preroll_gops: int) -> None:
+        if self._is_in_order:
+            self._is_in_order = False  # where that fails it is not tried again
+            if self._decode_in_order(gops, places):
+                return
         run = PacketRun(self._file, gops[0], gops[-1] + 1, places, known_crcs=self._known_crcs)
         try:
             try:
@@ -265,3 +280,17 @@ class _Job:
             self._costs[0] += run.packets_fed
             self._costs[1] += run.bytes_read
             self._costs[2] += run.frames_decoded
+
+    def _decode_in_order(self, gops: list[int], places: Mapping[int, int]) -> bool:
+        """Go on where this thread left off, or begin to; whether that went well."""
+        run = OrderedRun(self._file, gops[0], gops[-1] + 1, places, known_crcs=self._known_crcs)
+        try:
+            run.go_on(int(self._frames[0]), self._maker, self._write, self._progress)
+            self._new_crcs.update(run.new_crcs)
+        except CorruptMedia:
+            return False
+        finally:
+            self._costs[0] += run.packets_fed
+            self._costs[1] += run.bytes_read
+            self._costs[2] += run.frames_decoded
+        return True

@@ -177,6 +177,17 @@ class SampleTable:
         """The row of the key that a GOP begins with."""
         return int(self._key_rows[self._gop_keys[gop]])
 
+    @computed_once
+    def frames_shown_up_to(self) -> NDArray[np.int64]:
+        """int64, (N,): the last frame, in presentation order, that packets up to and including each row show; or -1."""
+        shown = np.full(self.num_rows, -1, np.int64)
+        shown[self.frame_rows] = np.arange(self.num_frames)
+        return np.maximum.accumulate(shown)
+
+    def row_behind_leading(self, gop: int) -> int:
+        """The first row that is neither the key that a GOP begins with nor a leading packet of it."""
+        return int(self._last_leading_rows[self._gop_keys[gop]]) + 1
+
     def feed_rows(
         self, gop_start: int, gop_stop: int, preroll_gops: int = 0, *, last_row: int | None = None
     ) -> NDArray[np.int64]:

@@ -46,6 +46,7 @@ class PyAVDecoder(StreamDecoder):
     ) -> None:
         super().__init__(table, handle, image_size)
         self.video = VideoFile(handle.path, table, handle.contents)
+        self.video.goes_on = True
         self._interpolation = interpolation
         self.lock: AbstractContextManager[object] = (
             threading.Lock() if table.backend == "container" else contextlib.nullcontext()
