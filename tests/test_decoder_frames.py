@@ -18,6 +18,8 @@ from millpond._datasets import frame_batch
 from millpond._datasets.decoders import frame_decoder, pyav_decoder
 from millpond._datasets.decoders.frame_decoder import FrameDecoder
 from millpond._media.frames import DecodeReport, decode_frames
+from millpond._media.index import build_sample_table
+from millpond._media.video_file import VideoFile
 from open_videos import as_shown
 
 pytestmark = pytest.mark.usefixtures("torch_is_imported")
@@ -99,7 +101,7 @@ def test_the_time_of_a_frame_shows_that_frame(
         assert np.array_equal(chosen.pop(), numbers)
 
 
-def test_a_frame_that_was_rgb_already_is_not_the_decoders_own(cache: VideoDecoderCache, tmp_path: Path) -> None:
+def test_a_frame_that_was_rgb_already_is_not_the_decoders_own(tmp_path: Path) -> None:
     background, count = zoo.moving_picture(0, 64, 48), 12
 
     def picture(k: int) -> NDArray[np.uint8]:
@@ -114,15 +116,15 @@ def test_a_frame_that_was_rgb_already_is_not_the_decoders_own(cache: VideoDecode
         for k in range(count):
             out.mux(stream.encode(av.VideoFrame.from_ndarray(picture(k), format="rgb24")))
         out.mux(stream.encode(None))
-    decoder: Any = cache.get_decoder(path)
-    source = decoder.video.container_frames
-    decoder[0]
-    before = source.frames_decoded
-    for k in range(1, count):
-        data = decoder[k]
-        assert np.array_equal(as_shown(data[None])[0], picture(k))
-        data[:] = 7
-    assert source.frames_decoded - before == count - 1, "the next frame is made from this one, and is as it was"
+    with VideoFile(path, build_sample_table(path)) as file:
+
+        def write(j: int, shown: NDArray[np.uint8]) -> None:
+            assert np.array_equal(shown, picture(j))
+            shown[:] = 7
+
+        report = decode_frames(file, np.arange(count), write)
+    assert not report.failures
+    assert report.frames_decoded == count, "the next frame is made from this one, and is as it was"
 
 
 def test_every_way_to_ask_gives_the_same_frames(decoder: FrameDecoder) -> None:

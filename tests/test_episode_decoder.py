@@ -156,7 +156,7 @@ def test_times_are_those_of_the_file(synth: MakeDataset, decoder_of: Callable[..
         batch = decoder.get_frames_played_at(begin + numbers / 30 + off_seconds)
         assert identities(batch.data) == expected(2, FRONT, numbers)
     assert identities(decoder.get_frame_played_at(begin + 0.1).data[None]) == expected(2, FRONT, [3])
-    for seconds in (begin - 0.02, begin + length / 30, 0.0, float("nan")):
+    for seconds in (begin - 0.02, begin + length / 30, 0.0):
         with pytest.raises(IndexError, match=r"episode 2 of camera 'observation\.images\.front' shows no frame at"):
             decoder.get_frame_played_at(seconds)
 
