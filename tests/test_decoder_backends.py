@@ -142,6 +142,26 @@ def test_both_say_the_same_of_a_video(cache: VideoDecoderCache, torchcodec: None
     assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
 
 
+@pytest.mark.parametrize("name", ["h264_b_frames", "h264_vfr", "av1_gop_2", "vp9_webm"])
+@pytest.mark.parametrize("fps", [None, 10, 12.5, 50])  # whose times are 3 ms or more from those of frames
+def test_ranges_of_times_are_torchcodecs(
+    cache: VideoDecoderCache, torchcodec: None, name: str, fps: float | None
+) -> None:
+    from torchcodec.decoders import VideoDecoder
+
+    ours, theirs = cache.get_decoder(zoo.clip_path(name)), VideoDecoder(zoo.clip_path(name))
+    random = np.random.default_rng(5)
+    end = min(ours.metadata.end_stream_seconds, theirs.metadata.end_stream_seconds)  # it may take another last frame
+    for start, stop in np.sort(random.uniform(ours.metadata.begin_stream_seconds, end, (12, 2))).round(2) + 0.003:
+        if stop < end:
+            mine = ours.get_frames_played_in_range(start, stop, fps)
+            its = theirs.get_frames_played_in_range(start, stop, fps)
+            assert np.allclose(mine.pts_seconds, its.pts_seconds, rtol=0, atol=1e-6), (start, stop)
+            assert np.array_equal(mine.data, its.data)
+    if fps is None:
+        assert np.array_equal(ours.get_all_frames().pts_seconds, theirs.get_all_frames().pts_seconds)
+
+
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_pictures_that_each_ffmpeg_converts_in_its_own_way(
     cache: VideoDecoderCache, torchcodec: None, name: str

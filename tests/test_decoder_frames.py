@@ -240,6 +240,49 @@ def test_one_time_and_several_are_told_apart(decoder: FrameDecoder) -> None:
     assert are(decoder.get_frames_played_at(iter([np.float32(0.04), 1])).data, [1, 25])
 
 
+def test_frames_of_a_range_of_times(decoder: FrameDecoder) -> None:
+    end = decoder.metadata.end_stream_seconds
+    for start, stop, frames in (
+        (0.0, 0.2, range(5)),
+        (0.01, 0.05, range(2)),
+        (0.05, 0.06, range(1, 2)),
+        (0.05, 0.05, range(0)),
+        (0.03996, 0.12004, range(1, 3)),  # as rounded times are
+        (0.04, 0.04001, range(1, 2)),
+        (1.9, end, range(47, 50)),
+        (-0.00005, end + 0.00005, range(50)),
+        (1, 1.04, range(25, 26)),
+    ):
+        batch = decoder.get_frames_played_in_range(start, stop)
+        assert are(batch.data, frames), (start, stop)
+        assert np.allclose(batch.pts_seconds, np.array(frames) / zoo.FPS)
+    assert are(decoder.get_all_frames().data, range(50))
+    assert are(decoder.get_all_frames(fps=5).data, range(0, 50, 5))
+    twice = decoder.get_frames_played_in_range(0.02, 0.1, fps=50)
+    assert are(twice.data, [0, 1, 1, 2])
+    assert np.allclose(twice.pts_seconds, [0.02, 0.04, 0.06, 0.08])
+    assert np.allclose(twice.duration_seconds, 0.02)
+    assert len(decoder.get_frames_played_in_range(0.5, 0.5, fps=50)) == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(-0.1, 1), (2.0, 2.0), (0, 2.1), (1, 0.5), (0, float("nan")), (float("nan"), 1)]
+)
+def test_a_range_that_is_none_is_refused(decoder: FrameDecoder, start: float, stop: float) -> None:
+    for fps in (None, 10):
+        with pytest.raises(ValueError, match=r"is shown from 0.000000 to 2.000000 s, which has no part from"):
+            decoder.get_frames_played_in_range(start, stop, fps)
+
+
+def test_a_range_of_other_things_is_refused(decoder: FrameDecoder) -> None:
+    for arguments in (("0", 1), (0, None), (0, [1]), (0, 1, "10"), (0, 1, True)):
+        with pytest.raises(TypeError, match=r"^(start_seconds|stop_seconds|fps) is .*: give"):
+            decoder.get_frames_played_in_range(*arguments)
+    for fps in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="fps must be positive and finite, not"):
+            decoder.get_all_frames(fps)
+
+
 @pytest.mark.parametrize("index", [5, np.int64(5), None])
 def test_several_frames_are_asked_for_by_a_list(decoder: FrameDecoder, index: Any) -> None:
     with pytest.raises(TypeError, match=r"by a list of integers, not by .*; one by get_frame_at"):

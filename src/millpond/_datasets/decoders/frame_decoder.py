@@ -165,7 +165,55 @@ class FrameDecoder(ABC):
                 f"{self._name} shows no frame at {wanted[beyond[0]]:.6f} s: in its file it lasts from {begin:.6f} to "
                 f"{end:.6f} s"
             )
-        return self._frames(np.searchsorted(self._seconds, wanted + self._early_seconds, side="right") - 1)
+        return self._frames(self._shown_at(wanted))
+
+    def get_frames_played_in_range(
+        self, start_seconds: float, stop_seconds: float, fps: float | None = None
+    ) -> FrameBatch:
+        """The frames shown from one time up to another, the one that is shown at the beginning included.
+
+        A time that is as near to a frame's own as `get_frame_played_at` allows for is taken for that.
+
+        Args:
+            start_seconds: On the clock of the file.
+            stop_seconds: Not included.
+            fps: So many frames a second instead, those shown at start + k / fps, some of them repeated or left out;
+                their `pts_seconds` are those times. None gives each frame once.
+
+        Raises:
+            TypeError: No numbers.
+            ValueError: They are no range of the times at which frames are shown.
+            DataError: A frame does not decode.
+            ClosedError: The decoder is closed.
+        """
+        start, stop = one_number("start_seconds", start_seconds), one_number("stop_seconds", stop_seconds)
+        begin, end = self.metadata.begin_stream_seconds, self.metadata.end_stream_seconds
+        if not (begin - self._early_seconds <= start < end and start <= stop <= end + self._early_seconds):
+            raise ValueError(
+                f"{self._name} is shown from {begin:.6f} to {end:.6f} s, which has no part from {start:.6f} to "
+                f"{stop:.6f} s"
+            )
+        if fps is not None:
+            rate = one_number("fps", fps, "frames a second")
+            if not (rate > 0 and math.isfinite(rate)):
+                raise ValueError(f"fps must be positive and finite, not {fps!r}")
+            count = math.floor((stop - start) * rate + 0.5)  # as torchcodec counts
+            times = start + np.arange(count) / rate
+            pictures = as_pictures(self.pictures(self._shown_at(times)))
+            return FrameBatch(pictures, as_array(times), as_array(np.full(count, 1 / rate)))
+        if start == stop:
+            return self._frames(np.arange(0))
+        first = int(self._shown_at(np.array([start]))[0])
+        after = int(np.searchsorted(self._seconds, stop - self._early_seconds))
+        return self._frames(np.arange(first, max(after, first + 1)))
+
+    def get_all_frames(self, fps: float | None = None) -> FrameBatch:
+        """Every frame, all of them in memory at once; `for picture in decoder` keeps a few. `fps` as in a range."""
+        if fps is None:
+            return self._frames(np.arange(len(self)))
+        return self.get_frames_played_in_range(
+            self.metadata.begin_stream_seconds, self.metadata.end_stream_seconds, fps
+        )
 
     @abstractmethod
     def _decode(self, positions: NDArray[np.int64], write: Write) -> None:
@@ -180,6 +228,10 @@ class FrameDecoder(ABC):
             DataError: One of them does not decode.
             ClosedError: The decoder is closed.
         """
+
+    def _shown_at(self, seconds: NDArray[np.float64]) -> NDArray[np.int64]:
+        """int64, (n,): which frame is shown at each time, all of them within the stream."""
+        return np.searchsorted(self._seconds, seconds + self._early_seconds, side="right") - 1
 
     def _position(self, index: Any) -> NDArray[np.int64]:
         if np.ndim(index):

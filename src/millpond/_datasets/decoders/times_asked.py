@@ -37,7 +37,7 @@ def seconds_of(name: str, values: Any) -> NDArray[np.float64]:
     return np.array([one_number(f"{name}[{k}]", value) for k, value in enumerate(values)], np.float64)
 
 
-def one_number(name: str, value: Any) -> float:
+def one_number(name: str, value: Any, unit: str = "seconds") -> float:
     """A number of seconds, also one of numpy's or torch's; TypeError for anything else."""
     if type(value) is float:
         return value
@@ -47,7 +47,7 @@ def one_number(name: str, value: Any) -> float:
             return float(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    raise TypeError(f"{name} is {reprlib.repr(value)}: give seconds")
+    raise TypeError(f"{name} is {reprlib.repr(value)}: give {unit}")
 
 
 def nan_among(name: str, seconds: NDArray[np.float64]) -> str | None:
