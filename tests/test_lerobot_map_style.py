@@ -525,3 +525,9 @@ def test_a_remote_dataset_that_is_let_go_of_leaves_nothing_open(synth: MakeDatas
         del other
         gc.collect()
         assert default_cache().size() == kept + 2
+
+
+@pytest.mark.parametrize("other", [5, VideoDecoderCache])
+def test_what_is_no_cache_is_refused(synth: MakeDataset, other: Any) -> None:
+    with pytest.raises(TypeError, match=r"^decoder_cache must be a millpond\.VideoDecoderCache or None, not"):
+        open_dataset(synth(), decoder_cache=other)

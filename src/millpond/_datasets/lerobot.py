@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from millpond._datasets.base import ByteSource
 from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
-from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache
+from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
 from millpond._datasets.layout import Feature, Layout, read_layout
 from millpond._datasets.lerobot_reader import LeRobotReader, ReaderArguments
 from millpond._datasets.opening import open_files
@@ -121,6 +121,7 @@ class LeRobotDataset:
             fetch_timeout=fetch_timeout,
         )
         interpolation_flag(interpolation)
+        require_cache(decoder_cache, "decoder_cache")
         self._interpolation = interpolation
         self._image_size = checked_size(image_size)
         self._chosen = episodes is not None

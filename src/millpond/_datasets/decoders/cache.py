@@ -337,11 +337,11 @@ class VideoDecoderCache:
         entry.file_handle.end_use()
 
 
-def require_cache(cache: Any) -> None:
-    """TypeError for what is neither a cache nor None."""
+def require_cache(cache: Any, name: str = "cache") -> None:
+    """TypeError that names the argument, for what is neither a cache nor None."""
     if not isinstance(cache, VideoDecoderCache | None):
         given = "the class itself: call it" if cache is VideoDecoderCache else type(cache).__name__
-        raise TypeError(f"cache must be a millpond.VideoDecoderCache or None, not {given}")
+        raise TypeError(f"{name} must be a millpond.VideoDecoderCache or None, not {given}")
 
 
 def default_cache() -> VideoDecoderCache:
