@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,8 @@ def test_whoever_waits_for_tasks_gets_them_when_they_come(queue: QueueClient) ->
 def test_nothing_is_leased_to_somebody_who_has_hung_up(queue: QueueClient) -> None:
     gone = http.client.HTTPConnection(queue.url.removeprefix("http://"))
     gone.request("PUT", "/leases/gone", json.dumps({"max_tasks": 9, "seconds": 60, "wait_seconds": 30}))
+    gone.sock.shutdown(socket.SHUT_WR)
+    assert gone.sock.recv(1) == b"", "the service has noticed, and hangs up, too"
     gone.close()
     queue.enqueue(tasks(2))
     assert queue.statistics()["waiting"] == 2

@@ -113,7 +113,7 @@ class _Said:
     def __init__(self, is_refresh: bool) -> None:
         self._is_refresh = is_refresh
 
-    def nature(self, _: memoryview) -> Nature:
+    def nature(self, _: memoryview, *, must_be_fed: bool = False) -> Nature:
         return Nature(self._is_refresh)
 
 
