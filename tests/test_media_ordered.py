@@ -23,6 +23,7 @@ KINDS = [clip.name for clip in zoo.CLIPS]
 def opened(path: Path) -> VideoFile:
     file = VideoFile(path, build_sample_table(path))
     file.goes_on = True
+    file.last_frame = -1  # as if it had been read up to its beginning: a first call is in no order
     return file
 
 
@@ -81,7 +82,7 @@ def test_damage_costs_in_order_what_it_costs_alone(name: str, tmp_path: Path) ->
     path.write_bytes(data)
     with VideoFile(path, table) as alone, VideoFile(path, table) as in_order:
         alone.check_identity = in_order.check_identity = lambda: None  # type: ignore[method-assign]
-        in_order.goes_on = True
+        in_order.goes_on, in_order.last_frame = True, -1
         differing = 0
         for frame in range(len(reference)):
             found: list[Any] = []
@@ -153,6 +154,17 @@ def test_each_thread_has_its_own_place() -> None:
             thread.join()
     assert not wrong
     assert list(ordered_run._kept.places) == [id(file)]
+
+
+def test_single_frames_of_many_videos_are_in_no_order() -> None:
+    for _ in range(5):
+        with opened(zoo.clip_path("h264_b_frames")) as file:
+            file.last_frame = None
+            taken(file, [0])
+            assert not ordered_run._kept.places
+            taken(file, [1])
+            assert list(ordered_run._kept.places) == [id(file)]
+        ordered_run._kept.places.clear()
 
 
 def test_what_was_planned_is_all_that_is_read() -> None:

@@ -122,7 +122,7 @@ class VideoFile:
         """GOPs of preroll that this stream was found to need; kept so that only the first run pays for finding out."""
         self.goes_on = False
         """Whether a thread that reads it in order keeps its decoder; not where it was planned which bytes are read."""
-        self.last_frame = -1
+        self.last_frame: int | None = None
         """The last frame of the call before, which the next call may follow. A hint: threads may share the file."""
         self.contents = LocalBytes(self.path, table.identity) if contents is None else contents
         self._container_frames: ContainerFrames | None = None
