@@ -23,7 +23,7 @@ KINDS = [clip.name for clip in zoo.CLIPS]
 def opened(path: Path) -> VideoFile:
     file = VideoFile(path, build_sample_table(path))
     file.goes_on = True
-    file.last_frame = -1  # as if it had been read up to its beginning: a first call is in no order
+    file.last_frame, file.calls_in_order = -1, 1  # as if it had been read up to its beginning
     return file
 
 
@@ -82,7 +82,7 @@ def test_damage_costs_in_order_what_it_costs_alone(name: str, tmp_path: Path) ->
     path.write_bytes(data)
     with VideoFile(path, table) as alone, VideoFile(path, table) as in_order:
         alone.check_identity = in_order.check_identity = lambda: None  # type: ignore[method-assign]
-        in_order.goes_on, in_order.last_frame = True, -1
+        in_order.goes_on, in_order.last_frame, in_order.calls_in_order = True, -1, 1
         differing = 0
         for frame in range(len(reference)):
             found: list[Any] = []
@@ -112,6 +112,7 @@ def test_few_places_are_kept_and_none_of_a_video_that_is_gone() -> None:
     del file
     files.clear()
     gc.collect()
+    assert not ordered_run._kept.places
     taken(last, [3])
     assert list(ordered_run._kept.places) == [id(last)]
     last.close()
@@ -121,7 +122,7 @@ def test_a_place_that_is_not_used_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ordered_run, "MAX_PLACES", 1)
     with opened(zoo.clip_path("h264_b_frames")) as one, opened(zoo.clip_path("h264_b_frames")) as other:
         taken(one, [0])
-        for turn in range(ordered_run._IDLE_CALLS + 2):
+        for turn in range(ordered_run._IDLE_CALLS + 10):
             taken(other, [turn % 40])
         assert list(ordered_run._kept.places) == [id(other)]
 
@@ -159,12 +160,14 @@ def test_each_thread_has_its_own_place() -> None:
 def test_single_frames_of_many_videos_are_in_no_order() -> None:
     for _ in range(5):
         with opened(zoo.clip_path("h264_b_frames")) as file:
-            file.last_frame = None
-            taken(file, [0])
-            assert not ordered_run._kept.places
-            taken(file, [1])
+            file.last_frame, file.calls_in_order = None, 0
+            for frame in (0, 1):
+                taken(file, [frame])
+                assert not ordered_run._kept.places
+            taken(file, [2])
             assert list(ordered_run._kept.places) == [id(file)]
-        ordered_run._kept.places.clear()
+        del file
+        assert not ordered_run._kept.places, "with the video goes its decoder"
 
 
 def test_what_was_planned_is_all_that_is_read() -> None:

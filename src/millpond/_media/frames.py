@@ -205,9 +205,10 @@ class _Job:
         """See whether the frames follow those of the call before."""
         file, first = self._file, int(self._frames[0])
         is_next = file.last_frame is not None and 0 < first - file.last_frame <= MAX_STEP
-        follow = is_next and num_runs == 1 and len(self._frames) <= MAX_STEP
+        is_next = is_next and num_runs == 1 and len(self._frames) <= MAX_STEP
+        file.calls_in_order = file.calls_in_order + 1 if is_next else 0
         is_fit = file.goes_on and file.table.backend == "packets" and not file.preroll_gops
-        self._is_in_order = follow and is_fit and may_go_on(file)
+        self._is_in_order = file.calls_in_order > 1 and is_fit and may_go_on(file)
         file.last_frame = int(self._frames[-1])
 
     def report(self) -> DecodeReport:

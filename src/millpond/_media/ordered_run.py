@@ -128,7 +128,9 @@ class OrderedRun(PacketRun):
         key = next(self._reader.packets(rows[:1]))[1]
         context = make_context(table.stream, starts_clean=PacketReading(table.stream).nature(key).is_refresh)
         next_row = max(int(rows[-1]) + 1, table.row_behind_leading(self._gops[0]))
-        return _Place(weakref.ref(self._file), context, next_row, int(table.gop_starts[self._gops[0]])), rows
+        kept, key_of_place = _kept.places, id(self._file)
+        video = weakref.ref(self._file, lambda _: kept.pop(key_of_place, None))  # with the video goes its decoder
+        return _Place(video, context, next_row, int(table.gop_starts[self._gops[0]])), rows
 
     def _rows_up_to(self, place: _Place, stop: int) -> NDArray[np.int64]:
         """The packets to be fed next."""
@@ -158,7 +160,7 @@ def may_go_on(file: VideoFile) -> bool:
     if (place := kept.get(id(file))) is not None and place.video() is file:
         return True
     for key, place in list(kept.items()):
-        if place.video() is None or _kept.calls - place.last_call > _IDLE_CALLS:
+        if _kept.calls - place.last_call > _IDLE_CALLS:
             del kept[key]
     others = [video for place in kept.values() if (video := place.video()) is not None]
     return len(kept) < MAX_PLACES and size + sum(map(_pixels, others)) <= MAX_PIXELS

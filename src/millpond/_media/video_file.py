@@ -124,6 +124,8 @@ class VideoFile:
         """Whether a thread that reads it in order keeps its decoder; not where it was planned which bytes are read."""
         self.last_frame: int | None = None
         """The last frame of the call before, which the next call may follow. A hint: threads may share the file."""
+        self.calls_in_order = 0
+        """How many calls followed one another so; at random two do in one of a million."""
         self.contents = LocalBytes(self.path, table.identity) if contents is None else contents
         self._container_frames: ContainerFrames | None = None
 
