@@ -105,7 +105,7 @@ class FrameDecoder(ABC):
         return self._frames(self._position(key)).data[0]
 
     def __iter__(self) -> Iterator[Any]:
-        """Every frame in order, uint8 (3, H, W): decoded many at once, where each by its index would begin at a key."""
+        """Every frame in order, uint8 (3, H, W): many are decoded at once, also where the container cannot be cut."""
         step = max(_PASS_BYTES // (3 * math.prod(self._picture_size)), 1)
         for start in range(0, len(self), step):
             pictures = self.pictures(np.arange(start, min(start + step, len(self))))
