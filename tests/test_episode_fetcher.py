@@ -91,6 +91,32 @@ def test_a_read_whose_time_is_over_asks_for_nothing_more(fetcher: Fetcher, serve
         fetcher.read(server.url, "a", RANGES, identity, started=time.monotonic() - 61)
 
 
+@pytest.mark.parametrize("method", ["submit", "identity"])
+def test_a_read_that_makes_its_request_after_close_waits_for_nothing(
+    method: str, server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store, which would open again, was found before, in another thread."""
+    fetcher, usual = Fetcher(None, None, 1000.0), getattr(ObjectStore, method)
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        fetcher.close()
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(ObjectStore, method, late)
+    identity = FileIdentity(len(DATA), 0)
+    with server.held(), ThreadPoolExecutor(1) as other:
+        if method == "submit":
+            reading = other.submit(fetcher.read, server.url, "a", RANGES, identity)
+        else:
+            reading = other.submit(fetcher.identity, server.url, "a", len(DATA))
+        try:
+            with pytest.raises(ClosedError, match="is closed"):
+                reading.result(PATIENCE_SECONDS)
+        finally:
+            fetcher.close()
+    assert not server.counts.requests
+
+
 @pytest.mark.parametrize("is_opened", [False, True])
 def test_one_that_is_closed_tells_no_secret(is_opened: bool, server: StoreServer) -> None:
     fetcher = Fetcher(None, None, 60.0)

@@ -133,6 +133,22 @@ def test_close_cancels_what_is_in_flight(server: StoreServer) -> None:
                 future.result(0)
 
 
+def test_a_store_that_was_closed_for_good_opens_no_more(server: StoreServer) -> None:
+    store = ObjectStore(server.url)
+    assert store.read("a", WANTED)
+    store.close(for_good=True)
+    store.close()
+    server.forget()
+    for call in (
+        lambda: store.submit("a", WANTED),
+        lambda: store.identity("a"),
+        lambda: store.read_ranges("a", [WANTED]),
+    ):
+        with pytest.raises(ClosedError):
+            call()
+    assert not server.counts.requests
+
+
 def test_whoever_waits_for_a_store_that_is_closed_is_told(server: StoreServer) -> None:
     store = ObjectStore(server.url)
     told: list[BaseException] = []

@@ -91,8 +91,8 @@ class DatasetFiles(Protocol):
         """A video that is read by ranges, of which some may have been fetched already, under the number `file`."""
         ...
 
-    def close(self) -> None:
-        """End connections. Idempotent; used again, it opens them again."""
+    def close(self, *, for_good: bool = False) -> None:
+        """End connections. Idempotent; used again, it opens them again, or, closed for good, raises ClosedError."""
         ...
 
 
@@ -170,5 +170,5 @@ class LocalFiles:
         """See `DatasetFiles`."""
         return VideoFile(place, table)
 
-    def close(self) -> None:
-        """See `DatasetFiles`."""
+    def close(self, *, for_good: bool = False) -> None:
+        """See `DatasetFiles`; there are none, so that it can be used still."""

@@ -144,11 +144,11 @@ class Fetcher:
             self._closed = True
             opened = list(self._opened.values())
         for files in opened:
-            files.close()
+            files.close(for_good=True)
 
     @contextlib.contextmanager
     def _reading(self, location: str, key: str) -> Iterator[tuple[DatasetFiles, str]]:
-        """The files, and what errors call the file; who closes meanwhile closes for good."""
+        """The files, and what errors call the file."""
         files = self._files(location)
         name = files.place_of(key) if key else files.root
         try:
@@ -157,9 +157,6 @@ class Fetcher:
             if "expected" not in error.facts:
                 raise
             raise _changed(name, error.expected, error.facts.get("found")) from None
-        finally:
-            if self._closed:
-                files.close()
 
     def _files(self, location: str) -> DatasetFiles:
         with self._lock:

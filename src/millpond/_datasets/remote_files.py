@@ -168,9 +168,9 @@ class RemoteFiles:
             MediaPath(place, place), table, RemoteBytes(self, FileVersion(place, table.identity), fetched, file)
         )
 
-    def close(self) -> None:
+    def close(self, *, for_good: bool = False) -> None:
         """See `DatasetFiles`."""
-        self.objects.close()
+        self.objects.close(for_good=for_good)
 
 
 def fetched_whole(

@@ -250,7 +250,7 @@ class Surveyor:
                 for done in [pool.submit(run, job) for job in jobs]:
                     done.result()
             except BaseException:
-                self._files.close()  # what is under way ends
+                self._files.close(for_good=True)  # what is under way ends, and nothing begins
                 pool.shutdown(cancel_futures=True)
                 raise
 

@@ -33,9 +33,9 @@ class ObjectStore:
     """Objects below one URL. Any thread may use it, and several at once.
 
     It begins one thread and its connections at the first request. `close` ends them at once; used again, it opens
-    again. One that is collected is closed: what was in flight is cancelled. A pickled copy has connections and counts
-    of its own; it carries the options, secrets among them. In a forked child one that was used before the fork raises
-    `UsageError`.
+    again, unless it was closed for good. One that is collected is closed: what was in flight is cancelled. A pickled
+    copy has connections and counts of its own; it carries the options, secrets among them. In a forked child one that
+    was used before the fork raises `UsageError`.
 
     Args:
         url: s3://, gs://, az:// (abfs://), http(s)://, file://, a local path, or any URL that fsspec reads. For a
@@ -67,6 +67,7 @@ class ObjectStore:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._finalizer: weakref.finalize[..., Any] | None = None
+        self._is_closed_for_good = False
         self.url = self._address.name
 
     def __repr__(self) -> str:
@@ -288,9 +289,15 @@ class ObjectStore:
             raise UnsupportedFormat(f"{self.url!r} cannot be listed: servers of plain HTTP do not say what they have")
         return self._wait(self._begin(lambda engine: engine.fetcher.keys(prefix)))
 
-    def close(self) -> None:
-        """End the thread and the connections at once; what is in flight is cancelled. Idempotent."""
+    def close(self, *, for_good: bool = False) -> None:
+        """End the thread and the connections at once; what is in flight is cancelled. Idempotent.
+
+        Args:
+            for_good: Any later use raises ClosedError: also that of a thread that is just about to make a request,
+                which otherwise would open the store again, and wait.
+        """
         with self._lock:
+            self._is_closed_for_good |= for_good
             engine, finalizer, self._engine, self._finalizer = self._engine, self._finalizer, None, None
         if engine is not None and finalizer is not None:
             finalizer()
@@ -302,6 +309,8 @@ class ObjectStore:
 
     def _open(self, key: str = "") -> Engine:
         with self._lock:
+            if self._is_closed_for_good:
+                raise ClosedError(f"{self.url!r} is closed")
             engine = self._engine
             if engine is None:
                 from millpond._sources.engine import Engine  # asyncio takes 40 ms that whoever never fetches is spared
