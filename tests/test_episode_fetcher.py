@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,18 +97,19 @@ def test_a_read_that_makes_its_request_after_close_waits_for_nothing(
 ) -> None:
     """The store, which would open again, was found before, in another thread."""
     fetcher, usual = Fetcher(None, None, 1000.0), getattr(ObjectStore, method)
+    identity = FileIdentity(len(DATA), 0)
+    calls: dict[str, Callable[[], object]] = {
+        "submit": lambda: fetcher.read(server.url, "a", RANGES, identity),
+        "identity": lambda: fetcher.identity(server.url, "a", len(DATA)),
+    }
 
     def late(*arguments: Any, **options: Any) -> Any:
         fetcher.close()
         return usual(*arguments, **options)
 
     monkeypatch.setattr(ObjectStore, method, late)
-    identity = FileIdentity(len(DATA), 0)
     with server.held(), ThreadPoolExecutor(1) as other:
-        if method == "submit":
-            reading = other.submit(fetcher.read, server.url, "a", RANGES, identity)
-        else:
-            reading = other.submit(fetcher.identity, server.url, "a", len(DATA))
+        reading = other.submit(calls[method])
         try:
             with pytest.raises(ClosedError, match="is closed"):
                 reading.result(PATIENCE_SECONDS)
