@@ -66,8 +66,9 @@ class DecoderCacheStatistics:
 class VideoDecoderCache:
     """Keeps decoders of videos open, and no more than so many. Any thread; a copy in another process starts empty.
 
-    A decoder holds a sample table and one descriptor, no codec context: those are made for a call. It is closed as soon
-    as it is evicted; a decoder that must outlast that, since other threads use the cache, is held by `lease`.
+    A decoder holds a sample table and one descriptor, no codec context: those are made for a call. The one used longest
+    ago is evicted before another is opened, and closed at once; a decoder that must outlast that, since other threads
+    use the cache, is held by `lease`.
 
     Args:
         max_size: Most decoders that are kept, at least 1; None: no bound. Left out, it is 100, or what
@@ -282,6 +283,9 @@ class VideoDecoderCache:
 
     def _open(self, key: Hashable, open_it: Callable[[], Entry], mine: Future[Entry]) -> Entry:
         try:
+            with self._lock:  # ahead: the new one then takes the memory of the old one, and leaves no hole elsewhere
+                while self._cache and self._is_over(coming=1):
+                    self._evict_oldest()
             entry = self._opened(open_it)
             entry.file_handle.begin_use()
             with self._lock:
@@ -289,8 +293,7 @@ class VideoDecoderCache:
                 self._nbytes += entry.decoder.nbytes
                 self._handles.add(entry.file_handle)
                 while len(self._cache) > 1 and self._is_over():
-                    self._remove(next(iter(self._cache)))
-                    self._evictions += 1
+                    self._evict_oldest()
             mine.set_result(entry)
         except Exception as error:
             mine.set_exception(_twin(error))  # the error itself holds this frame, and would hold itself
@@ -309,18 +312,21 @@ class VideoDecoderCache:
             if not out_of_descriptors(error):
                 raise
             with self._lock:
-                oldest = list(self._cache)[: (len(self._cache) + 1) // 2]
-                for key in oldest:
-                    self._remove(key)
-                    self._evictions += 1
-            if not oldest:
+                half = (len(self._cache) + 1) // 2
+                for _ in range(half):
+                    self._evict_oldest()
+            if not half:
                 raise
         return open_it()
 
-    def _is_over(self) -> bool:
-        return (self.max_size is not None and len(self._cache) > self.max_size) or (
+    def _is_over(self, coming: int = 0) -> bool:
+        return (self.max_size is not None and len(self._cache) + coming > self.max_size) or (
             self.max_bytes is not None and self._nbytes > self.max_bytes
         )
+
+    def _evict_oldest(self) -> None:
+        self._remove(next(iter(self._cache)))
+        self._evictions += 1
 
     def _remove(self, key: Hashable) -> None:
         entry = self._cache.pop(key, None)
