@@ -122,10 +122,10 @@ def test_a_driver_that_was_held_up_gives_its_workers_time_to_show_progress(tmp_p
     """A machine that stood still has held up both: a stall that nobody has watched proves nothing."""
     fifo = str(tmp_path / "fifo")
     os.mkfifo(fifo)
-    with workers(1, limits=TaskLimits(stall_timeout_seconds=0.5)) as supervisor:
+    with workers(1, limits=TaskLimits(stall_timeout_seconds=2.0)) as supervisor:
         results(supervisor, ("echo", 0))
         supervisor.submit(1, ("read", fifo))
-        time.sleep(1.5)  # nobody waits, and the limit passes
+        time.sleep(3.0)  # nobody waits, and the limit passes
         writer = threading.Timer(0.2, Path(fifo).write_text, ["done"])
         writer.start()
         (answer,) = collect(supervisor, 1)
