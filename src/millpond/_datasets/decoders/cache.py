@@ -325,14 +325,21 @@ class VideoDecoderCache:
         )
 
     def _evict_oldest(self) -> None:
-        self._remove(next(iter(self._cache)))
+        try:
+            entry = self._cache.popitem(last=False)[1]
+        except KeyError:  # a finalizer came before, and dropped the last one
+            return
+        self._let_go(entry)
         self._evictions += 1
 
     def _remove(self, key: Hashable) -> None:
         entry = self._cache.pop(key, None)
         if entry is not None:  # else a finalizer came before
-            self._nbytes -= entry.decoder.nbytes
-            entry.file_handle.close()
+            self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        self._nbytes -= entry.decoder.nbytes
+        entry.file_handle.close()
 
     def _forget_stale(self, key: Hashable, entry: Entry) -> None:
         """Another file lies there now: let go of the use that was counted, and of what is kept."""
