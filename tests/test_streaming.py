@@ -734,6 +734,35 @@ def test_a_store_that_is_silent_when_a_dataset_is_opened_has_the_time_that_was_g
         assert caught.value.limit_seconds == 0.5
 
 
+def test_opening_that_fails_asks_the_store_for_nothing_more(
+    synth: MakeDataset, own_sidecars: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it wait for a thread that was between two requests."""
+    begun, closed, asked = threading.Event(), threading.Event(), list[int]()
+    usual, close = RemoteFiles.load_table, RemoteFiles.close
+
+    def load_table(files: RemoteFiles, place: str, *arguments: Any) -> Any:
+        if place.endswith(FRONT_PATH):
+            assert begun.wait(60)
+            raise RuntimeError("as a bug would")
+        begun.set()
+        assert closed.wait(60)
+        return usual(files, place, *arguments)
+
+    def closing(files: RemoteFiles, **options: bool) -> None:
+        server.set(slow=1.0, hang_seconds=600.0)
+        close(files, **options)
+        asked.append(server.counts.requests)
+        closed.set()
+
+    with serving_store(synth()) as server:
+        monkeypatch.setattr(RemoteFiles, "load_table", load_table)
+        monkeypatch.setattr(RemoteFiles, "close", closing)
+        with pytest.raises(RuntimeError, match="as a bug would"):
+            LeRobotDataset(server.url, cache_dir=own_sidecars)
+        assert asked == [server.counts.requests]
+
+
 def test_a_store_that_is_gone_costs_each_sample_its_line_and_the_books_balance(
     synth: MakeDataset,
     small_steps: SmallSteps,
