@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import ByteSource
+from millpond._datasets.camera_costs import CameraCosts
 from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
 from millpond._datasets.layout import Feature, Layout, read_layout
+from millpond._datasets.learned_crcs import LearnedCrcs
 from millpond._datasets.lerobot_reader import LeRobotReader, ReaderArguments
 from millpond._datasets.opening import open_files
 from millpond._datasets.samples import SampleReaders, checked_sample
@@ -43,11 +45,6 @@ if TYPE_CHECKING:
 
 TABLE_PART = "table"
 """The one part of a dataset without cameras."""
-
-_MAX_LEARNED_ROWS = 1 << 20
-"""CRC-32s held before they are written: 12 MB."""
-
-_LEARNED = np.dtype([("row", "<i8"), ("crc", "<u4")])
 
 FileProgress = Callable[[int, int], None]
 """`progress(files_done, files)`."""
@@ -133,8 +130,7 @@ class LeRobotDataset:
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
         self._survey(whole, selected, tolerance_s, progress)
-        self._learned: dict[tuple[str, int], bytearray] = {}  # of _LEARNED: with `dataset[i]` they come one by one
-        self._learned_rows = 0
+        self._learned = LearnedCrcs()
         self._pid = os.getpid()
         self._decoder_cache = decoder_cache
         self._samples: SampleReaders | None = None
@@ -159,7 +155,7 @@ class LeRobotDataset:
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
-        return kept | {"_samples": None, "_learned": {}, "_learned_rows": 0}
+        return kept | {"_samples": None}
 
     def __enter__(self) -> LeRobotDataset:
         return self
@@ -339,39 +335,30 @@ class LeRobotDataset:
         return np.concatenate(([0], np.cumsum(self._layout.lengths))).astype(np.int64)
 
     @computed_once
-    def _costs(self) -> dict[str, DecodeCosts]:
-        return {
-            name: DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
-            for name, seen in self._seen.items()
-        }
+    def _costs(self) -> CameraCosts:
+        costs, frame_bytes = {}, {}
+        for name, seen in self._seen.items():
+            costs[name] = DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
+            frame_bytes[name] = seen.facts.size_bytes / max(seen.facts.num_frames, 1)
+        return CameraCosts(len(self), costs, frame_bytes)
 
     def _offset_array(self, name: str) -> NDArray[np.int64]:
         return np.asarray(self._offsets.get(name, (0,)), np.int64)
 
     def cuts(self) -> NDArray[np.int64]:
         """int64, (S + 1,): samples before which no camera has a GOP that goes on, 0 and N included."""
-        free = np.ones(len(self), np.bool_)
-        for costs in self._costs.values():
-            free &= costs.starts_gop()
-        free[0] = True
-        return np.append(np.flatnonzero(free), len(self)).astype(np.int64)
+        return self._costs.cuts()
 
     def cut_costs(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64, (n,): frames that must be decoded, over all cameras, to serve the samples of each [start, stop).
 
         What comes before in the first GOP, and what windows reach for beyond the samples, is included.
         """
-        total = np.zeros(len(starts), np.int64)
-        for costs in self._costs.values():
-            total += costs.decoded(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
-        return total
+        return self._costs.decoded(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
 
     def unique_frames(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64, (n,): the most frames of any one camera that the samples of each [start, stop) show."""
-        most = np.zeros(len(starts), np.int64)
-        for costs in self._costs.values():
-            np.maximum(most, costs.unique(np.asarray(starts, np.int64), np.asarray(stops, np.int64)), out=most)
-        return most
+        return self._costs.unique(np.asarray(starts, np.int64), np.asarray(stops, np.int64))
 
     @property
     def reader_modules(self) -> tuple[str, ...]:
@@ -423,15 +410,9 @@ class LeRobotDataset:
 
         files = cast("RemoteFiles", self._files)
         cameras = {camera.name: self._camera_source(camera) for camera in self._cameras}
-        return LeRobotBytes(files, self._store, self._bounds, self._layout.episode_index, cameras, self._segment_bytes)
-
-    def _segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `ByteSource.segment_bytes`: frames to decode, at the mean size of the camera's."""
-        total = np.zeros(len(starts), np.float64)
-        for name, costs in self._costs.items():
-            facts = self._seen[name].facts
-            total += costs.decoded(starts, stops) * (facts.size_bytes / max(facts.num_frames, 1))
-        return total.astype(np.int64)
+        return LeRobotBytes(
+            files, self._store, self._bounds, self._layout.episode_index, cameras, self._costs.read_bytes
+        )
 
     def describe(self, sample: int) -> dict[str, Any]:
         """What a sample is, for errors and for the quarantine file."""
@@ -462,14 +443,8 @@ class LeRobotDataset:
 
     def learn(self, learned: object) -> None:
         """Take CRC-32s of packets that a reader read for the first time."""
-        if not isinstance(learned, list):
-            return
-        for camera, file, rows, crcs in learned:
-            found = np.empty(len(rows), _LEARNED)
-            found["row"], found["crc"] = rows, crcs
-            self._learned.setdefault((camera, file), bytearray()).extend(found.tobytes())
-            self._learned_rows += len(rows)
-        if self._learned_rows > _MAX_LEARNED_ROWS:
+        self._learned.add(learned)
+        if self._learned.is_full:
             self.keep_learned()
 
     def close(self) -> None:
@@ -482,15 +457,13 @@ class LeRobotDataset:
 
     def keep_learned(self) -> bool:
         """Write the CRC-32s that were learned to the sidecars; whether there were any."""
-        learned, self._learned, self._learned_rows = self._learned, {}, 0
-        for (camera, file), records in list(learned.items()):  # copies: another thread may be about to add to them
-            found = np.frombuffer(bytes(records), _LEARNED)
-            rows, first = np.unique(found["row"], return_index=True)
-            crcs = found["crc"][first]
+        were_any = False
+        for camera, file, rows, crcs in self._learned.take():
+            were_any = True
             identity = self._seen[camera].identities[file]
             if identity is not None:
                 learn_crcs(FileVersion(self._layout.videos[camera].paths[file], identity), self._store, rows, crcs)
-        return bool(learned)
+        return were_any
 
 
 class _Counter:
