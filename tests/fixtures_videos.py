@@ -35,7 +35,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Videos:
 @pytest.fixture(scope="session")
 def torch_is_imported() -> None:
     """Ahead of what is held against a test: torch makes a temporary folder for itself."""
-    try:
-        importlib.import_module("torch")
-    except ImportError:
-        return
+    for name in ("torch", "torchcodec.decoders"):
+        try:
+            importlib.import_module(name)
+        except (ImportError, RuntimeError, OSError):  # not installed, or not to be used here
+            return

@@ -35,6 +35,16 @@ def open_dataset(root: Path, **options: Any) -> LeRobotDataset:
     return LeRobotDataset(root, **{"cache_dir": "beside", **options})
 
 
+def zero_the_middle(root: Path) -> None:
+    """400 bytes amid the media of the first camera's first video."""
+    video = root / FRONT_PATH
+    data = bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 4
+    middle = start + (len(data) - start) // 2
+    data[middle : middle + 400] = bytes(400)
+    video.write_bytes(data)
+
+
 def edit_table(path: Path, change: Callable[[dict[str, list[Any]]], object]) -> None:
     """Rewrite a parquet file after `change` had its columns as lists; dtypes stay."""
     table = pq.read_table(path, partitioning=None)

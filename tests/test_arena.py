@@ -131,6 +131,14 @@ def test_a_forked_child_gives_nothing_away() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_a_lease_whose_making_was_interrupted_says_and_releases_nothing() -> None:
+    half_made = Lease.__new__(Lease)
+    released: list[int] = []
+    half_made._release = lambda: released.append(1)
+    del half_made  # what a finalizer raises fails the test
+    assert not released
+
+
 def test_fields_dropped_by_many_threads_release_once() -> None:
     released: list[int] = []
     for _ in range(50):

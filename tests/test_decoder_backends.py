@@ -32,6 +32,8 @@ from millpond.errors import ClosedError, CorruptMedia, FetchError, UnsupportedFo
 from programs import forked, start_python
 from synthesized import MakeDataset
 
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
+
 BACKENDS: tuple[DecoderBackend, ...] = ("pyav", "torchcodec")
 
 DIFFERENT = {
@@ -53,16 +55,6 @@ def _why_not() -> str | None:
     except (ImportError, RuntimeError, OSError) as error:
         return f"torchcodec is not to be used here: {type(error).__name__}: {str(error).splitlines()[0]}"
     return None
-
-
-@pytest.fixture(scope="session", autouse=True)
-def torch_is_imported() -> None:
-    """Ahead of what is held against a test: torch makes a temporary folder for itself."""
-    for name in ("torch", "torchcodec.decoders"):
-        try:
-            importlib.import_module(name)
-        except (ImportError, RuntimeError, OSError):
-            return
 
 
 @pytest.fixture(scope="session")

@@ -61,6 +61,15 @@ class Gate:
     def let_on(self) -> None:
         self._open.set()
 
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """The thread stands there for as long as the block."""
+        self.await_thread()
+        try:
+            yield
+        finally:
+            self.let_on()
+
 
 @contextmanager
 def in_thread(work: Callable[[], Any]) -> Iterator[Future[Any]]:
@@ -291,12 +300,9 @@ def test_whoever_waits_for_another_thread_can_be_interrupted() -> None:
         signal.pthread_kill(main.ident or 0, signal.SIGINT)
 
     with in_thread(ask) as opened:
-        gate.await_thread()
-        try:
+        with gate.holding():
             with in_thread(interrupt), pytest.raises(KeyboardInterrupt):
                 ask()
-        finally:
-            gate.let_on()
         opened.result(60)
     assert (cache.statistics().misses, cache.statistics().hits, len(cache)) == (1, 0, 1)
     cache.clear()
@@ -310,14 +316,11 @@ def test_other_videos_are_not_held_up_by_one_that_opens_slowly(
     cache.get_decoder(videos.paths[1])
     stopping_at(monkeypatch, cache_module, "open_decoder", videos.paths[0], gate)
     with in_thread(lambda: cache.get_decoder(videos.paths[0])) as slow:
-        gate.await_thread()
-        try:
+        with gate.holding():
             for n in (1, 2, 3):
                 assert videos.show(n, cache.get_decoder(videos.paths[n])[:])
             assert (videos.paths[0] in cache, cache.size(), cache.statistics().misses) == (False, 2, 4)
             cache.clear()
-        finally:
-            gate.let_on()
         assert videos.show(0, slow.result(60)[:])
     assert [Path(key).name for key in map(str, cache._cache)] == ["v00.mp4"]
     cache.clear()
@@ -370,8 +373,7 @@ def test_a_decode_under_way_ends_well_and_then_closes(
     handle = cache._cache[str(path)][1]
     stopping_at(monkeypatch, pyav_decoder, "decode_frames", path, gate)
     with in_thread(lambda: decoder.get_frames_at([7, 30, 2])) as decoding:
-        gate.await_thread()
-        try:
+        with gate.holding():
             if how == "evicted":
                 cache.get_decoder(videos.paths[1])
             elif how == "cleared":
@@ -381,8 +383,6 @@ def test_a_decode_under_way_ends_well_and_then_closes(
             assert path not in cache
             assert (handle.closed, descriptors_of(path)) == (False, 1)
             assert cache.statistics().open == 1 + (how == "evicted")
-        finally:
-            gate.let_on()
         reference = zoo.clip_reference(name)
         assert np.array_equal(as_shown(decoding.result(60).data), [reference[k] for k in (7, 30, 2)])
     assert (handle.closed, descriptors_of(path)) == (True, 0)
@@ -517,12 +517,9 @@ def test_a_fork_while_another_thread_opens(
         return b"done"
 
     with in_thread(lambda: cache.get_decoder(path)) as opened:
-        gate.await_thread()
-        try:
+        with gate.holding():
             with forked(child) as result:
                 assert result() == b"done"
-        finally:
-            gate.let_on()
         assert videos.show(0, opened.result(60)[:])
     assert open_among(videos) == [0]
     cache.clear()
@@ -545,12 +542,9 @@ def test_a_fork_while_another_thread_holds_every_lock(videos: Videos) -> None:
             return b"done"
 
         with in_thread(hold):
-            gate.await_thread()
-            try:
+            with gate.holding():
                 with forked(child) as result:
                     assert result() == b"done"
-            finally:
-                gate.let_on()
         assert videos.show(0, decoder[:])
     cache.clear()
 
@@ -570,12 +564,9 @@ def test_a_fork_while_another_thread_decodes(monkeypatch: pytest.MonkeyPatch, na
         return b"done"
 
     with in_thread(lambda: decoder.get_frames_at([9, 4])) as decoding:
-        gate.await_thread()
-        try:
+        with gate.holding():
             with forked(child) as result:
                 assert result() == b"done"
-        finally:
-            gate.let_on()
         assert np.array_equal(as_shown(decoding.result(60).data), [reference[9], reference[4]])
     cache.clear()
 

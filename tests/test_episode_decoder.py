@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -31,15 +30,7 @@ from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
 CAMERAS = (FRONT, WRIST)
 
-
-@pytest.fixture(scope="session", autouse=True)
-def torch_is_imported() -> None:
-    """Ahead of what is held against a test: torch makes a temporary folder for itself."""
-    for name in ("torch", "torchcodec.decoders"):
-        try:
-            importlib.import_module(name)
-        except (ImportError, RuntimeError, OSError):
-            return
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 
 @pytest.fixture(scope="session")

@@ -38,14 +38,7 @@ from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
 WRIST_PATH = FRONT_PATH.replace(FRONT, WRIST)
 
-
-@pytest.fixture(scope="session", autouse=True)
-def torch_is_imported() -> None:
-    """Ahead of what is held against a test: torch makes a temporary folder for itself."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        return
+pytestmark = pytest.mark.usefixtures("torch_is_imported")
 
 
 @pytest.fixture

@@ -26,7 +26,17 @@ from millpond._media.frames import decode_frames
 from millpond._synth import read_pattern
 from programs import forked
 from streamed import asked_for, streamed
-from synthesized import DATA_PATH, FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset, edit_table, open_dataset
+from synthesized import (
+    DATA_PATH,
+    FRONT,
+    FRONT_PATH,
+    LENGTHS,
+    WRIST,
+    MakeDataset,
+    edit_table,
+    open_dataset,
+    zero_the_middle,
+)
 
 TOTAL = sum(LENGTHS)
 WINDOWS = {FRONT: [-0.1, 0.0, 1 / 30], "action": [0.0, 1 / 30]}
@@ -148,15 +158,6 @@ def test_without_torch_samples_are_arrays(dataset: LeRobotDataset, monkeypatch: 
 
 
 # ---- what is bad
-
-
-def zero_the_middle(root: Path) -> None:
-    video = root / FRONT_PATH
-    data = bytearray(video.read_bytes())
-    start = data.index(b"mdat") + 4
-    middle = start + (len(data) - start) // 2
-    data[middle : middle + 400] = bytes(400)
-    video.write_bytes(data)
 
 
 def cut_short(root: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 import millpond
 from millpond._synth import read_pattern
-from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset, open_dataset
+from synthesized import FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset, open_dataset, zero_the_middle
 
 TOTAL = sum(LENGTHS)
 CAMERAS = (FRONT, WRIST)
@@ -171,12 +171,7 @@ def delivered_and_quarantined(
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_zeroed_bytes_cost_their_gop_and_nothing_else(damaged: MakeDataset, tmp_path: Path, num_workers: int) -> None:
     root = damaged()
-    video = root / FRONT_PATH
-    data = bytearray(video.read_bytes())
-    start = data.index(b"mdat") + 4
-    middle = start + (len(data) - start) // 2
-    data[middle : middle + 400] = bytes(400)
-    video.write_bytes(data)
+    zero_the_middle(root)
     rows, quarantined, books = delivered_and_quarantined(root, tmp_path / "q.jsonl", num_workers=num_workers)
     lost = sorted((line["episode_index"], line["frame_index"]) for line in quarantined)
     assert sorted(rows + lost) == EVERY_ROW

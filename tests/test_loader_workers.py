@@ -18,6 +18,8 @@ import pytest
 import millpond
 from fakes import FakeDataset, identity_of
 from millpond import errors
+from millpond._loader.inline_driver import InlineDriver
+from millpond._loader.worker_driver import WorkerDriver
 from test_loader_inline import checked, flat, make_loader, take
 
 HERE = Path(__file__).parent
@@ -239,6 +241,46 @@ def test_breaking_off_again_and_again_loses_no_slot() -> None:
             del _batch
         assert sorted(flat(take(loader))) == list(range(400))
         assert loader.statistics().heap_copies == 0
+
+
+class Interrupting(FakeDataset):
+    """Ctrl-C, once, when the slot of a batch is lent already and the batch has not come to the caller."""
+
+    is_armed = False
+
+    def decorate(self, batch: dict[str, Any], samples: Any) -> None:
+        if self.is_armed:
+            self.is_armed = False
+            raise KeyboardInterrupt
+        super().decorate(batch, samples)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_interrupt_amid_handing_over_gives_no_slot_back_twice(
+    num_workers: int, calm: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, given_back = Interrupting(), list[int]()
+    kind: Any = WorkerDriver if num_workers else InlineDriver
+    usual = kind.release
+
+    def release(driver: Any, slot: int) -> None:
+        given_back.append(slot)
+        usual(driver, slot)
+
+    monkeypatch.setattr(kind, "release", release)
+    with make_loader(dataset, num_workers=num_workers, memory="300MiB") as loader:
+        iterator = iter(loader)
+        next(iterator)
+        assert len(given_back) == 1
+        dataset.is_armed = True
+        with pytest.raises(KeyboardInterrupt):
+            next(iterator)
+        assert len(given_back) == 2
+        with pytest.raises(errors.ClosedError):
+            next(iterator)
+        assert len(given_back) == 2
+        loader.set_epoch(0)
+        assert take(loader) == calm[: len(calm) // 2]
 
 
 def test_resume_with_another_number_of_workers() -> None:

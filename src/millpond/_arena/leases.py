@@ -35,7 +35,6 @@ class Lease:
     def __init__(self, keep: object, address: int, size_bytes: int, release: Callable[[], None]) -> None:
         self._keep = keep
         self._release = release
-        self._pid = os.getpid()
         self.__array_interface__ = {
             "version": 3,
             "data": (address, False),
@@ -43,13 +42,14 @@ class Lease:
             "typestr": "|u1",
             "strides": None,
         }
+        self._pid = os.getpid()  # at last: one whose making was interrupted has lent nothing
 
     def bytes(self) -> NDArray[np.uint8]:
         """All of it, uint8 (size_bytes,); the lease lives on in its views."""
         return np.asarray(self)
 
     def __del__(self) -> None:
-        if os.getpid() == self._pid:
+        if getattr(self, "_pid", None) == os.getpid():
             self._release()
 
 

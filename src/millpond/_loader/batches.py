@@ -109,8 +109,26 @@ class Outbox:
         """A small array of its own memory as batches have them: a tensor, or itself."""
         return self._from_numpy(array) if self._as_tensors else array
 
+    def require_room(self, ready: ReadyBatch) -> None:
+        """Before `hand_over`: raise ArenaFull where a copy has no room, and warn once where there must be one."""
+        if len(self._held) < self._held_batches:
+            return
+        if self._pool.layout.slot_bytes > self._heap_limit - self.copied_bytes:
+            raise self._full(ready.batch)
+        if not self._has_warned:
+            self._has_warned = True  # first: where warnings are errors the batch is asked for again
+            warnings.warn(
+                f"more than held_batches={self._held_batches} batches are held at once (any one array of a batch holds "
+                "all of it): batches are copied to the heap until some are let go; raise held_batches= to lease them",
+                RuntimeWarning,
+                stacklevel=4,  # the user's loop: require_room, _hand_over and __next__ are ours
+            )
+
     def hand_over(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
-        """The first `rows` rows of a batch; its slot is given back when the last array of it is gone."""
+        """The first `rows` rows of a batch; its slot is given back when the last array of it is gone.
+
+        From now on the slot is no more the caller's, also where this raises.
+        """
         if len(self._held) >= self._held_batches:
             return self._copy(ready, rows)
         slot = ready.slot
@@ -133,16 +151,6 @@ class Outbox:
 
     def _copy(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
         wanted = self._pool.layout.slot_bytes
-        if wanted > self._heap_limit - self.copied_bytes:
-            raise self._full(ready.batch)
-        if not self._has_warned:
-            self._has_warned = True  # first: where warnings are errors the batch is asked for again
-            warnings.warn(
-                f"more than held_batches={self._held_batches} batches are held at once (any one array of a batch holds "
-                "all of it): batches are copied to the heap until some are let go; raise held_batches= to lease them",
-                RuntimeWarning,
-                stacklevel=5,  # the user's loop: _copy, hand_over, _hand_over and __next__ are ours
-            )
         start = self._pool.offset_of(ready.slot)
         heap = self._whole[start : start + wanted].copy()
         self._release(ready.slot)

@@ -158,14 +158,24 @@ class EpochIterator(Iterator[dict[str, Any]]):
             raise
 
     def _hand_over(self, settled: Settled) -> dict[str, Any]:
-        """Give a settled batch away. If that raises (ArenaFull), it stays settled, and the next call tries again."""
+        """Give a settled batch away.
+
+        If there is no room (ArenaFull), or a warning is an error, it stays settled, and the next call tries again.
+        Anything else, such as an interrupt, ends the epoch: the slot may be a lease's by then, which gives it back.
+        """
         samples = settled.samples
-        batch = self._outbox.hand_over(settled.ready, len(samples))
-        self._decorate(batch, samples)
-        delivered = len(samples)
-        if settled.valid is not None:
-            batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
-            delivered = int(settled.valid.sum())
+        self._outbox.require_room(settled.ready)
+        try:
+            batch = self._outbox.hand_over(settled.ready, len(samples))
+            self._decorate(batch, samples)
+            delivered = len(samples)
+            if settled.valid is not None:
+                batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
+                delivered = int(settled.valid.sum())
+        except BaseException:
+            self._settled = None
+            self.close()
+            raise
         self._advance(delivered)
         return batch
 

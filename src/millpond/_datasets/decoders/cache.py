@@ -67,8 +67,8 @@ class VideoDecoderCache:
     """Keeps decoders of videos open, and no more than so many. Any thread; a copy in another process starts empty.
 
     A decoder holds a sample table and one descriptor, no codec context: those are made for a call. The one used longest
-    ago is evicted before another is opened, and closed at once; a decoder that must outlast that, since other threads
-    use the cache, is held by `lease`.
+    ago is evicted before another is opened, also where that then fails, and closed at once; a decoder that must outlast
+    that, since other threads use the cache, is held by `lease`.
 
     Args:
         max_size: Most decoders that are kept, at least 1; None: no bound. Left out, it is 100, or what
