@@ -170,6 +170,25 @@ def test_of_a_large_file_what_lies_behind_the_sound_wanted_may_change(
         dataset[0]
 
 
+def test_workers_that_read_one_clip_for_the_first_time_together_do_not_take_it_for_altered(
+    own_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, others = open_clips(own_clips, video=FOUR_FRAMES), open_clips(own_clips, video=FOUR_FRAMES)
+    utime = os.utime
+
+    def utime_just_too_early(path: Path) -> None:
+        monkeypatch.setattr("os.utime", utime)
+        with pytest.raises(FileNotFoundError):
+            utime(path)
+        others[0]  # reads the clip, and keeps what it found, before we look for other versions
+        assert path.is_file()
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("os.utime", utime_just_too_early)
+    assert mine[0]["number"] == 0
+    assert os.utime is utime
+
+
 def test_checksums_outlive_the_dataset(own_clips: Path) -> None:
     open_clips(own_clips, video=FOUR_FRAMES)[0]
     flip_picture(own_clips.parent / "h264.mp4")

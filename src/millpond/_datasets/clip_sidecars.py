@@ -123,6 +123,8 @@ class ClipSidecars:
             os.utime(own)
             return
         for other in store.versions(os.path.abspath(path), kind):
+            if other == own:
+                continue  # another worker has just read this very version for the first time
             with contextlib.suppress(OSError):
                 if other.stat().st_mtime_ns >= self.opened_ns:
                     raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)
