@@ -152,7 +152,7 @@ def test_rows_beyond_a_short_batch_hold_nobodys_pixels(tmp_path: Path) -> None:
         assert len(batch["index"]) == 7
         running = loader._running
         assert running is not None
-        slot = next(iter(running.outbox._held))
+        (slot,) = running.driver.leases.held()
         assert not running.outbox._pool.view(running.outbox._arena.buffer, slot, "front")[7].any()
 
 

@@ -18,8 +18,9 @@ import pytest
 import millpond
 from fakes import FakeDataset, identity_of
 from millpond import errors
-from millpond._loader.inline_driver import InlineDriver
-from millpond._loader.worker_driver import WorkerDriver
+from millpond._loader.driver import Driving
+from millpond._workers.supervisor import Supervisor
+from millpond._workers.wakeup import Wakeup
 from test_loader_inline import checked, flat, make_loader, take
 
 HERE = Path(__file__).parent
@@ -243,6 +244,29 @@ def test_breaking_off_again_and_again_loses_no_slot() -> None:
         assert loader.statistics().heap_copies == 0
 
 
+def test_the_end_of_a_lease_wakes_idle_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle, taken = threading.Event(), threading.Event()
+    wake_on, take_slot = Supervisor.wake_on, Driving._take
+
+    def told(supervisor: Supervisor, wakeup: Wakeup) -> None:
+        wake_on(supervisor, wakeup)
+        idle.set()
+
+    def taken_back(driver: Driving, slot: int) -> None:
+        take_slot(driver, slot)
+        taken.set()
+
+    monkeypatch.setattr(Supervisor, "wake_on", told)
+    monkeypatch.setattr(Driving, "_take", taken_back)
+    with make_loader(num_workers=2, memory="300MiB") as loader:
+        iterator = iter(loader)
+        batch = next(iterator)
+        assert idle.wait(60)  # every slot is full
+        assert not taken.is_set()
+        del batch
+        assert taken.wait(60)
+
+
 class Interrupting(FakeDataset):
     """Ctrl-C, once, when the slot of a batch is lent already and the batch has not come to the caller."""
 
@@ -259,28 +283,26 @@ class Interrupting(FakeDataset):
 def test_an_interrupt_amid_handing_over_gives_no_slot_back_twice(
     num_workers: int, calm: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset, given_back = Interrupting(), list[int]()
-    kind: Any = WorkerDriver if num_workers else InlineDriver
-    usual = kind.release
+    dataset, were_out = Interrupting(), list[bool]()
+    usual = Driving._take
 
-    def release(driver: Any, slot: int) -> None:
-        given_back.append(slot)
+    def take_slot(driver: Driving, slot: int) -> None:
+        were_out.append(slot in driver._setup.slots.out)
         usual(driver, slot)
 
-    monkeypatch.setattr(kind, "release", release)
+    monkeypatch.setattr(Driving, "_take", take_slot)
     with make_loader(dataset, num_workers=num_workers, memory="300MiB") as loader:
         iterator = iter(loader)
         next(iterator)
-        assert len(given_back) == 1
         dataset.is_armed = True
         with pytest.raises(KeyboardInterrupt):
             next(iterator)
-        assert len(given_back) == 2
         with pytest.raises(errors.ClosedError):
             next(iterator)
-        assert len(given_back) == 2
         loader.set_epoch(0)
         assert take(loader) == calm[: len(calm) // 2]
+    assert len(were_out) >= 2
+    assert all(were_out)
 
 
 def test_resume_with_another_number_of_workers() -> None:

@@ -16,9 +16,8 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 
-from millpond._arena.leases import Lease
+from millpond._arena.leases import Leases
 from millpond._guard.slot_file import Mapping, SlotFile, create_slot_file
 
 SLOT_KEPT_BYTES = 64 << 20
@@ -50,6 +49,7 @@ class ResultSlots:
         self._file = SlotFile(self.descriptor)
         self._count = 0
         self._free: list[int] = []  # the last one returned is the first to be used: its memory is in the cache
+        self._leases: Leases[int] = Leases()
         self._returned: deque[int] = deque()  # by any thread; taken back by the one that reserves
         self._unread: deque[int] = deque()
         self._leased: set[int] = set()
@@ -113,10 +113,8 @@ class ResultSlots:
         except OSError:
             return None
         self._leased.add(slot)
-        release = partial(self._returned.append, slot)
-        lease = Lease(mapping, mapping.address or 0, size_bytes, release)
         # Views of views: pickle and numpy may each put another around a part, and the chain holds the lease.
-        whole = memoryview(lease.bytes())  # type: ignore[arg-type]
+        whole = memoryview(self._leases.lend(slot, mapping, mapping.address or 0, size_bytes))  # type: ignore[arg-type]
         return [whole[start:stop] for start, stop in parts]
 
     def view(self, slot: int, start: int, stop: int) -> memoryview | bytearray:
@@ -127,7 +125,7 @@ class ResultSlots:
     @property
     def leased(self) -> int:
         """How many slots are lent now."""
-        return len(self._leased.difference(self._returned.copy()))
+        return len(self._leased.intersection(self._leases.held()))
 
     @property
     def memory_bytes(self) -> int:
@@ -147,15 +145,21 @@ class ResultSlots:
             if slot in self._unread:
                 self._unread.remove(slot)
                 self.empty(slot)
-            if slot in self._retired:
-                continue
-            self._leased.discard(slot)
-            self._free.append(slot)
-            if self._keeps_memory:
-                continue
-            written = self._written_bytes.get(slot, 0)
-            if written > SLOT_KEPT_BYTES or self._bytes_in(self._free) > ALL_KEPT_BYTES:
-                self.empty(slot)
+            self._free_again(slot)
+        ended = self._leases.ended()
+        while not self._forks and (slot := next(ended, -1)) >= 0:
+            self._free_again(slot)
+
+    def _free_again(self, slot: int) -> None:
+        if slot in self._retired:
+            return
+        self._leased.discard(slot)
+        self._free.append(slot)
+        if self._keeps_memory:
+            return
+        written = self._written_bytes.get(slot, 0)
+        if written > SLOT_KEPT_BYTES or self._bytes_in(self._free) > ALL_KEPT_BYTES:
+            self.empty(slot)
 
     # ---- forks of this process
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arena.layout import SlotPool
-from millpond._arena.leases import Lease, field_of
+from millpond._arena.leases import Leases, field_of
 from millpond._arena.memory import ArenaMemory
 from millpond._plan.pond import ReadyBatch
 from millpond._values import Field
@@ -34,7 +33,8 @@ class Outbox:
         fields: Of the arrays in them, by name.
         held_batches: Batches that may stay on their slots.
         heap_bytes: Most bytes of copies alive at once.
-        release: Gives a slot back; any thread.
+        leases: Of slots.
+        release: Gives a slot back that was not lent.
         as_tensors: Whether torch tensors are made.
     """
 
@@ -46,6 +46,7 @@ class Outbox:
         *,
         held_batches: int,
         heap_bytes: int,
+        leases: Leases[int],
         release: Callable[[int], None],
         as_tensors: bool,
     ) -> None:
@@ -56,6 +57,7 @@ class Outbox:
         self._fields = fields
         self._held_batches = held_batches
         self._heap_limit = heap_bytes
+        self._leases = leases
         self._release = release
         self._as_tensors = as_tensors
         if as_tensors:
@@ -66,20 +68,20 @@ class Outbox:
             (name, pool.layout.placements[name].offset, field.shape, np.dtype(field.dtype), _batch_axes(field))
             for name, field in fields.items()
         ]
-        self._held: dict[int, int] = {}  # slot -> batch
-        self._copies: dict[int, int] = {}  # number of the copy -> batch
+        self._lent: dict[int, int] = {}  # slot -> the last batch that left on it
+        self._copies: Leases[tuple[int, int]] = Leases()  # of (number of the copy, batch)
         self.heap_copies = 0
         self._has_warned = False
 
     @property
     def held_batches(self) -> int:
         """Batches that the user holds on slots."""
-        return len(self._held)
+        return len(self._leases.held())
 
     @property
     def copied_bytes(self) -> int:
         """Bytes of copies that the user holds."""
-        return len(self._copies) * self._pool.layout.slot_bytes
+        return len(self._copies.held()) * self._pool.layout.slot_bytes
 
     def close_up(self, ready: ReadyBatch) -> NDArray[np.int64]:
         """Move the rows that have data to the front, in order, and zero the rest; returns the samples that stay."""
@@ -111,7 +113,7 @@ class Outbox:
 
     def require_room(self, ready: ReadyBatch) -> None:
         """Before `hand_over`: raise ArenaFull where a copy has no room, and warn once where there must be one."""
-        if len(self._held) < self._held_batches:
+        if self.held_batches < self._held_batches:
             return
         if self._pool.layout.slot_bytes > self._heap_limit - self.copied_bytes:
             raise self._full(ready.batch)
@@ -129,25 +131,16 @@ class Outbox:
 
         From now on the slot is no more the caller's, also where this raises.
         """
-        if len(self._held) >= self._held_batches:
+        if self.held_batches >= self._held_batches:
             return self._copy(ready, rows)
         slot = ready.slot
-        self._held[slot] = ready.batch
-        lease = Lease(
-            self._whole,
-            self._address + self._pool.offset_of(slot),
-            self._pool.layout.slot_bytes,
-            _weakly(self._let_go, slot),
-        )
-        return self._present(lease.bytes(), rows)
+        self._lent[slot] = ready.batch
+        address = self._address + self._pool.offset_of(slot)
+        return self._present(self._leases.lend(slot, self._whole, address, self._pool.layout.slot_bytes), rows)
 
     def close(self) -> None:
         """Keep the arena alive for leases only: an exception that holds this object shall not hold the memory too."""
         self._whole = np.empty(0, np.uint8)
-
-    def _let_go(self, slot: int) -> None:
-        self._held.pop(slot, None)
-        self._release(slot)
 
     def _copy(self, ready: ReadyBatch, rows: int) -> dict[str, Any]:
         wanted = self._pool.layout.slot_bytes
@@ -155,14 +148,14 @@ class Outbox:
         heap = self._whole[start : start + wanted].copy()
         self._release(ready.slot)
         self.heap_copies += 1
-        number = self.heap_copies
-        self._copies[number] = ready.batch
-        lease = Lease(heap, heap.ctypes.data, wanted, _weakly(self._forget_copy, number))
-        return self._present(lease.bytes(), rows)
+        for _ in self._copies.ended():
+            pass  # nobody waits for them
+        return self._present(self._copies.lend((self.heap_copies, ready.batch), heap, heap.ctypes.data, wanted), rows)
 
     def _full(self, batch: int) -> ArenaFull:
         wanted, free = self._pool.layout.slot_bytes, max(0, self._heap_limit - self.copied_bytes)
-        on_slots, copied = sorted(self._held.copy().values()), sorted(self._copies.copy().values())
+        on_slots = sorted(self._lent[slot] for slot in self._leases.held())
+        copied = sorted(batch for _, batch in self._copies.held())
         return ArenaFull(
             f"no room for batch {batch} ({wanted / 2**20:.1f} MiB, {free / 2**20:.1f} MiB are left of memory=): "
             f"batches {_spelled(on_slots)} are held on their slots, and {_spelled(copied)} as copies. Let go sooner "
@@ -171,9 +164,6 @@ class Outbox:
             free_bytes=free,
             holders={"slots": on_slots, "copies": copied},
         )
-
-    def _forget_copy(self, number: int) -> None:
-        del self._copies[number]
 
     def _present(self, whole: NDArray[np.uint8], rows: int) -> dict[str, Any]:
         """The fields of a slot's bytes, as the user gets them."""
@@ -196,19 +186,3 @@ def _spelled(batches: list[int]) -> str:
     """Their numbers, the first of them where they are many."""
     shown = ", ".join(map(str, batches[:8]))
     return f"{shown}, ... ({len(batches)} in all)" if len(batches) > 8 else shown or "none"
-
-
-def _weakly(method: Callable[[int], None], number: int) -> Callable[[], None]:
-    """A call of a method that does not keep its object alive.
-
-    The garbage collector does not look into arrays: an exception that holds a batch, held by what the lease holds,
-    would be a cycle that nobody finds.
-    """
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive(number)
-
-    return call

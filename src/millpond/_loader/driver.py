@@ -1,8 +1,8 @@
 """What moves an epoch forward, as far as it does not matter where: `worker_driver` runs tasks in workers from a thread
 of its own, `inline_driver` in the caller.
 
-Both hold the pond alone. The consumer (the training loop) sees `next_ready`, and gives slots back with `release`, which
-a finalizer may call at any moment, in any thread: it only appends to a deque and writes one byte to a wake-up.
+Both hold the pond alone. The consumer (the training loop) sees `next_ready`, and lends slots to the user through
+`leases`, whose ends may come at any moment, in any thread; one that it does not lend it gives back with `release`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._arena.leases import Leases, Waker
 from millpond._loader.jobs import Job, Piece
 from millpond._loader.prefetch import Prefetcher
 from millpond._loader.work import CopyTask, Outcome, Place, ReadTask
@@ -69,7 +70,13 @@ class Setup:
 
 
 class Driver(Protocol):
-    """Moves epochs forward, one at a time."""
+    """Moves epochs forward, one at a time.
+
+    Attributes:
+        leases: Of slots; the end of one gives its slot back.
+    """
+
+    leases: Leases[int]
 
     def counters(self) -> dict[str, int]:
         """What workers and fetches counted."""
@@ -81,7 +88,7 @@ class Driver(Protocol):
         """The next batch in order; raises what stopped the epoch, or DeadlineExceeded."""
 
     def release(self, slot: int) -> None:
-        """Give a slot back; any thread."""
+        """Give a slot back that was not lent."""
 
     def cancel(self) -> None:
         """End the epoch early; ready batches that were not taken are dropped."""
@@ -96,7 +103,8 @@ class Driver(Protocol):
 class Driving:
     """What both drivers share: the pond, slots on their way back, and telling what came of a task."""
 
-    def __init__(self, setup: Setup, on_ready: Callable[[], None]) -> None:
+    def __init__(self, setup: Setup, on_ready: Callable[[], None], waker: Waker | None = None) -> None:
+        self.leases: Leases[int] = Leases(waker)
         self._counters: Counter[str] = Counter()
         self._setup = setup
         self._prefetch = None if setup.prefetch is None else setup.prefetch(on_ready)
@@ -131,10 +139,14 @@ class Driving:
 
     def _take_back(self) -> None:
         while self._returned:
-            slot = self._returned.popleft()
-            self._setup.slots.out.discard(slot)
-            if self._pond is not None:
-                self._pond.release(slot)
+            self._take(self._returned.popleft())
+        for slot in self.leases.ended():
+            self._take(slot)
+
+    def _take(self, slot: int) -> None:
+        self._setup.slots.out.discard(slot)
+        if self._pond is not None:
+            self._pond.release(slot)
 
     def _next_job(self) -> Job | None:
         """What to start now; None where no slot is free, or all that may start waits for its bytes."""

@@ -52,6 +52,7 @@ class InlineDriver(Driving):
     def close(self) -> None:
         """See `Driver`."""
         self._close_pond()
+        self.leases.close()
         if self._prefetch is not None:
             self._prefetch.close()
         self._work.close()

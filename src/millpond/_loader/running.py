@@ -100,6 +100,7 @@ def open_running(owner: object, wishes: Wishes) -> Running:
         wishes.delivered_fields,
         held_batches=plan.held_batches,
         heap_bytes=plan.heap_bytes,
+        leases=driver.leases,
         release=driver.release,
         as_tensors=wishes.as_tensors,
     )

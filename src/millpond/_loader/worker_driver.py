@@ -19,6 +19,7 @@ from millpond._plan.pond import ReadyBatch
 from millpond._workers.lifecycle import MAX_ATTEMPTS
 from millpond._workers.supervisor import Completed, Failed, Supervisor
 from millpond._workers.verdicts import TaskLimits
+from millpond._workers.wakeup import Wakeup
 from millpond.errors import (
     ClosedError,
     DeadlineExceeded,
@@ -42,7 +43,8 @@ class WorkerDriver(Driving):
     """
 
     def __init__(self, supervisor: Supervisor, setup: Setup, *, num_workers: int, limits: TaskLimits) -> None:
-        super().__init__(setup, on_ready=supervisor.wake)
+        self._lease_ends = Wakeup()
+        super().__init__(setup, on_ready=supervisor.wake, waker=self._lease_ends.waker())
         self._num_workers = num_workers
         # Datasets of ours call progress(); a user's transform has the total limit alone.
         self._read_limits, self._finish_limits = limits, TaskLimits(limits.timeout_seconds)
@@ -130,6 +132,8 @@ class WorkerDriver(Driving):
             self._dead = error
         finally:
             self._supervisor.close()
+            self.leases.close()
+            self._lease_ends.close()
             if self._prefetch is not None:
                 self._prefetch.close()
             for waited_for in {id(self._outbox): self._outbox, id(self._ready): self._ready}.values():
@@ -161,6 +165,10 @@ class WorkerDriver(Driving):
         self._outbox.put(ClosedError("this epoch was closed while a batch was waited for"))  # in another thread
         self._outbox = outbox
 
+    def _take_back(self) -> None:
+        self._lease_ends.clear()  # first: who lets go writes last
+        super()._take_back()
+
     def _give_out(self) -> None:
         while self._pond is not None and self._supervisor.capacity > 0:
             self._take_back()
@@ -169,6 +177,7 @@ class WorkerDriver(Driving):
                 # A worker idles. (While all work, slots can wait for the next answer: a wake-up costs 0.1 ms of CPU.)
                 # Said before a last look, so that no slot can come back in between without a wake-up.
                 self._wants_slots = True
+                self._supervisor.wake_on(self._lease_ends)
                 continue
             if job is None:
                 return

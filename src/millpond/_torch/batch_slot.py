@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from millpond._arena.leases import Lease
+from millpond._arena.leases import Leases
 from millpond._guard.parcels import Parcel
 from millpond._guard.slot_file import Mapping, SlotFile
 from millpond._guard.slot_writer import SlotWriter
@@ -35,8 +35,7 @@ class BatchSlot:
         self._writer = SlotWriter(self._map, limit_bytes)
         self._mapping: Mapping | None = None
         self._extent_bytes = 0
-        self._lent = 0
-        self._returned = 0
+        self._leases: Leases[int] = Leases()  # by address
 
     def _map(self, size_bytes: int) -> Mapping:
         if self._mapping is None:
@@ -55,12 +54,8 @@ class BatchSlot:
         for length in shape:
             size_bytes *= length
         address = self._writer.reserve(size_bytes)
-        self._lent += 1
-        lease = Lease(self._mapping, address, size_bytes, self._take_back)
-        return torch.from_numpy(lease.bytes()).view(dtype).view(shape)
-
-    def _take_back(self) -> None:
-        self._returned += 1
+        lent = self._leases.lend(address, self._mapping, address, size_bytes)
+        return torch.from_numpy(lent).view(dtype).view(shape)
 
     def send(self, parcel: Parcel) -> bytes:
         """The message of a parcel whose buffers lie in the slot, or are put there."""
@@ -72,7 +67,7 @@ class BatchSlot:
         Raises:
             OSError: Somebody has, and there is no room to keep it for him: the next batch would be written over it.
         """
-        if self._returned < self._lent and self._mapping is not None:
+        if self._mapping is not None and self._leases.held():
             self._file.forget(self._slot)
             pages = -(-self._extent_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
             self._mapping.detach(pages)

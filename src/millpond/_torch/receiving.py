@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._arena.leases import Lease
+from millpond._arena.leases import Leases
 from millpond._guard.parcels import unpack
 from millpond._guard.result_slots import ResultSlots
 from millpond.errors import ArenaFull
@@ -40,7 +39,7 @@ class Receiver:
         self.largest_bytes = 0
         self._held_batches = held_batches
         self._least_in_use = num_workers
-        self._copies: dict[int, int] = {}  # number of the copy -> bytes
+        self._copies: Leases[tuple[int, int]] = Leases()  # of (number of the copy, bytes)
 
     @property
     def held_batches(self) -> int:
@@ -50,7 +49,7 @@ class Receiver:
     @property
     def copied_bytes(self) -> int:
         """Of copies that are held."""
-        return sum(self._copies.copy().values())
+        return sum(size_bytes for _, size_bytes in self._copies.held())
 
     def has_room(self, in_use: int) -> bool:
         """Whether one more batch may be made, with so many slots in use for others that were not delivered yet."""
@@ -102,10 +101,11 @@ class Receiver:
                 "more than held_batches=%d batches are held at once: they are copied until some are let go",
                 self._held_batches,
             )
-        number = self.heap_copies
-        self._copies[number] = size_bytes
+        for _ in self._copies.ended():
+            pass  # nobody waits for them
         heap: NDArray[np.uint8] = np.empty(size_bytes, np.uint8)
-        whole = memoryview(Lease(heap, heap.ctypes.data, size_bytes, partial(_forget, self._copies, number)).bytes())  # type: ignore[arg-type]
+        lent = self._copies.lend((self.heap_copies, size_bytes), heap, heap.ctypes.data, size_bytes)
+        whole = memoryview(lent)  # type: ignore[arg-type]
         copied, at = [], 0
         for start, stop in parts:
             part = whole[at : at + stop - start]
@@ -117,7 +117,7 @@ class Receiver:
     def full(self, wanted_bytes: int) -> ArenaFull:
         """What is said when what the user holds leaves no room for a batch."""
         assert self.memory_bytes is not None
-        copies = sorted(self._copies.copy())
+        copies = sorted(number for number, _ in self._copies.held())
         return ArenaFull(
             f"no room for a batch of {wanted_bytes / 2**20:.1f} MiB in memory={self.memory_bytes / 2**20:.1f} MiB: "
             f"{self.held_batches} batches are held on their slots, and {len(copies)} as copies of "
@@ -127,10 +127,6 @@ class Receiver:
             free_bytes=max(0, self.memory_bytes - self._used_by(self.held_batches)),
             holders={"slots": self.held_batches, "copies": copies},
         )
-
-
-def _forget(copies: dict[int, int], number: int) -> None:
-    del copies[number]
 
 
 class _Reader:

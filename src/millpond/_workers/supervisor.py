@@ -91,6 +91,7 @@ class Supervisor:
         self._events: list[Completed | Failed] = []
         self._fatal: Exception | None = None
         self._woken = False
+        self._wakes_on: set[Wakeup] = set()
         self._last_serial = 0
         self._completed = self._failed = 0
 
@@ -213,6 +214,18 @@ class Supervisor:
     def wake(self) -> None:
         """Make the `wait` that runs, or the next one, return. Any thread, at any time; also after close()."""
         self._wakeup.wake()
+
+    def wake_on(self, wakeup: Wakeup) -> None:
+        """Have the `wait` that comes next return when a wake-up of the caller's is given; once."""
+        if wakeup not in self._wakes_on:
+            this = weakref.proxy(self)
+            self._set.watch(wakeup.readable, lambda mask: this._on_wake_of(wakeup))
+            self._wakes_on.add(wakeup)
+
+    def _on_wake_of(self, wakeup: Wakeup) -> None:
+        self._set.unwatch(wakeup.readable)
+        self._wakes_on.remove(wakeup)
+        self._woken = True
 
     @property
     def failure(self) -> Exception | None:

@@ -66,6 +66,10 @@ class WorkerSet:
         """Have `callback` called in a turn in which the descriptor can be read."""
         self._selector.register(descriptor, _READ, callback)
 
+    def unwatch(self, descriptor: int) -> None:
+        """End that."""
+        self._selector.unregister(descriptor)
+
     def spawn(self, handler: bytes | None = None) -> Worker:
         """Start a worker in a free place; `handler` is what it runs, if not what all run."""
         now = time.monotonic()
