@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import media_zoo as zoo
 from millpond._media.demux import PacketRulesDoNotFit, required_pts
 from millpond._media.index import build_sample_table, learn_crcs, load_sample_table
-from millpond._media.sidecars import SidecarStore, version_of
+from millpond._media.sidecars import Sidecar, SidecarStore, version_of
 from millpond._media.sparse_file import SparseFile, top_level_boxes
 from millpond._plan.sample_table import SampleTable
 from millpond.errors import CorruptMedia, ObjectMissing
@@ -240,6 +241,56 @@ def test_learned_crcs_are_kept(tmp_path: Path) -> None:
     learn_crcs(version_of(path), store, np.array([3]), np.array([7], np.uint32))
     table = load_sample_table(path, store)
     assert table.crc[table.crc_known].tolist() == [7]
+
+
+def _learn(path: Path, store: SidecarStore, row: int) -> None:
+    learn_crcs(version_of(path), store, np.array([row]), np.array([row], np.uint32))
+
+
+def test_what_two_processes_learn_at_once_is_kept_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millpond._media.sidecars._LOCK_SECONDS", 60.0)
+    store, path = SidecarStore(tmp_path), zoo.clip_path("h264_b_frames")
+    load_sample_table(path, store)
+    other = Thread(target=_learn, args=(path, SidecarStore(tmp_path), 4))
+
+    def load_just_before_the_other(*args: Any) -> Sidecar | None:
+        monkeypatch.setattr(store, "load", SidecarStore(tmp_path).load)
+        kept = store.load(*args)
+        other.start()
+        other.join(0.2)  # it would be done by now, and what it learned be written over
+        return kept
+
+    monkeypatch.setattr(store, "load", load_just_before_the_other)
+    _learn(path, store, 3)
+    other.join()
+    assert np.flatnonzero(load_sample_table(path, store).crc_known).tolist() == [3, 4]
+
+
+def test_who_makes_a_table_anew_does_not_undo_what_others_learned_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = SidecarStore(tmp_path), zoo.clip_path("h264_b_frames")
+
+    def build_slowly(*args: Any) -> SampleTable:
+        monkeypatch.setattr("millpond._media.index.build_sample_table", build_sample_table)
+        load_sample_table(path, store)
+        _learn(path, store, 3)
+        return build_sample_table(*args)
+
+    monkeypatch.setattr("millpond._media.index.build_sample_table", build_slowly)
+    load_sample_table(path, store)
+    assert np.flatnonzero(load_sample_table(path, store).crc_known).tolist() == [3]
+
+
+def test_whoever_holds_what_is_kept_of_a_file_and_was_stopped_keeps_nobody_from_going_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("millpond._media.sidecars._LOCK_SECONDS", 0.02)
+    store, path = SidecarStore(tmp_path), zoo.clip_path("h264_b_frames")
+    with store.alone(version_of(path)):
+        load_sample_table(path, store)
+        _learn(path, store, 3)
+    assert np.flatnonzero(load_sample_table(path, store).crc_known).tolist() == [3]
 
 
 def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,8 +5,8 @@ CRC-32 for the sound or the image of a file; so bytes that changed behind the fi
 file is replaced its sidecar is not found; then those of other versions tell whether it was read as another one since
 the dataset was opened, because every read sets their time.
 
-Workers write them. A clip is read as a whole by one task, so nothing must be put together from several workers, and
-writing them all in the training process would take it a millisecond per clip between two epochs.
+Workers write them: for the training process it would be a millisecond per clip between two epochs. Where several rows
+are of one clip, several workers may write what they learned of it at once (`SidecarStore.alone`).
 """
 
 from __future__ import annotations

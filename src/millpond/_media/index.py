@@ -91,9 +91,10 @@ def _kind(stream_index: int | None) -> str:
 
 def learn_crcs(version: FileVersion, store: SidecarStore, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
     """Keep CRC-32s that were seen on a first read; nothing happens if the table is no longer kept."""
-    table = kept_table(version, store)
-    if table is not None:
-        keep_table(version, store, table.with_crcs(rows, crcs))
+    with store.alone(version):
+        table = kept_table(version, store)
+        if table is not None:
+            _write_table(version, store, table.with_crcs(rows, crcs), None)
 
 
 def build_sample_table(
@@ -195,7 +196,14 @@ def _first_matrix(path: MediaPath, stream_index: int | None) -> Matrix:
 
 
 def keep_table(version: FileVersion, store: SidecarStore, table: SampleTable, stream_index: int | None = None) -> None:
-    """Keep the sample table of a version; a folder that cannot be written is warned of."""
+    """Keep the sample table of a version, unless another one has been kept meanwhile: that may know CRC-32s."""
+    with store.alone(version):
+        if kept_table(version, store, stream_index) is None:
+            _write_table(version, store, table, stream_index)
+
+
+def _write_table(version: FileVersion, store: SidecarStore, table: SampleTable, stream_index: int | None) -> None:
+    """A folder that cannot be written is warned of."""
     facts = {
         "stream": {**dataclasses.asdict(table.stream), "extradata": table.stream.extradata.hex()},
         "identity": dataclasses.asdict(table.identity),

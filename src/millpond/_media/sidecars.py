@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arrays import load_arrays
+from millpond._locks import lock_soon, unlock
 from millpond._values import FileIdentity
 from millpond.errors import ObjectMissing
 
@@ -36,6 +37,9 @@ _FACTS = "facts.json"
 _WRITING = ".writing-"
 _WRITING_SECONDS = 3600.0
 """A file that is being written for longer was left by a process that was killed: it takes milliseconds."""
+
+_LOCK_SECONDS = 2.0
+"""Adding to a sidecar takes a millisecond. A process that was stopped amid it does not keep others from going on."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,22 @@ class SidecarStore:
         with replacing(target) as temporary:
             yield temporary
         self._drop_older(version, kind, target)
+
+    @contextlib.contextmanager
+    def alone(self, version: FileVersion) -> Iterator[None]:
+        """Add to what is kept of a file: nobody else who asks for this does so meanwhile, and nothing is written over.
+
+        Where the file system has no locks, or whoever holds this one was stopped, it is not waited for.
+        """
+        folder, _ = self._stem(version.name, "")
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # who writes there says so
+                folder.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                if lock_soon(descriptor, _LOCK_SECONDS):
+                    stack.callback(unlock, descriptor)
+            yield
 
     def versions(self, name: str, kind: str) -> list[Path]:
         """What `save` has made for any version of a file; `name` as in `FileVersion`."""

@@ -13,18 +13,17 @@ place, where the next writer begins anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
 import struct
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from millpond._locks import lock_soon, unlock
 from millpond._values import ByteRange, FileIdentity
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ _KEPT_SHARE = 0.9
 """When room is made, this share stays: a count of the folder, a second for 300,000 ranges, then serves many writes."""
 _LOCK_SECONDS = 2.0
 """A write takes a millisecond. A writer that was stopped amid one keeps others from writing, but not from going on."""
-_LONGEST_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +138,9 @@ class RangeCache:
         descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             # who waited in vain once does not wait again for each range
-            yield descriptor if _lock_soon(descriptor, 0.0 if self._is_locked_out else _LOCK_SECONDS) else None
+            yield descriptor if lock_soon(descriptor, 0.0 if self._is_locked_out else _LOCK_SECONDS) else None
         finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile holds the descriptor, too
+            unlock(descriptor)
             os.close(descriptor)
 
     def _write(self, lock: int, path: Path, head: bytes, data: Buffer) -> None:
@@ -222,17 +220,3 @@ def _get_sum(lock: int) -> int | None:
 def _set_sum(lock: int, total_bytes: int) -> None:
     words = _SUM.pack(_IS_SUM, total_bytes)
     os.pwrite(lock, words + _CRC.pack(zlib.crc32(words)), 0)
-
-
-def _lock_soon(descriptor: int, patience_seconds: float) -> bool:
-    """Take the lock, unless it is not to be had soon."""
-    deadline, wait_seconds = time.monotonic() + patience_seconds, 0.0005
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-        time.sleep(wait_seconds)
-        wait_seconds = min(wait_seconds * 2, _LONGEST_WAIT_SECONDS)
