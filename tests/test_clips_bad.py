@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -187,6 +188,53 @@ def test_workers_that_read_one_clip_for_the_first_time_together_do_not_take_it_f
     monkeypatch.setattr("os.utime", utime_just_too_early)
     assert mine[0]["number"] == 0
     assert os.utime is utime
+
+
+def once_after(monkeypatch: pytest.MonkeyPatch, name: str, then: Callable[[], object]) -> None:
+    """Have something happen when a function of the decoder of clips has returned for the first time."""
+    place = f"millpond._datasets.clip_decode.{name}"
+    function = pkgutil.resolve_name(place)
+
+    def followed(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(place, function)
+        result = function(*args, **options)
+        then()
+        return result
+
+    monkeypatch.setattr(place, followed)
+
+
+@pytest.mark.parametrize("function", ["read_media", "decode_image"])
+def test_the_checksum_of_an_image_that_is_replaced_while_it_is_read_is_not_kept_for_the_new_one(
+    own_clips: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def put(shade: int) -> None:
+        Image.new("L", (32, shade), shade).save(own_clips.parent / "x.bmp")
+
+    put(10)
+    manifest = write_manifest(own_clips, [{"image": "x.bmp"}])
+    options: dict[str, Any] = {"image": ImageOptions(image_size=(8, 8))}
+    dataset = open_clips(manifest, **options)
+    once_after(monkeypatch, function, lambda: put(20))
+    assert (dataset[0]["image"] == 10).all()
+    assert (open_clips(manifest, **options)[0]["image"] == 20).all()
+
+
+@pytest.mark.parametrize("frames", [9, 30])
+def test_checksums_of_a_clip_that_is_replaced_while_it_is_read_are_not_kept_for_the_new_one(
+    own_clips: Path, monkeypatch: pytest.MonkeyPatch, frames: int
+) -> None:
+    path, other = own_clips.parent / "h264.mp4", own_clips.parent / "other.mp4"
+    write_clip(other, Scene(*SIZE, seed=5), Recipe(0, frames=frames))
+
+    def replace() -> None:
+        other.rename(path)
+        open_clips(own_clips, video=VideoOptions(times=[0.0], image_size=(64, 80)))[0]  # and all but one are unknown
+
+    dataset = open_clips(own_clips, video=FOUR_FRAMES)
+    once_after(monkeypatch, "decode_chosen", replace)
+    dataset[0]
+    assert open_clips(own_clips, video=FOUR_FRAMES)[0]["number"] == 0
 
 
 def test_checksums_outlive_the_dataset(own_clips: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import media_zoo as zoo
 from millpond._media.demux import PacketRulesDoNotFit, required_pts
-from millpond._media.index import build_sample_table, learn_crcs, load_sample_table
+from millpond._media.index import build_sample_table, kept_table, learn_crcs, load_sample_table
 from millpond._media.sidecars import Sidecar, SidecarStore, version_of
 from millpond._media.sparse_file import SparseFile, top_level_boxes
 from millpond._plan.sample_table import SampleTable
@@ -224,6 +224,24 @@ def test_a_file_that_changed_gets_a_new_table(tmp_path: Path) -> None:
     path.write_bytes(zoo.clip_path("av1_gop_2").read_bytes())
     assert load_sample_table(path, store).stream.codec_name == "libdav1d"
     assert len(list(store.folder.glob("*/*"))) == 1
+
+
+def test_the_table_of_a_file_that_is_replaced_while_it_is_made_does_not_take_the_place_of_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = SidecarStore(tmp_path / "cache"), tmp_path / "video.mp4"
+    path.write_bytes(zoo.clip_path("h264_b_frames").read_bytes())
+
+    def build_slowly(*args: Any) -> SampleTable:
+        monkeypatch.setattr("millpond._media.index.build_sample_table", build_sample_table)
+        table = build_sample_table(*args)
+        path.write_bytes(zoo.clip_path("av1_gop_2").read_bytes())
+        load_sample_table(path, store)
+        return table
+
+    monkeypatch.setattr("millpond._media.index.build_sample_table", build_slowly)
+    assert load_sample_table(path, store).stream.codec_name == "h264"
+    assert kept_table(version_of(path), store) is not None
 
 
 def test_a_table_of_another_ffmpeg_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ from millpond._media.clip_source import Clip, local_media, open_clip, read_media
 from millpond._media.frames import decode_chosen
 from millpond._media.images import decode_image, resize_image
 from millpond._media.media_path import MediaPath
+from millpond._media.sidecars import version_of
 from millpond._plan.frame_choice import choose_frames
 from millpond.errors import CorruptMedia
 
@@ -121,7 +122,7 @@ class ClipDecoder:
         for name in ("packets_fed", "bytes_read", "frames_decoded"):
             self.counters[name] += int(getattr(done, name))
         if not clip.path.is_copy:
-            self._sidecars.learn_packets(clip.path.path, done.rows, done.crcs)
+            self._sidecars.learn_packets(clip.version, done.rows, done.crcs)
         sink.put(SECONDS, table.frame_seconds[chosen] - table.frame_seconds[0])
         sink.put(VIDEO_LENGTH, len(chosen))
 
@@ -162,7 +163,7 @@ class ClipDecoder:
         remember = _nothing
         if not path.is_copy:
             kind, crc = crc_of_sound(path, start_seconds, options.max_seconds, progress)
-            remember = self._sidecars.check(path.path, kind, crc)
+            remember = self._sidecars.check(version_of(path.path), kind, crc)
         audio = decode_audio(
             path,
             sampling_rate=options.sampling_rate,
@@ -188,9 +189,10 @@ class ClipDecoder:
         """uint8, (H, W, 3)."""
         options = self._media.image
         assert options is not None
+        version = version_of(source) if is_local(source) else None
         with self._urls.at_hand(source, progress) as local:
             data = read_media(local, kind="image", progress=progress)
-        remember = self._sidecars.check(source, *crc_of_image(data)) if is_local(source) else _nothing
+        remember = _nothing if version is None else self._sidecars.check(version, *crc_of_image(data))
         name = MediaPath.of(source)
         picture = decode_image(data, name)
         remember()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from millpond._media.index import SIDECAR_KIND as TABLE_KIND
 from millpond._media.index import learn_crcs
-from millpond._media.sidecars import SidecarStore, version_of
+from millpond._media.sidecars import FileVersion, SidecarStore, version_of
 from millpond.errors import CorruptMedia
 
 _logger = logging.getLogger("millpond")
@@ -68,19 +68,26 @@ class ClipSidecars:
 
     def require_same_clip(self, path: str) -> None:
         """Raise CorruptMedia if a clip was replaced after it was read by this dataset."""
-        self._require_same(path, TABLE_KIND)
+        store = self.store
+        if store is None:
+            return
+        try:
+            version = version_of(path)
+        except OSError:
+            return  # it is gone, or may not be looked at: who reads it says so
+        self._require_same(version, store, TABLE_KIND)
 
-    def learn_packets(self, path: str, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
+    def learn_packets(self, version: FileVersion, rows: NDArray[np.int64], crcs: NDArray[np.uint32]) -> None:
         """Keep the CRC-32s of packets of a clip that were read for the first time."""
         store = self.store
         if store is not None and len(rows):
-            learn_crcs(version_of(path), store, rows, crcs)
+            learn_crcs(version, store, rows, crcs)
 
-    def check(self, path: str, kind: str, crc: Callable[[], int]) -> Callable[[], None]:
+    def check(self, version: FileVersion, kind: str, crc: Callable[[], int]) -> Callable[[], None]:
         """Compare a file with what was read of it before.
 
         Args:
-            path: The file.
+            version: What it was before it was read this time.
             kind: What of it is read.
             crc: Gives the CRC-32 of that; not called where nothing is remembered.
 
@@ -93,41 +100,40 @@ class ClipSidecars:
         store = self.store
         if store is None:
             return _nothing
-        self._require_same(path, kind)
-        kept = store.load(version_of(path), kind)
+        self._require_same(version, store, kind)
+        kept = store.load(version, kind)
         if kept is None:
-            return lambda: self._keep(store, path, kind, crc())
+            return lambda: _keep(store, version, kind, crc())
         found = crc()
         if found != kept.facts.get("crc"):
             raise CorruptMedia(
-                f"{path!r} has other bytes than when it was first read, at the same size and time; fetch it again",
-                path=path,
+                f"{version.name!r} has other bytes than when it was first read, at the same size and time; fetch it "
+                "again",
+                path=version.name,
                 expected_crc=kept.facts.get("crc"),
                 found_crc=found,
             )
         return _nothing
 
-    def _keep(self, store: SidecarStore, path: str, kind: str, crc: int) -> None:
-        with contextlib.suppress(OSError):  # a full disk, or the file went away
-            store.save(version_of(path), kind, {}, {"crc": crc})
-
-    def _require_same(self, path: str, kind: str) -> None:
-        store = self.store
-        if store is None:
-            return
-        try:
-            own = store.path_of(version_of(path), kind, ".npz")
-        except OSError:
-            return  # it is gone, or may not be looked at: who reads it says so
+    def _require_same(self, version: FileVersion, store: SidecarStore, kind: str) -> None:
+        own = store.path_of(version, kind, ".npz")
         with contextlib.suppress(OSError):  # never read before, or replaced since
             os.utime(own)
             return
-        for other in store.versions(os.path.abspath(path), kind):
+        for other in store.versions(version.name, kind):
             if other == own:
                 continue  # another worker has just read this very version for the first time
             with contextlib.suppress(OSError):
                 if other.stat().st_mtime_ns >= self.opened_ns:
-                    raise CorruptMedia(f"{path!r} changed since the dataset was opened; open it again", path=path)
+                    raise CorruptMedia(
+                        f"{version.name!r} changed since the dataset was opened; open it again", path=version.name
+                    )
+
+
+def _keep(store: SidecarStore, version: FileVersion, kind: str, crc: int) -> None:
+    with contextlib.suppress(OSError):  # a full disk, or the file went away
+        if version_of(version.name) == version:  # else these may be the bytes of another one
+            store.save(version, kind, {}, {"crc": crc})
 
 
 def _nothing() -> None:

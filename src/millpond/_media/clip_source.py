@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from millpond._media.index import build_sample_table, load_sample_table
 from millpond._media.media_path import MediaPath, name_of_bytes
 from millpond._media.memory_file import memory_file, write_all
-from millpond._media.sidecars import SidecarStore
+from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._media.video_file import VideoFile
 from millpond._plan.sample_table import SampleTable
 from millpond._urls import path_of_file_url, redacted, scheme_of
@@ -48,6 +48,11 @@ class Clip:
     def table(self) -> SampleTable:
         """The sample table of its first video stream."""
         return self.file.table
+
+    @property
+    def version(self) -> FileVersion:
+        """Which the sample table was made from."""
+        return FileVersion(os.path.abspath(self.path.path), self.table.identity)
 
 
 @contextlib.contextmanager

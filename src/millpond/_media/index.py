@@ -70,7 +70,8 @@ def load_sample_table(
         table = kept_table(version, store, stream_index)
         if table is None:
             table = build_sample_table(path, progress, stream_index)
-            keep_table(FileVersion(version.name, table.identity), store, table, stream_index)
+            if version_of(path.path).identity == table.identity:  # else it would take the place of a newer one's
+                keep_table(FileVersion(version.name, table.identity), store, table, stream_index)
         return table
     except DataError as error:
         if camera:
