@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from millpond._locks import lock_soon
 from millpond._synth import CODECS, read_pattern, write_dataset
+from millpond._synth.beside import written_beside
 from synthesized import DATA_PATH, EPISODES_PATH, FRONT, FRONT_PATH, LENGTHS, WRIST, MakeDataset
 
 EXPECTED = [(episode, 0, frame) for episode, length in enumerate(LENGTHS) for frame in range(length)]
@@ -141,6 +144,35 @@ def test_what_a_killed_process_left_does_not_block_the_next_try(tmp_path: Path) 
     (tmp_path / "out.unfinished/videos").mkdir(parents=True)
     out = write_dataset(tmp_path / "out", episodes=1, frames=1, cameras=0, size=(64, 64))
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_set_that_another_process_is_writing_is_left_to_it(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def write_it_too(_: int) -> None:
+        with pytest.raises(FileExistsError) as caught:
+            write_dataset(tmp_path / "out", episodes=1, frames=1, cameras=0, size=(64, 64))
+        said.append(str(caught.value))
+
+    out = write_dataset(tmp_path / "out", episodes=1, frames=1, cameras=1, size=(64, 64), progress=write_it_too)
+    assert ["another process is writing" in text for text in said] == [True]
+    assert (list(tmp_path.iterdir()), sorted(p.name for p in out.iterdir())) == ([out], ["data", "meta", "videos"])
+
+
+def test_a_set_that_another_process_finishes_just_now_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = contextlib.ExitStack()
+    (other.enter_context(written_beside(tmp_path / "out")) / "meta").mkdir()
+
+    def lock_too_late(*args: Any) -> bool:
+        other.close()
+        return lock_soon(*args)
+
+    monkeypatch.setattr("millpond._synth.beside.lock_soon", lock_too_late)
+    with pytest.raises(FileExistsError, match="another process"), written_beside(tmp_path / "out"):
+        pass
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out", tmp_path / "out/meta"]
 
 
 def test_an_unfinished_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
