@@ -105,6 +105,7 @@ def test_a_manifest_that_changes_is_read_again(tmp_path: Path) -> None:
     again = read(path)
     assert (first.table.num_rows, again.table.num_rows) == (7, 2)
     assert first.digest != again.digest
+    assert column(first, "caption") == [row["caption"] for row in ROWS]  # for a run that goes on with what it opened
 
 
 def test_a_store_that_cannot_be_written_is_replaced_by_a_temporary_one(

@@ -107,3 +107,23 @@ def test_what_a_killed_writer_left_is_dropped_by_a_later_one(video: Path, store:
         os.utime(old, (0, 0))
         store.save(version_of(video), "third", {}, {})
         assert (old.exists(), abandoned.exists(), in_progress.exists()) == (False, True, True)
+
+
+def test_what_is_mapped_is_kept_for_a_while_after_the_file_has_changed(video: Path, store: SidecarStore) -> None:
+    """A run that goes on with the former version maps it again, in a worker that follows another."""
+
+    def written() -> Path:
+        with store.write(version_of(video), "columns", ".npy") as temporary:
+            temporary.touch()
+        return store.path_of(version_of(video), "columns", ".npy")
+
+    first = written()
+    os.utime(first, (0, 0))
+    assert store.find(version_of(video), "columns", ".npy") == first
+    video.write_bytes(b"second")
+    second = written()
+    assert (first.exists(), second.exists()) == (True, True)
+    os.utime(first, (0, 0))
+    video.write_bytes(b"the third")
+    written()
+    assert (first.exists(), second.exists()) == (False, True)

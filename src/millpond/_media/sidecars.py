@@ -34,9 +34,14 @@ _logger = logging.getLogger("millpond")
 _told: set[tuple[Path, str]] = set()
 
 _FACTS = "facts.json"
+_LOADED = ".npz"
 _WRITING = ".writing-"
 _WRITING_SECONDS = 3600.0
 """A file that is being written for longer was left by a process that was killed: it takes milliseconds."""
+
+_USED_SECONDS = 30 * 86400.0
+"""Of a file that is mapped by its name, not loaded, the former version is kept for so long after a process last found
+it: in a run that goes on, a worker that follows another maps it anew."""
 
 _LOCK_SECONDS = 2.0
 """Adding to a sidecar takes a millisecond. A process that was stopped amid it does not keep others from going on."""
@@ -140,8 +145,10 @@ class SidecarStore:
         return folder / f"{stem}.{identity.size_bytes:x}-{told}{suffix}"
 
     def find(self, version: FileVersion, kind: str, suffix: str) -> Path | None:
-        """The sidecar file of a version; None if there is none."""
+        """The sidecar file of a version, to be mapped; None if there is none."""
         found = self.path_of(version, kind, suffix)
+        with contextlib.suppress(OSError):
+            os.utime(found)  # it is in use: see `_drop_older`
         return found if found.is_file() else None
 
     @contextlib.contextmanager
@@ -175,7 +182,7 @@ class SidecarStore:
 
     def load(self, version: FileVersion, kind: str) -> Sidecar | None:
         """Read what was kept for a version; None if nothing was, or it does not read."""
-        found = self.path_of(version, kind, ".npz")
+        found = self.path_of(version, kind, _LOADED)
         try:
             arrays = load_arrays(found)
             facts = json.loads(arrays.pop(_FACTS).tobytes())
@@ -188,19 +195,24 @@ class SidecarStore:
     ) -> None:
         """Keep arrays and JSON facts for a version."""
         text = np.frombuffer(json.dumps(dict(facts)).encode(), np.uint8)
-        with self.write(version, kind, ".npz") as temporary, open(temporary, "wb") as file:
+        with self.write(version, kind, _LOADED) as temporary, open(temporary, "wb") as file:
             np.savez(file, allow_pickle=False, **{_FACTS: text}, **dict(arrays))
 
     def _drop_older(self, version: FileVersion, kind: str, keep: Path) -> None:
         """Drop what was kept of former versions, and what a process left that was killed while it wrote."""
         folder, stem = self._stem(version.name, kind)
-        oldest = time.time() - _WRITING_SECONDS
+        now = time.time()
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                is_former = name.startswith(f"{stem}.") and name.endswith(keep.suffix) and name != keep.name
+                if name.startswith(_WRITING):
+                    spared_seconds = _WRITING_SECONDS
+                elif name.startswith(f"{stem}.") and name.endswith(keep.suffix) and name != keep.name:
+                    spared_seconds = 0.0 if keep.suffix == _LOADED else _USED_SECONDS
+                else:
+                    continue
                 with contextlib.suppress(OSError):  # another process was first
-                    if is_former or (name.startswith(_WRITING) and entry.stat().st_mtime < oldest):
+                    if not spared_seconds or entry.stat().st_mtime < now - spared_seconds:
                         os.unlink(entry)
 
     def _stem(self, name: str, kind: str) -> tuple[Path, str]:
