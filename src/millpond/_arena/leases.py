@@ -9,7 +9,8 @@ that field: `torch.save(x[:1])` writes the field, not the slot.
 
 A lease ends amid the user's own code, wherever the last array goes, and without a line of Python: an interrupt that
 came in a `__del__` would be dropped with a message, training would go on, and what was lent would be lost. Its end is
-a weak reference that a deque takes; the owner looks there when it next needs something.
+a weak reference that a deque takes; the owner looks there when it next needs something. Arrays do not show the garbage
+collector what they hold, so leases end by counting alone: no finalizer of a cycle can still reach what has ended.
 """
 
 from __future__ import annotations
