@@ -304,6 +304,27 @@ def test_a_file_that_changes_under_a_reader_fails_and_says_so(damaged: MakeDatas
     assert_named(error, 0, FRONT)
 
 
+def test_pictures_of_a_file_that_is_replaced_just_before_it_is_opened_are_not_those_of_the_new_one(
+    damaged: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, other = damaged(cameras=1, image_features=1), tmp_path / "other.parquet"
+    shutil.copy(root / DATA_PATH, other)
+    edit_table(other, lambda c: c[FRONT].reverse())
+
+    def open_too_late(path: str, *args: Any, **options: Any) -> Any:
+        if other.exists():
+            other.rename(path)
+        return open(path, *args, **options)
+
+    reader = open_dataset(root).reader()
+    monkeypatch.setattr("millpond._datasets.dataset_files.open", open_too_late, raising=False)
+    report = reader.read(FRONT, np.arange(4), MemorySink(), lambda: None)
+    reader.close()
+    ((positions, error),) = report.failures
+    assert positions.tolist() == [0, 1, 2, 3]
+    assert "changed since the dataset was opened" in str(error)
+
+
 def test_a_picture_in_parquet_that_does_not_decode_fails_alone(damaged: MakeDataset) -> None:
     root = damaged(cameras=1, image_features=1)
     edit_table(root / DATA_PATH, lambda c: c[FRONT][5].update(bytes=c[FRONT][5]["bytes"][:200]))

@@ -139,10 +139,15 @@ class LocalFiles:
         self, version: FileVersion, store: SidecarStore, fetched: Fetched | None = None, file: int = 0
     ) -> BinaryIO:
         """See `DatasetFiles`."""
-        found = version_of(version.name)
-        if found != version:
-            raise changed(version.name, version.identity, found.identity)
-        return open(version.name, "rb", buffering=0)
+        found = version_of(version.name).identity
+        if found == version.identity:
+            opened = open(version.name, "rb", buffering=0)  # noqa: SIM115 - it is for the caller
+            status = os.fstat(opened.fileno())  # the name may have become another file's just now
+            found = FileIdentity(status.st_size, status.st_mtime_ns)
+            if found == version.identity:
+                return opened
+            opened.close()
+        raise changed(version.name, version.identity, found)
 
     def below(self, name: str, suffix: str) -> list[str]:
         """See `DatasetFiles`."""
