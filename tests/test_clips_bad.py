@@ -237,6 +237,17 @@ def test_checksums_of_a_clip_that_is_replaced_while_it_is_read_are_not_kept_for_
     assert open_clips(own_clips, video=FOUR_FRAMES)[0]["number"] == 0
 
 
+def test_frames_and_sound_are_never_those_of_two_files_of_one_name(
+    own_clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = own_clips.parent / "h264.mp4", own_clips.parent / "other.mp4"
+    write_clip(other, Scene(*SIZE, seed=5), Recipe(5, frames=30))
+    dataset = open_clips(own_clips, video=FOUR_FRAMES, audio=AudioOptions(sampling_rate=RATE, max_seconds=2.0))
+    once_after(monkeypatch, "decode_chosen", lambda: other.rename(path))
+    with pytest.raises(errors.CorruptMedia, match=r"h264.mp4' was replaced while it was read"):
+        dataset[0]
+
+
 def test_checksums_outlive_the_dataset(own_clips: Path) -> None:
     open_clips(own_clips, video=FOUR_FRAMES)[0]
     flip_picture(own_clips.parent / "h264.mp4")

@@ -94,6 +94,7 @@ class ClipDecoder:
                 self._frames(clip, times, sink, progress)
                 if media.sound_is_the_clip_s:
                     self._sound(clip.path, float(clip.table.frame_seconds[0]), sink, progress)
+                    _require_one_version(clip)
         if media.audio is not None and not media.sound_is_the_clip_s:
             source = media.source(AUDIO, values, self._folder)
             with (
@@ -212,6 +213,12 @@ class ClipDecoder:
                 picture_size=size,
                 expected_size=expected,
             )
+
+
+def _require_one_version(clip: Clip) -> None:
+    """Frames and sound are read by two openings of a file."""
+    if not clip.path.is_copy and version_of(clip.path.path) != clip.version:
+        raise CorruptMedia(f"{clip.path} was replaced while it was read", path=clip.path.label)
 
 
 def _nothing() -> None:
