@@ -14,7 +14,7 @@ import pytest
 
 from millpond._workers.messages import encode
 from millpond._workers.supervisor import Completed, Supervisor
-from millpond._workers.zygote import shutdown
+from millpond._workers.zygote import Zygote, live_zygotes, shutdown
 from millpond.errors import ClosedError, RemoteError, UsageError
 from worker_tasks import Reader, answers, collect, error_of, obey, results, workers
 
@@ -210,6 +210,21 @@ def test_after_shutdown_a_supervisor_says_so_and_a_new_one_works() -> None:
             supervisor.wait(30)
     with workers(1) as another:
         assert results(another, ("echo", 5)) == [5]
+
+
+def test_who_finds_workers_dead_while_they_are_shut_down_starts_no_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    resume = Zygote.resume
+    with workers(1) as supervisor:
+        results(supervisor, ("echo", 0))
+
+        def look_amid_it(_: Zygote) -> None:
+            monkeypatch.setattr(Zygote, "resume", resume)
+            with pytest.raises(ClosedError, match="shutdown"):
+                supervisor.wait(30)
+
+        monkeypatch.setattr(Zygote, "resume", look_amid_it)
+        shutdown()
+        assert not live_zygotes()
 
 
 def test_a_supervisor_in_a_forked_child_refuses(capfd: pytest.CaptureFixture[str]) -> None:

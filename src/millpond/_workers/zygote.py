@@ -138,6 +138,7 @@ class Zygote:
         with self._lock:
             if self.was_shut_down:
                 raise ClosedError("millpond.shutdown() has ended the worker processes; make a new loader or guard")
+            self.was_shut_down = kind == SHUTDOWN  # ahead: a thread that finds its workers dead must know why
             try:
                 if self._control.fileno() < 0:
                     raise BrokenPipeError
