@@ -229,6 +229,8 @@ def test_checksums_of_a_clip_that_is_replaced_while_it_is_read_are_not_kept_for_
 
     def replace() -> None:
         other.rename(path)
+        for kept in (own_clips.parent / "cache").rglob("*.npz"):
+            os.utime(kept, (0, 0))  # read long before: the clock of files stands still for milliseconds
         open_clips(own_clips, video=VideoOptions(times=[0.0], image_size=(64, 80)))[0]  # and all but one are unknown
 
     dataset = open_clips(own_clips, video=FOUR_FRAMES)
