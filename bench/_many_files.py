@@ -129,7 +129,7 @@ def _write(packets: list[av.Packet], stream: av.VideoStream, target: Path) -> Pa
     """As they are, from time 0."""
     began = packets[0].pts
     with av.open(str(target), "w", options={"movflags": "faststart"}) as container:
-        cut = container.add_stream_from_template(stream)
+        cut = container.add_stream_from_template(stream, opaque=True)  # libdav1d, for one, is no encoder
         for packet in packets:
             packet.pts, packet.dts = packet.pts - began, packet.dts - began
             packet.stream = cut

@@ -1,9 +1,12 @@
-"""The C heap of a process that opens a decoder per segment."""
+"""The C heap: kept in workers, where the next decoder needs what the last one freed; given back where it crumbles."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import resource
+import time
+from collections.abc import Callable
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _INT_MAX = 2**31 - 1
@@ -32,3 +35,55 @@ def keep_all_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX)
+
+
+class HeapTrimmer:
+    """Gives freed memory back to the kernel where a heap crumbles, in processes that are not ours to tune.
+
+    FFmpeg's pictures are aligned memory, for which glibc looks for a piece that is larger by the alignment, and puts
+    the rest aside (its bug 30723). What a picture leaves is then too small for the next one, as long as something
+    small, a part of a sample table say, lies in that rest, and the heap grows instead. In 20,000 random frames of AV1
+    through a cache of 100 decoders a heap with 90 MB in use came to hold 100 MB of such holes.
+
+    Args:
+        growth: Of the process's anonymous memory, over the least since the last time; more is looked into.
+        share: Of the time that may be spent on it: it takes 0.5 ms, but 0.2 s with millions of pieces on the heap.
+    """
+
+    def __init__(self, growth: float = 0.01, share: float = 0.05) -> None:
+        self._growth, self._share = growth, share
+        self._trim = _malloc_trim()
+        self._least_bytes = 0.0
+        self._not_before = 0.0
+
+    def trim_if_grown(self) -> None:
+        """To be called now and then, by any thread; 10 us if there is nothing to do. Nothing happens without glibc."""
+        began = time.monotonic()
+        if self._trim is None or began < self._not_before:
+            return
+        with contextlib.suppress(OSError):  # no descriptor is left
+            held = _anon_bytes()
+            if held <= self._least_bytes * (1 + self._growth):
+                self._least_bytes = min(self._least_bytes, held)
+                return
+            self._trim(0)
+            ended = time.monotonic()
+            self._not_before = ended + (ended - began) / self._share
+            self._least_bytes = _anon_bytes()
+
+
+def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's; None elsewhere, and where /proc does not tell how much memory is held."""
+    try:
+        _anon_bytes()
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
+    return trim
+
+
+def _anon_bytes() -> int:
+    """This process's anonymous memory: resident pages less shared ones (proc(5))."""
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        _, resident, shared, *_ = file.read(128).split()
+    return (int(resident) - int(shared)) * resource.getpagesize()

@@ -29,6 +29,7 @@ from millpond._datasets.decoders.stream_decoder import StreamDecoder
 from millpond._datasets.media_by_url import UrlAccess
 from millpond._datasets.url_stores import UrlStores
 from millpond._datasets.writable_store import store_in
+from millpond._media.heap import HeapTrimmer
 from millpond._values import parse_bytes
 from millpond.errors import ClosedError, ObjectMissing, UnsupportedFormat
 
@@ -286,6 +287,7 @@ class VideoDecoderCache:
             with self._lock:  # ahead: the new one then takes the memory of the old one, and leaves no hole elsewhere
                 while self._cache and self._is_over(coming=1):
                     self._evict_oldest()
+            _heap.trim_if_grown()
             entry = self._opened(open_it)
             entry.file_handle.begin_use()
             with self._lock:
@@ -369,6 +371,8 @@ def default_cache() -> VideoDecoderCache:
 _default: VideoDecoderCache | None = None
 _default_lock = threading.Lock()
 _caches: weakref.WeakSet[VideoDecoderCache] = weakref.WeakSet()
+_heap = HeapTrimmer()
+"""Of the process: what a cache opens and lets go of lies on it among all that others have."""
 _inherited: list[object] = []
 """What the parent had, in a forked child: it may have been amid a call of another thread, and is left alone."""
 
