@@ -62,8 +62,7 @@ class CacheMachine(RuleBasedStateMachine):
                 assert is_kept
         except _Odd:
             assert not is_kept
-        if not self._count(key):
-            self._make_room()
+        self._count(key)
 
     @rule(keys=st.sets(KEYS))
     def drop(self, keys: set[str]) -> None:
@@ -133,24 +132,15 @@ class CacheMachine(RuleBasedStateMachine):
         self.kept.sort(key=lambda pair: pair[0] == key)
         return is_kept
 
-    def _make_room(self) -> None:
-        """One that comes, comes after it."""
-        while self.kept and self._is_over(len(self.kept) + 1):
-            self._evict_oldest()
-
     def _keep(self, key: str, entry: Entry) -> None:
-        self._make_room()
         self.kept.append((key, entry))
-        while len(self.kept) > 1 and self._is_over(len(self.kept)):
-            self._evict_oldest()
+        while len(self.kept) > 1 and self._is_over():
+            self.kept.pop(0)
+            self.books[2] += 1
 
-    def _evict_oldest(self) -> None:
-        self.kept.pop(0)
-        self.books[2] += 1
-
-    def _is_over(self, count: int) -> bool:
+    def _is_over(self) -> bool:
         nbytes = sum(entry.decoder.nbytes for _, entry in self.kept)
-        too_many = self.max_size is not None and count > self.max_size
+        too_many = self.max_size is not None and len(self.kept) > self.max_size
         return too_many or (self.max_bytes is not None and nbytes > self.max_bytes)
 
 

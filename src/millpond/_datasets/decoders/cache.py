@@ -67,9 +67,8 @@ class DecoderCacheStatistics:
 class VideoDecoderCache:
     """Keeps decoders of videos open, and no more than so many. Any thread; a copy in another process starts empty.
 
-    A decoder holds a sample table and one descriptor, no codec context: those are made for a call. The one used longest
-    ago is evicted before another is opened, also where that then fails, and closed at once; a decoder that must outlast
-    that, since other threads use the cache, is held by `lease`.
+    A decoder holds a sample table and one descriptor, no codec context: those are made for a call. It is closed as soon
+    as it is evicted; a decoder that must outlast that, since other threads use the cache, is held by `lease`.
 
     Args:
         max_size: Most decoders that are kept, at least 1; None: no bound. Left out, it is 100, or what
@@ -284,9 +283,6 @@ class VideoDecoderCache:
 
     def _open(self, key: Hashable, open_it: Callable[[], Entry], mine: Future[Entry]) -> Entry:
         try:
-            with self._lock:  # ahead: the new one then takes the memory of the old one, and leaves no hole elsewhere
-                while self._cache and self._is_over(coming=1):
-                    self._evict_oldest()
             _heap.trim_if_grown()
             entry = self._opened(open_it)
             entry.file_handle.begin_use()
@@ -321,8 +317,8 @@ class VideoDecoderCache:
                 raise
         return open_it()
 
-    def _is_over(self, coming: int = 0) -> bool:
-        return (self.max_size is not None and len(self._cache) + coming > self.max_size) or (
+    def _is_over(self) -> bool:
+        return (self.max_size is not None and len(self._cache) > self.max_size) or (
             self.max_bytes is not None and self._nbytes > self.max_bytes
         )
 
