@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -33,6 +34,12 @@ pytest_plugins = ("fixtures_clips", "fixtures_datasets", "fixtures_torch", "fixt
 # Shells start background jobs with SIGINT ignored, and programs that tests start inherit that: here Ctrl-C is Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage: with torch among it a collection took 0.2 s, and tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

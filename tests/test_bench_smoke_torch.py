@@ -19,10 +19,10 @@ trend_of = runpy.run_path(str(BENCH / "_trend.py"), run_name="trend")["trend_of"
 
 def test_transport_checks_batches_and_compares_every_side(tmp_path: Path) -> None:
     quick = ("--rounds", "1", "--seconds", "0.01", "--skipped", "4", "--frame-shape", "3", "100", "100")
-    few = ("--batch-size", "8", "--kinds", "numpy", "prebuilt", "small", "--sides", OURS, "torch-malloc")
+    few = ("--batch-size", "8", "--kinds", "numpy", "small", "--sides", OURS, "torch-malloc")
     written = tmp_path / "out.json"
     printed: dict[str, Any] = json.loads(run("transport.py", *quick, *few, "--json", written, cache_dir=tmp_path))
-    for kind in ("numpy", "prebuilt", "small"):
+    for kind in ("numpy", "small"):
         found = printed["kinds"][kind]
         assert found["sides"].keys() == {OURS, "torch-malloc"}
         assert all(side["batches_per_second"] > 0 for side in found["sides"].values())

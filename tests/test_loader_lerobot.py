@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -70,22 +71,23 @@ def test_several_files_and_chunks_and_pictures_in_parquet_mix(synth: MakeDataset
     assert sorted(rows) == EVERY_ROW
 
 
-def reference_pictures(path: Path) -> list[NDArray[np.uint8]]:
-    """Front to back through the container, as anyone would decode it."""
+def reference_pictures(path: Path, count: int | None = None) -> list[NDArray[np.uint8]]:
+    """Front to back through the container, as anyone would decode it; the first `count`."""
     with av.open(str(path)) as container:
-        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in container.decode(video=0)]
+        frames = itertools.islice(container.decode(video=0), count)
+        return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in frames]
 
 
 @pytest.mark.parametrize("name", ["lerobot_v3_av1", "lerobot_v3_h264_gop30", "lerobot_v3_h264_gop250"])
 def test_an_epoch_of_real_footage_equals_the_reference_frame_by_frame(shared_dir: Path, name: str) -> None:
     root = shared_dir / "data" / name
-    dataset = millpond.LeRobotDataset(root, cameras=[FRONT])
-    pictures = reference_pictures(root / FRONT_PATH)
-    seen = np.zeros(len(dataset), int)
+    dataset = millpond.LeRobotDataset(root, cameras=[FRONT], episodes=range(4))
+    pictures = reference_pictures(root / FRONT_PATH, len(dataset))  # one MP4 holds all episodes in order
+    seen = np.zeros(len(pictures), int)
     with make_loader(dataset, batch_size=32, memory="1GiB") as loader:
         for batch in loader:
             for picture, sample in zip(batch[FRONT], batch["index"].tolist(), strict=True):
-                assert np.array_equal(height_last(picture), pictures[sample])  # one MP4 holds them all in order
+                assert np.array_equal(height_last(picture), pictures[sample])
                 seen[sample] += 1
     assert (seen == 1).all()
 
