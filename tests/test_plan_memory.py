@@ -151,7 +151,7 @@ def test_no_plan_that_is_accepted_can_stand_still(
 
 def test_a_budget_that_is_named_works_also_where_a_smaller_one_would() -> None:
     wishes = replace(demand(30, frame_bytes=480 * 640 * 3), num_workers=8, batch_size=8)
-    for size in range(400 * MIB, 1100 * MIB, 31 * MIB):
+    for size in range(400 * MIB, 1100 * MIB, 62 * MIB):
         if next(candidates(wishes, size, splits=True), None) is None:
             named = smallest_memory(wishes, above_bytes=size)
             assert named > size

@@ -18,18 +18,18 @@ _STEP = 16
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_frame_of_some_episodes_is_the_same(shared_dir: Path, name: str) -> None:
+def test_frames_in_order_are_the_same(shared_dir: Path, name: str) -> None:
     root = shared_dir / "data" / name
     dataset = opened(root)
+    episode = dataset.meta.episodes[dataset.meta.total_episodes // 2]
     for camera in dataset.meta.video_keys:
-        for episode in [dataset.meta.episodes[n] for n in range(0, dataset.meta.total_episodes, 40)]:
-            path = root / dataset.meta.get_video_file_path(episode["episode_index"], camera)
-            times = [episode[f"videos/{camera}/from_timestamp"] + n / dataset.fps for n in range(episode["length"])]
-            for start in range(0, len(times), _STEP):
-                call = (path, times[start : start + _STEP], 1e-4, "torchcodec")
-                expected = lerobot_dataset.decode_video_frames(*call)
-                with millpond.lerobot.patch():
-                    assert torch.equal(lerobot_dataset.decode_video_frames(*call), expected)
+        path = root / dataset.meta.get_video_file_path(episode["episode_index"], camera)
+        times = [episode[f"videos/{camera}/from_timestamp"] + n / dataset.fps for n in range(episode["length"])]
+        for start in range(0, len(times), 2 * _STEP):
+            call = (path, times[start : start + _STEP], 1e-4, "torchcodec")
+            expected = lerobot_dataset.decode_video_frames(*call)
+            with millpond.lerobot.patch():
+                assert torch.equal(lerobot_dataset.decode_video_frames(*call), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
