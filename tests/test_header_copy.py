@@ -380,7 +380,7 @@ def test_a_copy_made_longer_is_as_long_as_the_object_should_be() -> None:
 FUZZED = ("first", "last", "h264_fragmented")
 
 
-@settings(max_examples=75)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(FUZZED),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1, max_size=8)), max_size=4),

@@ -36,7 +36,8 @@ def path_to_lerobot() -> list[str]:
     return []
 
 
-def test_claims_hold_with_a_real_lerobot(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("claims", ["claims_[!f]*.py", "claims_footage.py"], ids=["synthetic", "footage"])
+def test_claims_hold_with_a_real_lerobot(claims: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("torch", reason="LeRobot needs torch")
     environment = environment_of_tests(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
     environment["PYTHONPATH"] = os.pathsep.join([*path_to_lerobot(), environment["PYTHONPATH"]])
@@ -45,7 +46,7 @@ def test_claims_hold_with_a_real_lerobot(tmp_path: Path, tmp_path_factory: pytes
     told = tmp_path / "told.txt"
     with told.open("wb") as out:  # no pipe: what claims start may outlive them for a moment, and would hold it open
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-v", *options, *map(str, sorted(CLAIMS.glob("claims_*.py")))],
+            [sys.executable, "-m", "pytest", "-v", *options, *map(str, sorted(CLAIMS.glob(claims)))],
             env=environment,
             cwd=CLAIMS.parent.parent,
             stdout=out,

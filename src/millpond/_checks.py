@@ -6,6 +6,7 @@ import math
 import os
 from typing import Any
 
+from millpond._anon_memory import STATM_PATH
 from millpond._values import parse_bytes
 
 
@@ -31,5 +32,5 @@ def check_anon(value: Any) -> None:
     """ValueError if `value` is no size of a worker's own memory, or this platform does not tell it."""
     if parse_bytes(value) <= 0:
         raise ValueError(f"max_worker_anon must be positive, or None, not {value!r}")
-    if not os.path.exists("/proc/self/statm"):
+    if not os.path.exists(STATM_PATH):
         raise ValueError("max_worker_anon needs /proc, which this platform does not have; use max_tasks_per_worker")

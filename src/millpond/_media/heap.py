@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import resource
 import time
 from collections.abc import Callable
+
+from millpond._anon_memory import STATM_PATH, parse_anon_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _INT_MAX = 2**31 - 1
@@ -83,7 +84,6 @@ def _malloc_trim() -> Callable[[int], int] | None:
 
 
 def _anon_bytes() -> int:
-    """This process's anonymous memory: resident pages less shared ones (proc(5))."""
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        _, resident, shared, *_ = file.read(128).split()
-    return (int(resident) - int(shared)) * resource.getpagesize()
+    """Of this process, by a descriptor of the moment: one that is kept tells a forked child of its parent."""
+    with open(STATM_PATH, "rb", buffering=0) as file:
+        return parse_anon_bytes(file.read(128))

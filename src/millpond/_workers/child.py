@@ -9,7 +9,6 @@ import ctypes
 import faulthandler
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from millpond._anon_memory import STATM_PATH, parse_anon_bytes
 from millpond._workers.cells import Cells
 from millpond._workers.messages import (
     END,
@@ -183,15 +183,14 @@ def _make_handler(start: Start, descriptors: Sequence[int]) -> Handler:
 
 
 class _AnonMemory:
-    """This process's anonymous memory: what it has allocated, without the arena and without files."""
+    """This process's anonymous memory, also where a handler has left no descriptor."""
 
     def __init__(self) -> None:
-        self._file = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+        self._file = os.open(STATM_PATH, os.O_RDONLY | os.O_CLOEXEC)
 
     def now_bytes(self) -> int:
-        """5 us: resident pages less shared ones (proc(5))."""
-        _, resident, shared, *_ = os.pread(self._file, 128, 0).split()
-        return (int(resident) - int(shared)) * resource.getpagesize()
+        """5 us."""
+        return parse_anon_bytes(os.pread(self._file, 128, 0))
 
 
 class _Loop:
