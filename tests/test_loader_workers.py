@@ -26,6 +26,15 @@ from test_loader_inline import checked, flat, make_loader, take
 HERE = Path(__file__).parent
 
 
+def worker_pids(loader: millpond.Loader, count: int) -> tuple[int, ...]:
+    """Of all `count` workers: a batch may be there before the zygote has told of the last one."""
+    deadline = time.monotonic() + 20
+    while len(pids := loader.statistics().worker_pids) < count:
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.01)  # no event tells of it
+    return pids
+
+
 @pytest.fixture(scope="module")
 def calm() -> list[list[int]]:
     """Two epochs in one process: what every other way must give."""
@@ -53,7 +62,7 @@ def test_workers_that_are_killed_from_outside_are_replaced_between_batches() -> 
         pids: tuple[int, ...] = ()
         for number, batch in enumerate(loader):
             samples += checked(batch)
-            pids = loader.statistics().worker_pids if number == 0 else pids
+            pids = worker_pids(loader, 2) if number == 0 else pids
             if number in (5, 20):
                 os.kill(pids[number == 20], signal.SIGKILL)
         assert sorted(samples) == list(range(400))
@@ -323,8 +332,7 @@ def test_resume_with_another_number_of_workers() -> None:
 def test_close_ends_the_thread_and_the_workers_while_tasks_are_out() -> None:
     loader = make_loader(num_workers=2, memory="300MiB")
     next(iter(loader))
-    pids = loader.statistics().worker_pids
-    assert len(pids) == 2
+    pids = worker_pids(loader, 2)
     loader.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "millpond-driver"]
     for pid in pids:
