@@ -18,7 +18,7 @@ LAYERS = [
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
-    {"_lerobot", "_loader", "_torch"},
+    {"_lerobot", "_loader", "_sweep", "_torch"},
     {"lerobot", "torch"},
     {"_cli"},
     {"__main__"},

@@ -1,0 +1,113 @@
+"""What a child that cooperates tells of its jobs, line by line, in a file beside its metrics.
+
+`millpond.sweep_jobs` and functions of `millpond.sweep` write it; whoever runs the chunk reads it while it grows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+
+VARIABLE = "MILLPOND_SWEEP_CHILD"
+"""Names, for a child, what it needs to tell of its jobs: JSON of `ChildSettings`."""
+
+_BEGUN, _OVER, _FAILED, _DRAINED = "begun", "over", "failed", "drained"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSettings:
+    """What a child is told beside `$MILLPOND_JOBS` and `$MILLPOND_METRICS`.
+
+    Attributes:
+        progress_path: Where lines are appended.
+        jobs_key: As in `ChunkOrder`.
+        name_key: As in `ChunkOrder`.
+        budget_bytes: At which it should hand out no more jobs; None: no limit.
+    """
+
+    progress_path: str
+    jobs_key: str
+    name_key: str
+    budget_bytes: int | None
+
+    def to_json(self) -> str:
+        """For the environment."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    @classmethod
+    def from_json(cls, text: str) -> ChildSettings:
+        """As `to_json` wrote it."""
+        return cls(**json.loads(text))
+
+
+class ProgressWriter:
+    """Appends what happens; each line is written at once, so that it is there when the process is killed."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def begun(self, job: str) -> None:
+        """A job begins."""
+        self._write({"event": _BEGUN, "job": job})
+
+    def over(self, job: str) -> None:
+        """It has ended, and reported."""
+        self._write({"event": _OVER, "job": job})
+
+    def failed(self, job: str, error: str) -> None:
+        """It raised; `error` is the traceback."""
+        self._write({"event": _FAILED, "job": job, "error": error})
+
+    def drained(self) -> None:
+        """The budget is reached: jobs that have not begun go back."""
+        self._write({"event": _DRAINED})
+
+    def _write(self, record: dict[str, str]) -> None:
+        line = json.dumps({**record, "time": time.time()}) + "\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a child has told so far.
+
+    Attributes:
+        cooperates: Whether it tells anything.
+        current: The job that has begun and is not over; "" between jobs.
+        last_time: When it told something last, seconds since the epoch; 0.0 before.
+        seconds: How long each job that is over took.
+        failures: Tracebacks of jobs that raised.
+        is_drained: Whether it gave jobs back because of its budget.
+    """
+
+    cooperates: bool = False
+    current: str = ""
+    last_time: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    is_drained: bool = False
+    _unfinished_line: bytes = b""
+
+    def feed(self, data: bytes) -> None:
+        """Read on; a line that is not whole yet is kept for the next time."""
+        *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
+        for line in lines:
+            record = json.loads(line)
+            self.cooperates = True
+            event, now = record["event"], record["time"]
+            if event == _BEGUN:
+                self.current = record["job"]
+            elif event == _DRAINED:
+                self.is_drained = True
+            else:
+                self.seconds[record["job"]] = now - self.last_time
+                self.current = ""
+                if event == _FAILED:
+                    self.failures[record["job"]] = record["error"]
+            self.last_time = now
