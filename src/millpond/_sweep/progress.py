@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 VARIABLE = "MILLPOND_SWEEP_CHILD"
 """Names, for a child, what it needs to tell of its jobs: JSON of `ChildSettings`."""
 
-_BEGUN, _OVER, _FAILED, _DRAINED = "begun", "over", "failed", "drained"
+_BEGUN, _OVER, _FAILED, _GIVEN_BACK = "begun", "over", "failed", "given back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,9 @@ class ProgressWriter:
         """It raised; `error` is the traceback."""
         self._write({"event": _FAILED, "job": job, "error": error})
 
-    def drained(self) -> None:
-        """The budget is reached: jobs that have not begun go back."""
-        self._write({"event": _DRAINED})
+    def given_back(self) -> None:
+        """No more jobs are begun here: the budget is reached, or one has failed."""
+        self._write({"event": _GIVEN_BACK})
 
     def _write(self, record: dict[str, str]) -> None:
         line = json.dumps({**record, "time": time.time()}) + "\n"
@@ -79,14 +81,16 @@ class Progress:
 
     Attributes:
         cooperates: Whether it tells anything.
+        begun: Jobs that have begun, in order.
         current: The job that has begun and is not over; "" between jobs.
         last_time: When it told something last, seconds since the epoch; 0.0 before.
         seconds: How long each job that is over took.
         failures: Tracebacks of jobs that raised.
-        is_drained: Whether it gave jobs back because of its budget.
+        is_drained: Whether it gave back the jobs that it had not begun.
     """
 
     cooperates: bool = False
+    begun: list[str] = field(default_factory=list)
     current: str = ""
     last_time: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
@@ -98,16 +102,20 @@ class Progress:
         """Read on; a line that is not whole yet is kept for the next time."""
         *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
         for line in lines:
-            record = json.loads(line)
-            self.cooperates = True
-            event, now = record["event"], record["time"]
-            if event == _BEGUN:
-                self.current = record["job"]
-            elif event == _DRAINED:
-                self.is_drained = True
-            else:
-                self.seconds[record["job"]] = now - self.last_time
-                self.current = ""
-                if event == _FAILED:
-                    self.failures[record["job"]] = record["error"]
-            self.last_time = now
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a full disk may have cut it
+                self._take(json.loads(line))
+
+    def _take(self, record: dict[str, Any]) -> None:
+        event, now = record["event"], float(record["time"])
+        if event == _BEGUN:
+            self.current = record["job"]
+            self.begun.append(self.current)
+        elif event == _GIVEN_BACK:
+            self.is_drained = True
+        else:
+            self.seconds[record["job"]] = now - self.last_time
+            self.current = ""
+            if event == _FAILED:
+                self.failures[record["job"]] = record["error"]
+        self.cooperates = True
+        self.last_time = now
