@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
+METRICS_FILE, PROGRESS_FILE = "metrics.json", "progress.jsonl"
+"""Names in a chunk's work folder."""
+
+
 class EndedBy(StrEnum):
     """Who ended a chunk's process."""
 
@@ -32,7 +36,8 @@ class ChunkOrder:
         jobs_file: Which of them `{jobs}` and `$MILLPOND_JOBS` are.
         environment: Variables on top of those that processes have where the chunk runs.
         directory: Working directory; where there is none of that name, that of who runs the chunk.
-        work_folder: Made for the chunk and removed after it; None: a temporary one.
+        work_folder: Made for the chunk. Whoever gave the order removes it, once what it holds is in the ledger: what a
+            child has reported there outlives a sweep that is killed. None: a temporary one, removed at the chunk's end.
         log_path: Standard output and error are appended to it; None: they come back in the outcome.
         timeout_seconds: Of the chunk, or of each job where the child tells of its jobs. None: no limit.
         budget_bytes: Summed PSS of the child's process tree at which a chunk is ended; None: no limit.
