@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-
 METRICS_FILE, PROGRESS_FILE = "metrics.json", "progress.jsonl"
 """Names in a chunk's work folder."""
 
