@@ -10,22 +10,38 @@ from typing import Any
 
 import pytest
 
+from millpond._observe.epoch_report import books_table, memory_chart, pond_chart, throughput_chart
 from millpond._observe.memory import Memory, MemoryPoint
-from millpond._observe.report import Line, Report, memory_growth, render_report, write_report
+from millpond._observe.meter import BatchMeter
+from millpond._observe.report import Chart, Limit, Line, Report, Table, Text, render_report, write_report
 
 FULL = Report(
     title="an <epoch>",
     subtitle="of </script> & more",
     headlines={"samples/s": "612"},
-    throughput=Line([1, 2], [600.0, 612.0]),
-    ceiling_samples_per_second=660.0,
-    memory={"training process": Line([1, 2], [2**20, 2**21])},
-    budget_bytes=2**31,
-    pond=Line([1, 2], [1, 2]),
-    pond_slots=32,
-    books={"planned": 2994, "delivered": 2994},
-    memory_plan="arena  1 MiB </pre>",
-    environment={"python": "3.11"},
+    charts=(
+        Chart(
+            "Rate <here>",
+            "samples/s",
+            [Line("<b>rate", [1, 2], [600.0, None])],
+            [Limit("ceiling", 660.0)],
+            "Ends <so>.",
+        ),
+        Chart(
+            "Peaks",
+            "MiB",
+            [Line("clean", [1, 2], [5, 6], labels=["one", "</script>"]), Line("others", [3], [7], colour="limit")],
+            kind="bars",
+            axis="chunk",
+            at="in chunk %{x}",
+        ),
+    ),
+    tables=(
+        Table("Facts", [("planned", 2994), ("python", "3.11"), ("<empty>", None)]),
+        Table("Jobs", [("a<b", 1 / 3, 12345, "gone\n</td>")], columns=("job", "mean", "n", "why"), caption="1 of <2>"),
+        Table("Nothing", [], columns=("job",)),
+    ),
+    texts=(Text("Memory plan", "arena  1 MiB </pre>"), Text("Empty", "")),
 )
 
 
@@ -74,41 +90,69 @@ def test_page_follows_light_and_dark_and_reads_on_a_phone(page: str) -> None:
     assert "width=device-width" in page
 
 
-def test_charts_carry_values_in_the_units_they_name(page: str) -> None:
-    throughput, memory, pond = charts_of(page)
-    assert throughput["lines"][0]["y"] == [600.0, 612.0]
-    assert throughput["limits"] == [{"name": "ceiling", "y": 660.0}]
-    assert (memory["lines"][0]["y"], memory["limits"][0]["y"]) == ([1.0, 2.0], 2048.0)
-    assert pond["limits"][0]["y"] == 32.0
+def test_charts_carry_what_they_are_given(page: str) -> None:
+    rate, peaks = charts_of(page)
+    assert (rate["kind"], rate["axis"], rate["lines"][0]["y"]) == ("lines", "seconds", [600.0, None])
+    assert rate["limits"] == [{"name": "ceiling", "y": 660.0}]
+    assert (peaks["kind"], peaks["axis"], peaks["at"]) == ("bars", "chunk", "in chunk %{x}")
+    assert [line.get("colour") for line in peaks["lines"]] == [None, "limit"]
 
 
-def test_only_throughput_is_explained_below_its_chart(page: str) -> None:
-    explained = re.findall(r'<figure id="(\w+)"><h2>[^<]*</h2><div></div><figcaption>([^<]*)</figcaption>', page)
-    assert [name for name, _ in explained] == ["throughput"]
-    assert "the pond then empties faster than frames can be decoded" in explained[0][1]
+def test_markup_in_names_and_labels_is_text_to_plotly_too(page: str) -> None:
+    rate, peaks = charts_of(page)
+    assert rate["lines"][0]["name"] == "&lt;b&gt;rate"
+    assert peaks["lines"][0]["labels"] == ["one", "&lt;/script&gt;"]
 
 
-def test_headline_values_do_not_wrap(page: str) -> None:
-    assert re.search(r"\.headlines dd \{[^}]*white-space: nowrap", page)
+def test_each_chart_has_its_place_and_a_caption_where_it_was_given_one(page: str) -> None:
+    figures = re.findall(r'<figure id="([\w-]+)"><h2>([^<]*)</h2><div></div>(.*?)</figure>', page)
+    caption = "<figcaption>Ends &lt;so&gt;.</figcaption>"
+    assert figures == [("chart-0", "Rate &lt;here&gt;", caption), ("chart-1", "Peaks", "")]
 
 
-def test_books_and_environment_are_tables(page: str) -> None:
-    assert "<th scope=row>planned</th><td>2,994</td>" in page
+def test_a_small_table_has_names_and_values(page: str) -> None:
+    assert "<th scope=row>planned</th><td class=number>2,994</td>" in page
     assert "<th scope=row>python</th><td>3.11</td>" in page
+    assert "<th scope=row>&lt;empty&gt;</th><td class=number></td>" in page
 
 
-def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
+def test_a_table_with_columns_has_headers_and_scrolls_in_its_own_box(page: str) -> None:
+    assert "<section class=wide><h2>Jobs</h2><div><table><thead><tr><th scope=col>job</th>" in page
+    row = "<td class=number>0.333333</td><td class=number>12,345</td><td>gone\n&lt;/td&gt;</td>"
+    assert f"<tr><th scope=row>a&lt;b</th>{row}</tr>" in page
+    assert "</table></div><p>1 of &lt;2&gt;</p></section>" in page
+    assert ".wide > div { overflow: auto;" in page
+
+
+def test_what_is_left_empty_is_left_out(tmp_path: Path, page: str) -> None:
     write_report(Report("bare"), tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    body = page.partition("<main>")[2].partition("</main>")[0]
-    assert charts_of(page) == []
-    assert "<section>" not in body
+    bare = (tmp_path / "report.html").read_text(encoding="utf-8")
+    body = bare.partition("<main>")[2].partition("</main>")[0]
+    assert charts_of(bare) == []
+    assert "<section" not in body
     assert "<figure" not in body
+    assert "Nothing" not in page.partition("<script")[0]
+
+
+def test_an_epochs_charts_are_in_the_units_they_name() -> None:
+    seconds = iter([0.0, 2.0, 4.0])
+    meter = BatchMeter(lambda: next(seconds))
+    meter.note(8, 3)
+    meter.note(8, 2)
+    throughput, pond = throughput_chart(meter, 660.0), pond_chart(meter, 32)
+    assert (throughput.lines[0].values, throughput.limits) == ([4.0], [Limit("ceiling", 660.0)])
+    assert (pond.lines[0].places, pond.lines[0].values, pond.limits[0].value) == ([2.0, 4.0], [3, 2], 32)
+    assert throughput_chart(meter).limits == []
 
 
 def test_memory_growth_is_stacked_by_process_and_starts_at_zero() -> None:
-    points = [MemoryPoint(0.0, Memory(100), Memory(0)), MemoryPoint(1.0, Memory(90), Memory(50))]
-    growth = memory_growth(points)
-    assert growth["training process"].values == [0, 0]
-    assert growth["workers"].values == [0, 50]
-    assert memory_growth([]) == {}
+    mebi = 2**20
+    points = [MemoryPoint(0.0, Memory(2 * mebi), Memory(0)), MemoryPoint(1.0, Memory(mebi), Memory(5 * mebi))]
+    chart = memory_chart(points, 2**31)
+    assert [(line.name, line.values) for line in chart.lines] == [("training process", [0, 0]), ("workers", [0, 5])]
+    assert (chart.kind, chart.unit, chart.limits[0].value) == ("stack", "MiB", 2048)
+    assert memory_chart([], 1).lines[0].values == []
+
+
+def test_books_are_a_small_table() -> None:
+    assert books_table({"planned": 2, "delivered": 1}).rows == [("planned", 2), ("delivered", 1)]

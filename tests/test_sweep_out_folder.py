@@ -105,8 +105,7 @@ def test_closing_leaves_results_and_nothing_else(path: Path) -> None:
     with OutFolder(path) as folder:
         folder.open(resume=False)
         folder.work_folder(1).mkdir()
-        folder.remove_work(1)
-        folder.remove_work(2)
+        folder.clear_work()
         folder.write(folder.metrics_path, "{}\n")
     assert os.listdir(path) == ["metrics.json"]
 

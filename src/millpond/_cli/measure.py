@@ -12,9 +12,16 @@ import numpy as np
 
 from millpond._loader.loader import Loader
 from millpond._observe.environment import environment_facts
+from millpond._observe.epoch_report import (
+    books_table,
+    environment_table,
+    memory_chart,
+    pond_chart,
+    throughput_chart,
+)
 from millpond._observe.memory import MemorySampler
 from millpond._observe.meter import BatchMeter
-from millpond._observe.report import Line, Report, memory_growth, write_report
+from millpond._observe.report import Report, Text, write_report
 from millpond._plan.mixing import expected_distinct
 
 
@@ -82,22 +89,19 @@ def report_epoch(
     ceiling_samples_per_second: float | None = None,
 ) -> None:
     """Write the page of one epoch."""
-    throughput = epoch.meter.throughput()
     books = loader.statistics().books
     plan = loader.memory_plan()
     report = Report(
         title=title,
         subtitle=subtitle,
         headlines=headlines,
-        throughput=Line(throughput.elapsed_seconds.tolist(), throughput.samples_per_second.tolist()),
-        ceiling_samples_per_second=ceiling_samples_per_second,
-        memory=memory_growth(memory.points),
-        budget_bytes=plan.memory_bytes,
-        pond=Line(*(values.tolist() for values in epoch.meter.pond_levels())),
-        pond_slots=plan.pond_slots,
-        books=asdict(books) if books else {},
-        memory_plan=str(plan),
-        environment=environment_facts(),
+        charts=(
+            throughput_chart(epoch.meter, ceiling_samples_per_second),
+            memory_chart(memory.points, plan.memory_bytes),
+            pond_chart(epoch.meter, plan.pond_slots),
+        ),
+        tables=(books_table(asdict(books) if books else {}), environment_table()),
+        texts=(Text("Memory plan", str(plan)),),
     )
     write_report(report, path)
 

@@ -1,7 +1,7 @@
-"""`report.html`: one page that says how a run went, for the demo and for benches alike.
+"""`report.html`: one page that says how a run went: an epoch, a sweep, whatever can be told by figures and tables.
 
 The page is complete in itself (plotly.js is inlined, nothing is fetched), follows the reader's light or dark setting,
-and reads on a phone. It is drawn from a plain `Report`: this module measures nothing.
+and reads on a phone. It is drawn from a plain `Report`: this module measures nothing, and knows of no kind of run.
 """
 
 from __future__ import annotations
@@ -12,23 +12,90 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plotly.offline import get_plotlyjs
 
-from millpond._observe.memory import MemoryPoint
-
-_ENDS_IN_A_SPIKE = (
-    "Where the curve ends in a spike, everything was decoded: the pond then empties faster than frames can be decoded."
-)
+Cell = str | int | float | None
+Colour = Literal["first", "second", "third", "fourth", "limit"]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values over time: `values[i]` at `elapsed_seconds[i]`."""
+    """Values over time, or over whatever else: `values[i]` at `places[i]`; None leaves a gap.
 
-    elapsed_seconds: Sequence[float]
-    values: Sequence[float]
+    Attributes:
+        name: In the legend, where there is more than one.
+        places: On the horizontal axis.
+        values: As many, in the chart's unit.
+        labels: As many texts that are shown in place of the name when a point is looked at; or none.
+        colour: None: as the line's turn is.
+    """
+
+    name: str
+    places: Sequence[float]
+    values: Sequence[float | None]
+    labels: Sequence[str] = ()
+    colour: Colour | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A value that is drawn as a line across."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines, or bars, that share their axes.
+
+    Attributes:
+        title: Says what is drawn, with its unit.
+        unit: Of the values.
+        lines: At least one.
+        limits: Drawn across.
+        caption: Below the chart.
+        kind: "stack": lines upon each other, which share their places.
+        axis: Title of the horizontal axis.
+        at: Where a point is, when it is looked at; %{x} is its place.
+    """
+
+    title: str
+    unit: str
+    lines: Sequence[Line]
+    limits: Sequence[Limit] = ()
+    caption: str = ""
+    kind: Literal["lines", "stack", "bars"] = "lines"
+    axis: str = "seconds"
+    at: str = "at %{x:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows of texts and numbers; without rows it is left out.
+
+    Attributes:
+        title: Of the table.
+        rows: Each begins with what it is about. Whole numbers are grouped by thousands, others have six digits; None is
+            an empty cell.
+        columns: Headers. None: a small table of names and values, beside others of its kind.
+        caption: Below the table.
+    """
+
+    title: str
+    rows: Sequence[Sequence[Cell]]
+    columns: Sequence[str] = ()
+    caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text whose lines and spaces stay as they are; left out where it is empty."""
+
+    title: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,40 +106,17 @@ class Report:
         title: Of the page.
         subtitle: One sentence: what ran, on what.
         headlines: Figure by what it says: {"samples/s": "612"}. The first ones are read, so the first ones matter.
-        throughput: Samples per second over time.
-        ceiling_samples_per_second: Drawn as a line across.
-        memory: Growth in bytes of each part of the process tree since before construction, to be stacked.
-        budget_bytes: `memory=`, drawn as a line across.
-        pond: Open slots over time.
-        pond_slots: How many there are.
-        books: Of the epoch, in order: {"planned": 2994, ...}.
-        memory_plan: The loader's own arithmetic, as it prints it.
-        environment: As `environment_facts` says it.
+        charts: In order.
+        tables: Below them.
+        texts: Below these.
     """
 
     title: str
     subtitle: str = ""
     headlines: Mapping[str, str] = field(default_factory=dict)
-    throughput: Line | None = None
-    ceiling_samples_per_second: float | None = None
-    memory: Mapping[str, Line] = field(default_factory=dict)
-    budget_bytes: int | None = None
-    pond: Line | None = None
-    pond_slots: int | None = None
-    books: Mapping[str, int] = field(default_factory=dict)
-    memory_plan: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def memory_growth(points: Sequence[MemoryPoint]) -> dict[str, Line]:
-    """Turn looks at the process tree into what `Report.memory` draws: growth of PSS since the first look, bytes."""
-    if not points:
-        return {}
-    seconds = [point.elapsed_seconds for point in points]
-    first = points[0]
-    training = [max(0, point.training.pss_bytes - first.training.pss_bytes) for point in points]
-    below = [max(0, point.below.pss_bytes - first.below.pss_bytes) for point in points]
-    return {"training process": Line(seconds, training), "workers": Line(seconds, below)}
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+    texts: Sequence[Text] = ()
 
 
 def write_report(report: Report, path: Path) -> None:
@@ -83,16 +127,15 @@ def write_report(report: Report, path: Path) -> None:
 def render_report(report: Report) -> str:
     """Make the page: HTML, a few MB, nearly all of it plotly.js."""
     template = files("millpond._observe").joinpath("report_template.html").read_text(encoding="utf-8")
-    charts = [chart for chart in (_throughput(report), _memory(report), _pond(report)) if chart]
     # "</" would end the script element that holds the data
-    data = json.dumps(charts, separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps(list(map(_drawn, report.charts)), separators=(",", ":")).replace("</", "<\\/")
     parts = {
         "title": html.escape(report.title),
         "subtitle": html.escape(report.subtitle),
         "headlines": "".join(map(_headline, report.headlines.items())),
-        "figures": "".join(map(_figure, charts)),
-        "tables": _table("The epoch's books", report.books) + _table("Measured on", report.environment),
-        "plan": _preformatted("Memory plan", report.memory_plan),
+        "figures": "".join(_figure(number, chart) for number, chart in enumerate(report.charts)),
+        "tables": "".join(map(_table, report.tables)),
+        "texts": "".join(map(_text, report.texts)),
         "charts": data,
         "plotly": get_plotlyjs(),
     }
@@ -104,53 +147,34 @@ def render_report(report: Report) -> str:
     return "".join(filled)
 
 
-def _figure(chart: Mapping[str, Any]) -> str:
-    caption = f"<figcaption>{chart['caption']}</figcaption>" if "caption" in chart else ""
-    return f'<figure id="{chart["id"]}"><h2>{chart["title"]}</h2><div></div>{caption}</figure>'
+def _figure(number: int, chart: Chart) -> str:
+    caption = f"<figcaption>{html.escape(chart.caption)}</figcaption>" if chart.caption else ""
+    return f'<figure id="chart-{number}"><h2>{html.escape(chart.title)}</h2><div></div>{caption}</figure>'
 
 
-def _throughput(report: Report) -> dict[str, Any] | None:
-    if report.throughput is None:
-        return None
-    lines = [_series("samples/s", report.throughput)]
-    limits = _limit("ceiling", report.ceiling_samples_per_second)
+def _drawn(chart: Chart) -> dict[str, Any]:
     return {
-        "id": "throughput",
-        "title": "Throughput (samples/s)",
-        "unit": "samples/s",
-        "lines": lines,
-        "limits": limits,
-        "caption": _ENDS_IN_A_SPIKE,
+        "kind": chart.kind,
+        "unit": chart.unit,
+        "axis": chart.axis,
+        "at": chart.at,
+        "lines": list(map(_series, chart.lines)),
+        "limits": [{"name": html.escape(limit.name), "y": round(float(limit.value), 2)} for limit in chart.limits],
     }
 
 
-def _memory(report: Report) -> dict[str, Any] | None:
-    if not report.memory:
-        return None
-    lines = [_series(name, line, scale=1 / 2**20) | {"stack": True} for name, line in report.memory.items()]
-    budget = None if report.budget_bytes is None else report.budget_bytes / 2**20
-    title = "Memory since before construction (PSS, MiB)"
-    return {"id": "memory", "title": title, "unit": "MiB", "lines": lines, "limits": _limit("memory= budget", budget)}
-
-
-def _pond(report: Report) -> dict[str, Any] | None:
-    if report.pond is None:
-        return None
-    lines = [_series("open slots", report.pond)]
-    limits = _limit("all slots", report.pond_slots)
-    return {"id": "pond", "title": "Pond level (open slots)", "unit": "slots", "lines": lines, "limits": limits}
-
-
-def _series(name: str, line: Line, *, scale: float = 1.0) -> dict[str, Any]:
-    return {
-        "name": name,
-        "x": [round(float(second), 3) for second in line.elapsed_seconds],
-        "y": [round(float(value) * scale, 2) for value in line.values],
+def _series(line: Line) -> dict[str, Any]:
+    """As the page's script takes it; plotly reads markup in texts, as HTML does."""
+    series: dict[str, Any] = {
+        "name": html.escape(line.name),
+        "x": [round(float(place), 3) for place in line.places],
+        "y": [None if value is None else round(float(value), 2) for value in line.values],
     }
-
-
-def _limit(name: str, value: float | None) -> list[dict[str, Any]]:
-    return [] if value is None else [{"name": name, "y": round(float(value), 2)}]
+    if line.labels:
+        series["labels"] = [html.escape(label) for label in line.labels]
+    if line.colour:
+        series["colour"] = line.colour
+    return series
 
 
 def _headline(item: tuple[str, str]) -> str:
@@ -158,15 +182,37 @@ def _headline(item: tuple[str, str]) -> str:
     return f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
 
 
-def _table(title: str, rows: Mapping[str, int] | Mapping[str, str]) -> str:
-    if not rows:
+def _table(table: Table) -> str:
+    if not table.rows:
         return ""
-    shown = {name: f"{value:,}" if isinstance(value, int) else value for name, value in rows.items()}
-    cells = "".join(
-        f"<tr><th scope=row>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in shown.items()
+    head = "".join(f"<th scope=col>{html.escape(column)}</th>" for column in table.columns)
+    head = f"<thead><tr>{head}</tr></thead>" if head else ""
+    body = "".join(map(_row, table.rows))
+    caption = f"<p>{html.escape(table.caption)}</p>" if table.caption else ""
+    kind = " class=wide" if table.columns else ""
+    title = html.escape(table.title)
+    return f"<section{kind}><h2>{title}</h2><div><table>{head}<tbody>{body}</tbody></table></div>{caption}</section>"
+
+
+def _row(cells: Sequence[Cell]) -> str:
+    first, *rest = cells
+    return f"<tr><th scope=row>{_shown(first)}</th>{''.join(map(_cell, rest))}</tr>"
+
+
+def _cell(cell: Cell) -> str:
+    kind = "" if isinstance(cell, str) else " class=number"
+    return f"<td{kind}>{_shown(cell)}</td>"
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return html.escape(cell) if isinstance(cell, str) else f"{cell:.6g}"
+
+
+def _text(text: Text) -> str:
+    return (
+        f"<section><h2>{html.escape(text.title)}</h2><pre>{html.escape(text.text)}</pre></section>" if text.text else ""
     )
-    return f"<section><h2>{html.escape(title)}</h2><table>{cells}</table></section>"
-
-
-def _preformatted(title: str, text: str) -> str:
-    return f"<section><h2>{html.escape(title)}</h2><pre>{html.escape(text)}</pre></section>" if text else ""

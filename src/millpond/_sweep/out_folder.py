@@ -123,12 +123,13 @@ class OutFolder:
         return self._logs / f"{_stem(number)}.log"
 
     def work_folder(self, number: int) -> Path:
-        """Where a chunk's files are; whoever runs the chunk makes it, and `remove_work` removes it."""
+        """Where a chunk's files are; whoever runs the chunk makes it, and whoever reads its results removes it."""
         return self._work / _stem(number)
 
-    def remove_work(self, number: int) -> None:
-        """Remove a chunk's files, if any; to be called once what they hold is in the ledger."""
-        shutil.rmtree(self.work_folder(number), ignore_errors=True)
+    def clear_work(self) -> None:
+        """Remove what chunks of a sweep that was killed have left; to be called when they are recovered."""
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(exist_ok=True)
 
     def write(self, path: Path, content: str | bytes) -> None:
         """Write one of the files in one step: a reader sees the former one or this one, also after a power cut."""
