@@ -38,12 +38,13 @@ class Cancel:
 
     def close(self) -> None:
         """Let go of its descriptors; idempotent."""
-        for pipe in self._pipes.values():
+        pipes, self._pipes = self._pipes, {}
+        for pipe in pipes.values():
             for descriptor in pipe:
                 os.close(descriptor)
-        self._pipes = {}
 
     def _raise(self, level: int) -> None:
         self.level = level
-        for reached in range(ASKED, level + 1):
-            os.write(self._pipes[reached][1], b"!")
+        for reached, pipe in self._pipes.items():
+            if reached <= level:
+                os.write(pipe[1], b"!")

@@ -7,6 +7,7 @@ moment it takes to kill a command's whole process tree, with those in it that le
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -60,12 +61,16 @@ class Keeper:
     def __init__(self, keep: Sequence[int] = ()) -> None:
         self._unpacker = Unpacker()
         self._control, theirs = socket.socketpair()
+        # Not 0 to 2, which would be its standard streams: they are free here if this process has closed its own.
+        control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 3)
+        theirs.close()
         try:
-            with theirs:
-                self._process = _start(theirs.fileno(), keep)
+            self._process = _start(control, keep)
         except BaseException:
             self._control.close()
             raise
+        finally:
+            os.close(control)
         self._pidfd = _pidfd_of(self._process.pid)
 
     @property

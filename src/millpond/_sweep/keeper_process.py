@@ -42,10 +42,11 @@ STUCK_SECONDS = 30.0
 _LAST_KILL_SECONDS = 5.0
 _KILL_AGAIN_SECONDS = 0.05
 _PARENT_CHECK_SECONDS = 1.0
+_EXEC_SECONDS = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _IS_LINUX = sys.platform == "linux"
 _MAX_RSS_UNIT_BYTES = 1024 if _IS_LINUX else 1
-_IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM)
+_UNHEEDED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGPIPE)
 _RUNS, _LET_ALONE, _ASKED, _KILLED = range(4)
 _LENGTH = struct.Struct("<I")
 _REMEDIES = {
@@ -92,9 +93,7 @@ def main(control: int, parent_pid: int, kept: list[int]) -> None:
     """
     for descriptor in (control, *kept):
         os.set_inheritable(descriptor, False)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for ignored in _IGNORED:
-        signal.signal(ignored, signal.SIG_IGN)
+    _settle_signals()
     if _IS_LINUX:
         _libc.prctl(_PR_SET_NAME, b"millpond-keeper", 0, 0, 0)
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -105,6 +104,20 @@ def main(control: int, parent_pid: int, kept: list[int]) -> None:
         pass  # the sweep is gone
     finally:
         keeper.leave()
+        os._exit(0)  # nothing is left to do, and taking the interpreter apart takes longer than all of its life
+
+
+def _settle_signals() -> None:
+    """Heed none that a terminal or a scheduler sends.
+
+    Those are caught, and not ignored: what is caught is default again after an exec, so a command's process has nothing
+    to do about it.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)  # whoever started the sweep may have ignored some (nohup), as Python does
+    for number in (*_UNHEEDED, signal.SIGCHLD):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 class _Keeper:
@@ -119,7 +132,6 @@ class _Keeper:
         for descriptor in (control, self._wake_read, wake_write):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler that does nothing makes the wake-up come
 
     def run(self) -> None:
         poller = select.poll()
@@ -146,7 +158,7 @@ class _Keeper:
 
     def _receive(self) -> bool:
         """Do as the sweep says; False when it says no more."""
-        data = os.read(self._control, 1 << 20)
+        data = os.read(self._control, 1 << 16)
         for kind, *arguments in self._unpacker.feed(data):
             if kind == RUN:
                 *arguments, self._folder = arguments
@@ -188,20 +200,18 @@ class _Command:
         self._exit_code: int | None = None
         self._max_rss_bytes = self._num_left_behind = 0
         self._give_up_at = 0.0
+        self._pid = 0
         self._errors, theirs = os.pipe()
-        keeper_pid = os.getpid()
         try:
-            self._pid = os.fork()
-            if self._pid == 0:
-                _become(argv, environment, directory, output_path, theirs, keeper_pid)
+            self._pid = _fork_into(argv, environment, directory, output_path, theirs)
         except OSError as error:
-            self._pid = 0
-            os.write(theirs, f"no process can be started: {error.strerror}".encode())
+            os.write(theirs, _problem(f"{argv[0]!r} with its output in {output_path!r}", error, {}))
         finally:
             os.close(theirs)
 
     def end(self, number: int, grace_seconds: float) -> None:
         """Send a signal to all, and after the grace kill who is still there; asked again, the last grace counts."""
+        select.select([self._errors], [], [], _EXEC_SECONDS)  # before its exec it would be as deaf as the keeper
         self._send(number)
         self._enter(_ASKED, grace_seconds)
 
@@ -210,7 +220,7 @@ class _Command:
         below = _below()
         has_group = any(process.group == self._pid for process in below)
         if has_group:
-            os.killpg(self._pid, number)  # also to who is forked at this moment
+            _send_to_group(self._pid, number)  # also to who is forked at this moment
         for process in below:
             if process.group != self._pid:
                 _send(process.pid, number)
@@ -226,7 +236,8 @@ class _Command:
             self._max_rss_bytes = max(self._max_rss_bytes, max_rss_bytes)
             if pid == self._pid:
                 self._exit_code = os.waitstatus_to_exitcode(status)
-                _end_group_of(pid)
+                if not _IS_LINUX:  # what it left is not this process's: its group is all that is known of it
+                    _send_to_group(pid, signal.SIGKILL)
         if is_any_below:
             self._press_on(time.monotonic())
         return not is_any_below or self.num_stuck > 0
@@ -261,42 +272,69 @@ class _Command:
         return exit_code, self._max_rss_bytes, self._num_left_behind, self.num_stuck, problem
 
 
+def _fork_into(argv: list[str], environment: dict[str, str], directory: str, output_path: str, errors: int) -> int:
+    """Start the command; its pid. Why it cannot be executed is written to `errors`, which an exec closes."""
+    keeper_pid = os.getpid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    try:
+        output = os.open(output_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become(argv, environment, directory, (nothing, output, output), errors, keeper_pid)
+            return pid
+        finally:
+            os.close(output)
+    finally:
+        os.close(nothing)
+
+
 def _become(
-    argv: list[str], environment: dict[str, str], directory: str, output_path: str, errors: int, keeper_pid: int
+    argv: list[str],
+    environment: dict[str, str],
+    directory: str,
+    streams: tuple[int, int, int],
+    errors: int,
+    keeper_pid: int,
 ) -> NoReturn:
-    """In the forked child: be the command. Why it cannot be is written to `errors`, which an exec closes."""
-    step, remedies = "", {}
+    """In the forked child, where each page that is written to is copied: as little as can be."""
+    remedies: dict[int, str] = {}
     try:
         os.setsid()
-        _die_with(keeper_pid)
-        step = f"in the working directory {directory!r}"
+        if _IS_LINUX:
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != keeper_pid:  # it went before the line above
+                os._exit(1)
         os.chdir(directory)
-        step = f"with the log {output_path!r}"
-        output = os.open(output_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
-        _reset_signals()
-        step, remedies = f"{argv[0]!r}", _REMEDIES
-        os.execvpe(argv[0], argv, environment)
+        remedies = _REMEDIES
+        _execute(argv, environment)
     except BaseException as error:  # noqa: BLE001 - whatever it is, nothing of the keeper's may go on in this process
-        number = getattr(error, "errno", 0)
-        reason = remedies.get(number) or (os.strerror(number) if number else str(error))
-        os.write(errors, f"cannot start {step}: {reason}".encode("utf-8", "backslashreplace"))
+        os.write(errors, _problem(f"{argv[0]!r} in {directory!r}", error, remedies))
     finally:
         os._exit(127)
 
 
-def _die_with(keeper_pid: int) -> None:
-    if _IS_LINUX:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != keeper_pid:  # it went before the line above
-            os._exit(1)
+def _execute(argv: list[str], environment: dict[str, str]) -> None:
+    """As `os.execvpe`, which imports more."""
+    if "/" in argv[0]:
+        os.execve(argv[0], argv, environment)
+    refused: OSError = FileNotFoundError(errno.ENOENT, "")
+    for folder in environment.get("PATH", os.defpath).split(":"):
+        try:
+            os.execve(f"{folder or '.'}/{argv[0]}", argv, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except PermissionError as error:
+            refused = error
+    raise refused
 
 
-def _reset_signals() -> None:
-    """What is ignored stays so through an exec: also what Python ignores, or whoever started the sweep (nohup)."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
+def _problem(what: str, error: BaseException, remedies: dict[int, str]) -> bytes:
+    number = getattr(error, "errno", None) or 0
+    reason = remedies.get(number) or (os.strerror(number) if number else str(error))
+    return f"cannot start {what}: {reason}".encode("utf-8", "backslashreplace")
 
 
 def _reap(ended: list[tuple[int, int, int]]) -> bool:
@@ -356,11 +394,9 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _end_group_of(leader: int) -> None:
-    """Where what is left is not this process's, its group is all that is known of it."""
-    if not _IS_LINUX:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
+def _send_to_group(leader: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, number)
 
 
 def _read(descriptor: int) -> bytes:
