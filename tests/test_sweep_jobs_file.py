@@ -96,7 +96,7 @@ def test_chunk_of_an_unknown_job_is_an_error(tmp_path: Path) -> None:
 
 WRONG: list[tuple[str, str | bytes, str]] = [
     ("x.json", "", "is empty"),
-    ("x.yaml", "# nothing", "is empty but for comments"),
+    ("x.yaml", "# nothing", "there are only comments"),
     ("x.jsonl", "\n \n", "is empty"),
     ("x.json", "[]", "its list is empty"),
     ("x.json", '{"jobs": []}', "its list is empty"),

@@ -65,12 +65,12 @@ def table_of(jobs: Sequence[JobNumbers], weight_key: str) -> dict[str, Any]:
     }
 
 
-def _row_of_numbers(jobs: Sequence[JobNumbers], key: str, is_weighted: bool) -> dict[str, Any]:
+def _row_of_numbers(jobs: Sequence[JobNumbers], key: str, *, is_weighted: bool) -> dict[str, Any]:
     having = [job for job in jobs if key in job.numbers]
     finite = [job for job in having if math.isfinite(_as_float(job.numbers[key]))]
     values = [_as_float(job.numbers[key]) for job in finite]
     mean, std = _mean_and_std(values, [1.0] * len(values))
-    row: dict[str, Any] = {
+    row = {
         "count": len(finite),
         "nonfinite": len(having) - len(finite),
         "mean": mean,
@@ -78,24 +78,28 @@ def _row_of_numbers(jobs: Sequence[JobNumbers], key: str, is_weighted: bool) -> 
         "min": min((job.numbers[key] for job in finite), default=None),
         "max": max((job.numbers[key] for job in finite), default=None),
     }
-    weighed = [(value, job.weight) for value, job in zip(values, finite, strict=True) if job.weight is not None]
-    if is_weighted and any(weight for _, weight in weighed):
-        weights = [weight for _, weight in weighed]
-        mean, std = _mean_and_std([value for value, _ in weighed], weights)
-        row["weighted"] = {"count": len(weights), "weight": _sum(weights), "mean": mean, "std": std}
-    return row
+    weighted = _weighted([(value, job.weight) for value, job in zip(values, finite, strict=True)])
+    return {**row, "weighted": weighted} if is_weighted and weighted else row
 
 
 def _row_of_outcomes(jobs: Sequence[JobNumbers], key: str) -> dict[str, Any]:
-    outcomes = [(job.outcomes[key], job.weight) for job in jobs if key in job.outcomes]
-    num_true = sum(outcome for outcome, _ in outcomes)
-    row: dict[str, Any] = {"count": len(outcomes), "true": num_true, "rate": num_true / len(outcomes)}
-    weighed = [(float(outcome), weight) for outcome, weight in outcomes if weight is not None]
-    if any(weight for _, weight in weighed):
-        weights = [weight for _, weight in weighed]
-        rate, _ = _mean_and_std([outcome for outcome, _ in weighed], weights)
-        row["weighted"] = {"count": len(weights), "weight": _sum(weights), "rate": rate}
-    return row
+    having = [job for job in jobs if key in job.outcomes]
+    num_true = sum(job.outcomes[key] for job in having)
+    row = {"count": len(having), "true": num_true, "rate": num_true / len(having)}
+    weighted = _weighted([(float(job.outcomes[key]), job.weight) for job in having])
+    if not weighted:
+        return row
+    return {**row, "weighted": {"count": weighted["count"], "weight": weighted["weight"], "rate": weighted["mean"]}}
+
+
+def _weighted(pairs: Sequence[tuple[float, float | None]]) -> dict[str, Any]:
+    """Of values and their weights; empty where nothing weighs anything."""
+    weighed = [(value, weight) for value, weight in pairs if weight is not None]
+    weights = [weight for _, weight in weighed]
+    if not any(weights):
+        return {}
+    mean, std = _mean_and_std([value for value, _ in weighed], weights)
+    return {"count": len(weights), "weight": _sum(weights), "mean": mean, "std": std}
 
 
 def _mean_and_std(values: Sequence[float], weights: Sequence[float]) -> tuple[float | None, float | None]:

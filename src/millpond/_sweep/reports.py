@@ -156,6 +156,8 @@ def _values_of_lines(
 
 
 def _kind(value: Any) -> str:
+    if isinstance(value, dict | list):  # its text may be long, or deep
+        return "an array" if isinstance(value, list) else "an object"
     return "null" if value is None else f"{value!r:.60}"
 
 

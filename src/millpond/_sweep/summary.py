@@ -21,9 +21,14 @@ def checksum(metrics: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json(metrics).encode()).hexdigest()
 
 
+def pretty_json(value: Any) -> str:
+    """JSON for people: sorted keys, a value a line, text as it is; ends with a newline. It can be written as UTF-8."""
+    return as_utf8(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").decode()
+
+
 def merged_json(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text of `metrics.json`: metrics by job, sorted by name and key, for people to read; ends with a newline."""
-    return as_utf8(json.dumps(metrics, sort_keys=True, indent=2, ensure_ascii=False) + "\n").decode()
+    """The text of `metrics.json`: metrics by job, sorted by the job's name."""
+    return pretty_json(metrics)
 
 
 def summarize(

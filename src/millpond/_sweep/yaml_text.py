@@ -6,6 +6,7 @@ take `1e-3` for a number or `no` for a text, find in a chunk what they would fin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -32,13 +33,11 @@ def parse_yaml(text: str) -> tuple[Any, yaml.Node]:
     try:
         _check_depth(text)
         root = yaml.compose(text, Loader=_Loader)
-        value = yaml.load(text, Loader=_Loader)  # the loader is a safe one
+        if root is None:
+            raise ValueError("there are only comments: write at least one job")
+        return _value_of(root), root
     except _FAILURES as error:
-        raise ValueError(f"is not YAML that can be read: {_in_words(error)}") from None
-    if root is None:
-        raise ValueError("is empty but for comments: write at least one job into it")
-    _refuse_repeated_keys(root)
-    return value, root
+        raise ValueError(f"is not YAML that can be used: {_in_words(error)}") from None
 
 
 def serialize_yaml(root: yaml.Node) -> bytes:
@@ -55,7 +54,18 @@ def _check_depth(text: str) -> None:
             raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _refuse_repeated_keys(root: yaml.Node) -> None:
+def _value_of(root: yaml.Node) -> Any:
+    """Construct it; merges (`<<`), which PyYAML works into the tree meanwhile, are taken out of it again."""
+    pairs_of = [(mapping, list(mapping.value)) for mapping in _mappings_in(root)]
+    for mapping, _ in pairs_of:
+        _check_keys(mapping)
+    value = _Loader("").construct_document(root)
+    for mapping, pairs in pairs_of:
+        mapping.value = pairs
+    return value
+
+
+def _mappings_in(root: yaml.Node) -> Iterator[yaml.MappingNode]:
     unseen = [root]
     seen: set[int] = set()
     while unseen:
@@ -64,7 +74,7 @@ def _refuse_repeated_keys(root: yaml.Node) -> None:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
-            _check_keys(node)
+            yield node
             unseen.extend(child for pair in node.value for child in pair)
         elif isinstance(node, yaml.SequenceNode):
             unseen.extend(node.value)
@@ -76,7 +86,7 @@ def _check_keys(mapping: yaml.MappingNode) -> None:
         if isinstance(key, yaml.ScalarNode):
             if (key.tag, key.value) in seen:
                 line = key.start_mark.line + 1
-                raise ValueError(f"has the key {key.value!r} twice in one mapping (line {line}): remove one")
+                raise ValueError(f"it has the key {key.value!r} twice in one mapping (line {line}): remove one")
             seen.add((key.tag, key.value))
 
 
