@@ -143,7 +143,7 @@ def test_missing_file_is_said_with_a_remedy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.yaml"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(data=st.binary() | st.text(alphabet='[]{}":,-1ae\n !&*<?\\').map(str.encode))
 def test_any_bytes_are_read_or_refused(tmp_path: Path, name: str, data: bytes) -> None:
     try:
@@ -162,7 +162,7 @@ values = st.recursive(
 
 
 @pytest.mark.parametrize("name", ["x.json", "x.yaml"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(first=values, job=values, last=values)
 def test_chunk_has_what_the_file_has(tmp_path: Path, name: str, first: Any, job: Any, last: Any) -> None:
     document = {"first": first, "jobs": [{"name": "a", "job": job}, {"name": "b"}], "last": last}

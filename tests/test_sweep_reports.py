@@ -108,6 +108,7 @@ def test_what_is_no_report_is_a_problem_and_the_rest_is_kept(data: bytes, proble
     assert re.search(problem, found.problem)
 
 
+@settings(max_examples=40)
 @given(cut=st.integers(0, 200))
 def test_unfinished_last_line_is_left_out_where_the_program_was_ended(cut: int) -> None:
     whole = lines({"a": A}, {"name": "b", **A}, {"c": {"text": "naïve"}})
@@ -126,6 +127,7 @@ values = st.integers() | st.floats(allow_nan=False) | st.booleans() | st.text(ma
 sweeps = st.dictionaries(names_of_jobs, st.dictionaries(st.text(max_size=3), values, max_size=3))
 
 
+@settings(max_examples=40)
 @given(jobs=sweeps, size=st.integers(1, 5), by_name=st.booleans())
 def test_chunks_merged_are_the_whole(jobs: dict[str, dict[str, Any]], size: int, by_name: bool) -> None:
     def written(names: list[str]) -> bytes:
@@ -138,7 +140,7 @@ def test_chunks_merged_are_the_whole(jobs: dict[str, dict[str, Any]], size: int,
     assert merged == read_reports(written(names), names).metrics == jobs
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(data=st.binary() | st.text(alphabet='[]{}":,-1ae\n').map(str.encode), may_be_cut=st.booleans())
 def test_any_bytes_are_read(data: bytes, may_be_cut: bool) -> None:
     found = read_reports(data, NAMES, may_be_cut=may_be_cut)

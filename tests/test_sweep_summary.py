@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millpond._sweep.summary import canonical_json, checksum, merged_json, summarize
@@ -20,6 +20,7 @@ numbers = {"x": finite | st.floats(), "ok": st.booleans(), "count": st.integers(
 metrics_of_jobs = st.dictionaries(st.text(max_size=3), st.fixed_dictionaries({}, optional=numbers), max_size=8)
 
 
+@settings(max_examples=40)
 @given(metrics=metrics_of_jobs, seed=st.integers(0, 99))
 def test_bytes_do_not_depend_on_the_order_of_jobs_and_keys(metrics: dict[str, dict[str, Any]], seed: int) -> None:
     def shuffled(items: dict[str, Any]) -> dict[str, Any]:
@@ -46,6 +47,7 @@ def test_canonical_text_and_checksum_know_values_not_order() -> None:
     assert checksum({"b": 1, "a": 2}) == checksum({"a": 2, "b": 1}) != checksum({"a": 2, "b": 1.0})
 
 
+@settings(max_examples=40)
 @given(values=st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9))
 def test_mean_and_deviation_are_those_of_the_population(values: list[float]) -> None:
     row = summarize({str(n): {"x": value} for n, value in enumerate(values)})["metrics"]["x"]
