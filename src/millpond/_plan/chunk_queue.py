@@ -46,7 +46,6 @@ class JobQueue:
         """The first new jobs, at most `size`; fewer where one comes that runs alone."""
         names = self._new[:size]
         stop = next((k for k, name in enumerate(names) if name in self._alone), len(names)) or 1
-        self._alone.discard(names[0])
         del self._new[:stop]
         return tuple(names[:stop])
 
@@ -57,7 +56,7 @@ class JobQueue:
             insort(self._pieces, piece, key=lambda one: self._positions[one[0]])
 
     def add_new(self, names: Sequence[str], *, is_first_alone: bool = False) -> None:
-        """Jobs go back to where they came from, as if they had never begun; the first of them may have to run alone."""
+        """Jobs go back to where they came from, as if they had never begun; the first of them may run alone, now and later."""
         if names:
             self._new = sorted([*names, *self._new], key=self._positions.__getitem__)
         if is_first_alone:
