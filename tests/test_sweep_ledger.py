@@ -6,11 +6,11 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from millpond._plan.chunks import JobState, JobVerdict
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.ledger_records import ChunkState
 from millpond._sweep.orders import ChunkOutcome, EndedBy, Look
@@ -21,12 +21,8 @@ LOOKS = (Look(0.0, 10), Look(0.5, 1 << 33, 1, "b"))
 KILLED = ChunkOutcome(1, -9, EndedBy.BUDGET, duration_seconds=2.0, peak_rss_bytes=7, began_at=50.0, looks=LOOKS)
 
 
-@dataclass(frozen=True)
-class Said:
-    name: str
-    state: str
-    attempt: int = 1
-    reason: str = ""
+def said(name: str, state: str, attempt: int = 1, reason: str = "") -> JobVerdict:
+    return JobVerdict(name, JobState(state), attempt, reason)
 
 
 @pytest.fixture
@@ -59,8 +55,8 @@ def test_a_new_ledger_has_its_facts_and_every_job_pending_in_order(ledger: Ledge
 
 def test_what_a_chunk_gave_is_there_after_it_has_ended(ledger: Ledger) -> None:
     begin(ledger, 1, "a", "b", "c")
-    said = [Said("a", "done"), Said("b", "failed", 2, "killed"), Said("c", "pending", 0, "drained")]
-    ledger.end(KILLED, said, {"a": {"x": 0.1, "n": [1]}}, seconds={"a": 0.5}, reason="too large")
+    verdicts = [said("a", "done"), said("b", "failed", 2, "killed"), said("c", "pending", 0, "drained")]
+    ledger.end(KILLED, verdicts, {"a": {"x": 0.1, "n": [1]}}, seconds={"a": 0.5}, reason="too large")
     with reopened(ledger) as again:
         a, b, c = again.jobs()
         assert (a.state, a.chunk, a.exit_code, a.peak_rss_bytes, a.duration_seconds, a.error) == (
@@ -80,7 +76,7 @@ def test_what_a_chunk_gave_is_there_after_it_has_ended(ledger: Ledger) -> None:
 def test_a_chunk_is_kept_with_its_looks(ledger: Ledger) -> None:
     begin(ledger, 1, "a")
     ledger.note_handles({1: "slurm 17"})
-    ledger.end(KILLED, [Said("a", "failed", 1, "no")], {}, reason="too large")
+    ledger.end(KILLED, [said("a", "failed", 1, "no")], {}, reason="too large")
     (chunk,) = ledger.chunks()
     assert (chunk.names, chunk.attempt, chunk.state, chunk.log) == (("a",), 1, ChunkState.ENDED, "chunk-1.log")
     assert (chunk.began_at, chunk.ended_by, chunk.reason, chunk.handle) == (50.0, "budget", "too large", "slurm 17")
@@ -91,21 +87,27 @@ def test_a_chunk_is_kept_with_its_looks(ledger: Ledger) -> None:
 def test_metrics_come_back_as_the_same_numbers(ledger: Ledger) -> None:
     given = {"a": {"sum": 0.1 + 0.2, "large": 2**70, "none": None, "ü": {"deep": [1e-310, True]}}}
     begin(ledger, 1, "a")
-    ledger.end(ChunkOutcome(1, 0), [Said("a", "done")], given)
+    ledger.end(ChunkOutcome(1, 0), [said("a", "done")], given)
     assert ledger.metrics() == given
+
+
+def test_words_of_a_child_that_are_no_unicode_are_kept_as_escapes(ledger: Ledger) -> None:
+    begin(ledger, 1, "a")
+    ledger.end(KILLED, [said("a", "failed", 1, "no \udc80")], {}, reason="\udc80")
+    assert (ledger.jobs()[0].error, ledger.chunks()[0].reason) == (r"no \udc80", r"\udc80")
 
 
 def test_a_job_is_not_done_without_metrics_and_the_chunk_still_runs(ledger: Ledger) -> None:
     begin(ledger, 1, "a", "b")
     with pytest.raises(InternalError, match="'b'"):
-        ledger.end(ChunkOutcome(1, 0), [Said("a", "done"), Said("b", "done")], {"a": {}})
+        ledger.end(ChunkOutcome(1, 0), [said("a", "done"), said("b", "done")], {"a": {}})
     assert states(ledger) == {"a": "running", "b": "running", "c": "pending"}
 
 
 def test_nothing_of_an_end_is_kept_when_one_job_of_it_is_not_in_the_chunk(ledger: Ledger) -> None:
     begin(ledger, 1, "a")
     with pytest.raises(InternalError, match="job 'c'"):
-        ledger.end(ChunkOutcome(1, 0), [Said("a", "done"), Said("c", "done")], {"a": {}, "c": {}})
+        ledger.end(ChunkOutcome(1, 0), [said("a", "done"), said("c", "done")], {"a": {}, "c": {}})
     assert (states(ledger)["a"], ledger.metrics(), len(ledger.interrupted())) == ("running", {}, 1)
 
 
@@ -118,7 +120,7 @@ def test_a_job_runs_in_one_chunk_at_a_time(ledger: Ledger) -> None:
 
 def test_a_chunk_ends_once(ledger: Ledger) -> None:
     begin(ledger, 1, "a")
-    ledger.end(ChunkOutcome(1, 0), [Said("a", "done")], {"a": {}})
+    ledger.end(ChunkOutcome(1, 0), [said("a", "done")], {"a": {}})
     with pytest.raises(InternalError, match="chunk 1 does not run"):
         ledger.end(ChunkOutcome(1, 0), [], {})
 
@@ -136,25 +138,28 @@ def test_an_interrupted_chunk_is_recovered_job_by_job_and_counts_no_attempt(ledg
 
 def test_a_changed_sweep_keeps_what_is_done_of_jobs_that_are_still_named(ledger: Ledger) -> None:
     begin(ledger, 1, "a", "b")
-    ledger.end(ChunkOutcome(1, 0), [Said("a", "done"), Said("b", "done")], {"a": {}, "b": {}})
+    ledger.end(ChunkOutcome(1, 0), [said("a", "done"), said("b", "done")], {"a": {}, "b": {}})
     ledger.change({"jobs": "new"}, ["d", "b"])
     assert states(ledger) == {"d": "pending", "b": "done"}
     assert ledger.facts == {"jobs": "new"}
 
 
-def test_metrics_that_were_tampered_with_are_an_error_that_names_the_job(ledger: Ledger) -> None:
+@pytest.mark.parametrize("changed", ['{"x":2}', "[]", '{"x":'])
+def test_metrics_that_were_tampered_with_are_an_error_that_names_the_job(ledger: Ledger, changed: str) -> None:
     begin(ledger, 1, "b")
-    ledger.end(ChunkOutcome(1, 0), [Said("b", "done")], {"b": {"x": 1}})
+    ledger.end(ChunkOutcome(1, 0), [said("b", "done")], {"b": {"x": 1}})
+    ledger.close()
     other = sqlite3.connect(ledger.path, isolation_level=None)
-    other.execute("""UPDATE jobs SET metrics = '{"x":2}' WHERE name = 'b'""")
+    other.execute("UPDATE jobs SET metrics = ? WHERE name = 'b'", (changed,))
     other.close()
-    with pytest.raises(DataError, match="'b'"):
-        ledger.metrics()
+    with Ledger.open_existing(ledger.path) as again, pytest.raises(DataError, match="'b'"):
+        again.metrics()
 
 
 DIES = """
 import os, sys
 from pathlib import Path
+from millpond._plan.chunks import JobState, JobVerdict
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.ledger_file import transaction
 ledger = Ledger.open_existing(Path(sys.argv[1]))
@@ -224,18 +229,27 @@ def test_a_damaged_ledger_is_told_as_such(ledger: Ledger) -> None:
         again.jobs()
 
 
+def test_a_ledger_that_another_process_has_is_told_as_such(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millpond._sweep.ledger_file._PATIENCE_SECONDS", 0.0)
+    with pytest.raises(UsageError, match=r"cannot be opened \(database is locked"):
+        Ledger.open_existing(ledger.path)
+
+
 def test_a_full_disk_is_told_with_what_to_do_and_loses_nothing(ledger: Ledger) -> None:
     begin(ledger, 1, "a")
     pages = ledger._fetch("PRAGMA page_count")[0][0]
     ledger._fetch(f"PRAGMA max_page_count={pages}")
     with pytest.raises(UsageError, match=r"full.*make room .* --resume"):
-        ledger.end(ChunkOutcome(1, 0), [Said("a", "done")], {"a": {"text": "x" * 100_000}})
+        ledger.end(ChunkOutcome(1, 0), [said("a", "done")], {"a": {"text": "x" * 100_000}})
     assert states(ledger)["a"] == "running"
 
 
 def test_every_transaction_is_synced_and_a_closed_ledger_is_one_file(ledger: Ledger) -> None:
     assert ledger._fetch("PRAGMA synchronous")[0][0] == 2
-    assert ledger._fetch("PRAGMA journal_mode")[0][0] == "truncate"
     begin(ledger, 1, "a")
+    beside = set(os.listdir(ledger.path.parent))
+    assert beside == {"ledger.sqlite", "ledger.sqlite-wal"}, (
+        "memory that is shared does not work on network file systems"
+    )
     ledger.close()
     assert os.listdir(ledger.path.parent) == ["ledger.sqlite"]

@@ -149,9 +149,11 @@ def test_a_write_that_fails_leaves_the_former_file(path: Path, monkeypatch: pyte
     assert [(file.name, file.read_text()) for file in path.iterdir()] == [("summary.json", "former")]
 
 
-def test_files_can_be_read_by_whom_the_umask_lets(path: Path) -> None:
+def test_files_are_unicode_that_can_be_read_by_whom_the_umask_lets(path: Path) -> None:
     with OutFolder(path) as folder:
         folder.open(resume=False)
         folder.write(folder.metrics_path, "{}")
+        folder.write(folder.summary_path, '"\udc80"')
+        assert folder.summary_path.read_bytes() == rb'"\udc80"'
         (path / "plain").touch()
         assert folder.metrics_path.stat().st_mode == (path / "plain").stat().st_mode

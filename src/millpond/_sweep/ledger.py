@@ -9,33 +9,19 @@ Used by one thread of one process at a time; `OutFolder` keeps others out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from millpond._plan.chunks import JobState, JobVerdict
 from millpond._sweep.ledger_file import disconnect, fetch, new_ledger_file, open_ledger_file, transaction
 from millpond._sweep.ledger_records import ChunkRecord, ChunkState, JobRecord
 from millpond._sweep.orders import ChunkOutcome, Look
+from millpond._sweep.summary import canonical_json, checksum
 from millpond.errors import DataError, InternalError
-
-_PENDING, _RUNNING, _DONE, _FAILED = "pending", "running", "done", "failed"
-
-
-class Verdict(Protocol):
-    """What a plan says of a job whose chunk has ended; see `millpond._plan.chunks.JobVerdict`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def attempt(self) -> int: ...
-    @property
-    def reason(self) -> str: ...
 
 
 class Ledger:
@@ -56,7 +42,7 @@ class Ledger:
         """
         with new_ledger_file(path) as connection:
             connection.executemany("INSERT INTO sweep VALUES (?, ?)", facts.items())
-            rows = [(name, position, _PENDING) for position, name in enumerate(names)]
+            rows = [(name, position, JobState.PENDING.value) for position, name in enumerate(names)]
             connection.executemany("INSERT INTO jobs (name, position, state) VALUES (?, ?, ?)", rows)
         return cls.open_existing(path)
 
@@ -95,7 +81,7 @@ class Ledger:
             self._connection.executemany(
                 "INSERT INTO jobs (name, position, state) VALUES (?, ?, ?)"
                 " ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                [(name, position, _PENDING) for position, name in enumerate(names)],
+                [(name, position, JobState.PENDING.value) for position, name in enumerate(names)],
             )
 
     def begin(self, number: int, names: Sequence[str], *, attempt: int, log: str, began_at: float) -> None:
@@ -114,7 +100,7 @@ class Ledger:
             self._connection.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
             self._change_jobs(
                 "UPDATE jobs SET state = ?, chunk = ? WHERE name = ? AND state IN ('pending', 'failed')",
-                [(_RUNNING, number, name) for name in names],
+                [(JobState.RUNNING.value, number, name) for name in names],
                 f"chunk {number} begins with",
             )
 
@@ -127,7 +113,7 @@ class Ledger:
     def end(
         self,
         outcome: ChunkOutcome,
-        verdicts: Iterable[Verdict],
+        verdicts: Iterable[JobVerdict],
         metrics: Mapping[str, Mapping[str, Any]],
         *,
         seconds: Mapping[str, float] | None = None,
@@ -172,8 +158,7 @@ class Ledger:
             self._settle_chunk(number, {"state": ChunkState.INTERRUPTED.value})
             self._change_jobs(
                 "UPDATE jobs SET state = 'done', error = '', metrics = ?, checksum = ?,"
-                " duration_seconds = ?, attempt = (SELECT attempt FROM chunks WHERE number = chunk)"
-                " WHERE chunk = ? AND state = 'running' AND name = ?",
+                " duration_seconds = ?, attempt = attempt + 1 WHERE chunk = ? AND state = 'running' AND name = ?",
                 rows,
                 f"chunk {number} is recovered with",
             )
@@ -184,7 +169,8 @@ class Ledger:
     def jobs(self) -> tuple[JobRecord, ...]:
         """All of them, in the order of the jobs file."""
         columns = ", ".join(JobRecord.__slots__)
-        return tuple(JobRecord(*row) for row in self._fetch(f"SELECT {columns} FROM jobs ORDER BY position"))
+        rows = self._fetch(f"SELECT {columns} FROM jobs ORDER BY position")
+        return tuple(JobRecord(**{**dict(row), "state": JobState(row["state"])}) for row in rows)
 
     def chunks(self) -> tuple[ChunkRecord, ...]:
         """All that ever began, in order."""
@@ -201,7 +187,7 @@ class Ledger:
             DataError: What the ledger holds of a job is not what was written.
         """
         rows = self._fetch("SELECT name, metrics, checksum FROM jobs WHERE state = 'done' ORDER BY position")
-        return {name: self._checked(name, text, checksum) for name, text, checksum in rows}
+        return {name: self._checked(name, text, written) for name, text, written in rows}
 
     def attempts(self) -> dict[str, int]:
         """How often each job was tried, as far as that counts."""
@@ -234,7 +220,7 @@ class Ledger:
             "duration_seconds": outcome.duration_seconds,
             "exit_code": outcome.exit_code,
             "ended_by": outcome.ended_by.value,
-            "reason": reason,
+            "reason": _valid(reason),
             "peak_pss_bytes": outcome.peak_pss_bytes,
             "peak_rss_bytes": outcome.peak_rss_bytes,
             "oom_kills": outcome.oom_kills,
@@ -253,43 +239,50 @@ class Ledger:
 
     def _verdict_row(
         self,
-        verdict: Verdict,
+        verdict: JobVerdict,
         outcome: ChunkOutcome,
         metrics: Mapping[str, Mapping[str, Any]],
         seconds: Mapping[str, float],
     ) -> tuple[Any, ...]:
-        if verdict.state == _DONE and verdict.name not in metrics:
+        if verdict.state is JobState.DONE and verdict.name not in metrics:
             raise InternalError(f"job {verdict.name!r} of chunk {outcome.number} is done, but has no metrics")
-        stored = _stored(metrics[verdict.name]) if verdict.state == _DONE else (None, "")
+        stored = _stored(metrics[verdict.name]) if verdict.state is JobState.DONE else (None, "")
         run: tuple[Any, ...] = (None, None, None, None)  # a job that is to run again tells of no run
-        if verdict.state != _PENDING:
+        if verdict.state is not JobState.PENDING:
             duration = seconds.get(verdict.name, outcome.duration_seconds)
             run = (outcome.number, outcome.exit_code, outcome.peak_rss_bytes, duration)
-        return (str(verdict.state), verdict.attempt, verdict.reason, *stored, *run, verdict.name)
+        return (verdict.state.value, verdict.attempt, _valid(verdict.reason), *stored, *run, verdict.name)
 
     def _chunks(self, which: str) -> tuple[ChunkRecord, ...]:
         columns = ", ".join(ChunkRecord.__slots__)
         return tuple(_chunk_record(row) for row in self._fetch(f"SELECT {columns} FROM chunks {which}"))
 
-    def _checked(self, name: str, text: str, checksum: str) -> dict[str, Any]:
-        if _checksum(text) != checksum:
+    def _checked(self, name: str, text: str, written: str) -> dict[str, Any]:
+        found = _parsed(text)
+        if not isinstance(found, dict) or checksum(found) != written:
             raise DataError(
                 f"the ledger {str(self.path)!r} has metrics of job {name!r} that are not those it was given: the file "
                 "was damaged or changed; bring back a copy of it, or sweep into another --out",
                 path=str(self.path),
                 job=name,
             )
-        found: dict[str, Any] = json.loads(text)
         return found
 
 
 def _stored(metrics: Mapping[str, Any]) -> tuple[str, str]:
-    text = json.dumps(metrics, sort_keys=True, separators=(",", ":"))
-    return text, _checksum(text)
+    return canonical_json(metrics), checksum(metrics)
 
 
-def _checksum(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _valid(text: str) -> str:
+    """What a child has said may hold halves of surrogate pairs, which no database takes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def _chunk_record(row: sqlite3.Row) -> ChunkRecord:

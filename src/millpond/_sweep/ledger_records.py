@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from millpond._plan.chunks import JobState
 from millpond._sweep.orders import Look
 
 
@@ -23,7 +24,7 @@ class JobRecord:
     Attributes:
         name: Of the job.
         position: In the jobs file, from 0.
-        state: pending, running, done or failed.
+        state: What it is.
         attempt: How often it was tried, as far as that counts.
         chunk: It runs in, or in which it was done or failed; None while it is pending.
         exit_code: Of that chunk's process.
@@ -35,7 +36,7 @@ class JobRecord:
 
     name: str
     position: int
-    state: str
+    state: JobState
     attempt: int
     chunk: int | None
     exit_code: int | None

@@ -132,8 +132,11 @@ class OutFolder:
         self._work.mkdir(exist_ok=True)
 
     def write(self, path: Path, content: str | bytes) -> None:
-        """Write one of the files in one step: a reader sees the former one or this one, also after a power cut."""
-        write_whole(path, content.encode() if isinstance(content, str) else content)
+        """Write one of the files in one step: a reader sees the former one or this one, also after a power cut.
+
+        Halves of surrogate pairs, which UTF-8 does not have, are written as escapes.
+        """
+        write_whole(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
     def _refuse_sweep(self, *, resume: bool) -> None:
         if self.holds_sweep and not resume:
