@@ -56,7 +56,7 @@ class JobQueue:
             insort(self._pieces, piece, key=lambda one: self._positions[one[0]])
 
     def add_new(self, names: Sequence[str], *, is_first_alone: bool = False) -> None:
-        """Jobs go back to where they came from, as if they had never begun; the first of them may run alone, now and later."""
+        """Jobs wait as if they had never begun; the first of them runs alone from now on where it has to."""
         if names:
             self._new = sorted([*names, *self._new], key=self._positions.__getitem__)
         if is_first_alone:
