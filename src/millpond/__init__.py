@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from millpond._plan.books import Books
     from millpond._plan.memory import MemoryPlan
     from millpond._sources.range_fetcher import RangeFetcher
+    from millpond._sweep.cooperation import report_metrics, sweep_jobs
+    from millpond._sweep.results import SweepResult
+    from millpond._sweep.sweep import sweep
     from millpond._workers.zygote import shutdown
     from millpond.errors import (
         ArenaFull,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         FetchTimeout,
         FrameTimestampError,
         InternalError,
+        JobFailed,
         MillpondError,
         ObjectMissing,
         RemoteError,
@@ -68,6 +72,9 @@ _HOMES = {
     "millpond._sources.range_fetcher": ("RangeFetcher",),
     "millpond._guard.guard": ("Guard", "GuardStatistics"),
     "millpond._guard.timeouts": ("with_timeout",),
+    "millpond._sweep.cooperation": ("report_metrics", "sweep_jobs"),
+    "millpond._sweep.results": ("SweepResult",),
+    "millpond._sweep.sweep": ("sweep",),
     "millpond._workers.zygote": ("shutdown",),
     "millpond.errors": (
         "ArenaFull",
@@ -81,6 +88,7 @@ _HOMES = {
         "FetchTimeout",
         "FrameTimestampError",
         "InternalError",
+        "JobFailed",
         "MillpondError",
         "ObjectMissing",
         "RemoteError",
@@ -117,6 +125,7 @@ __all__ = [
     "GuardStatistics",
     "ImageOptions",
     "InternalError",
+    "JobFailed",
     "LeRobotDataset",
     "Loader",
     "LoaderStatistics",
@@ -125,6 +134,7 @@ __all__ = [
     "ObjectMissing",
     "RangeFetcher",
     "RemoteError",
+    "SweepResult",
     "TooManyErrors",
     "UnsupportedFormat",
     "UsageError",
@@ -137,7 +147,10 @@ __all__ = [
     "load_audio",
     "load_image",
     "load_video",
+    "report_metrics",
     "shutdown",
+    "sweep",
+    "sweep_jobs",
     "with_timeout",
 ]
 

@@ -15,6 +15,7 @@
         BatchTimeout         a batch of the drop-in DataLoader      (also RuntimeError)
       TooManyErrors          mend the data, or allow for more
       WorkerDied             the restart budget decides      (also RuntimeError)
+      JobFailed              a job of a sweep: mend it, and resume
       ArenaFull              hold fewer batches, or give more memory
         EpisodeTooLarge      take fewer cameras at once, or raise max_bytes (also ValueError)
       RemoteError            an exception of user code in a worker that does not unpickle (also RuntimeError)
@@ -114,6 +115,10 @@ class TooManyErrors(MillpondError):
 
 class WorkerDied(MillpondError, RuntimeError):
     """A worker ended by itself; a RuntimeError as with torch's DataLoader. Facts: pid, exit_code, signal_name, task."""
+
+
+class JobFailed(MillpondError):
+    """A job of a sweep failed, and the sweep was to stop. Facts: job, chunk, folder, exit_code."""
 
 
 class ArenaFull(MillpondError):

@@ -1,4 +1,7 @@
-"""Every MILLPOND_* environment variable, in one place."""
+"""Every MILLPOND_* environment variable that a user sets, in one place.
+
+Those that a sweep sets for its children are in `_sweep/variables.py`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -192,4 +193,131 @@ def index(
     )
 
 
-COMMANDS = (demo, synth, inspect, bench, index)
+class EngineName(StrEnum):
+    """Where chunks of a sweep run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
+
+
+class OnError(StrEnum):
+    """What a sweep does after a failure."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+def sweep(
+    jobs: Annotated[
+        Path, typer.Argument(help="Jobs file: JSON, JSONL or YAML, with a list of jobs, each with a name.")
+    ],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Behind --, with {jobs} where it takes its jobs file, and {metrics} where it writes what it measured.",
+            metavar="-- COMMAND...",
+            show_default=False,
+        ),
+    ] = None,
+    chunk_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Jobs that a process does before a fresh one follows; auto: learned from how its memory grows. "
+            "Without this and --max-rss the command runs once, as it is.",
+            metavar="N|auto",
+            show_default=False,
+        ),
+    ] = None,
+    max_rss: Annotated[
+        str | None,
+        typer.Option(
+            help="Memory (summed PSS) at which a chunk ends, such as 8GiB; without --chunk-size its size is learned.",
+            show_default=False,
+        ),
+    ] = None,
+    parallel: Annotated[
+        int | None, typer.Option(help="Chunks at a time; 1, or as many as the cluster has room for.", min=1)
+    ] = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(
+            help="For a chunk, such as 3600 or 45m; where jobs come from millpond.sweep_jobs(), for each of them.",
+        ),
+    ] = None,
+    grace: Annotated[str, typer.Option(help="From the signal that asks processes to end to SIGKILL.")] = "10s",
+    retries: Annotated[int, typer.Option(help="How often a job that failed is tried again.", min=0)] = 0,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Split a chunk that died until the job that kills it is found.")
+    ] = False,
+    on_error: Annotated[OnError, typer.Option(help="After a failure: begin nothing new, or go on.")] = OnError.STOP,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; sweep-<time> if not given.", callback=check_local)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Run what is not done in --out, and keep what is.")] = False,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Resume also with another jobs file or command.")
+    ] = False,
+    jobs_key: Annotated[str, typer.Option(help="Top-level key of the list of jobs.", metavar="KEY")] = "jobs",
+    name_key: Annotated[str, typer.Option(help="Key of a job's name.", metavar="KEY")] = "name",
+    jobs_from_environment: Annotated[
+        bool, typer.Option("--jobs-from-environment", help="The command reads $MILLPOND_JOBS, and takes no {jobs}.")
+    ] = False,
+    weight_key: Annotated[
+        str, typer.Option(help="Metric that the means of the others are weighted by.", metavar="KEY")
+    ] = "count",
+    group_by: Annotated[
+        str, typer.Option(help="Key of a job, or of its metrics, with a table for each value.", metavar="KEY")
+    ] = "group",
+    engine: Annotated[EngineName, typer.Option(help="Where chunks run.")] = EngineName.LOCAL,
+    address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster; one is started here if not given.", show_default=False)
+    ] = None,
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For ray, such as num_gpus=1; for slurm, submitit's parameters, such as slurm_partition=gpu.",
+            metavar="KEY=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Also print what chunks print, behind their number.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No table and no lines; failures are still told.")] = False,
+) -> None:
+    """Run a command over the jobs of a file, a fresh process for each chunk of them, and merge their metrics.
+
+    Ends with 0 if all is done; with the command's own code where a failure stopped the sweep; with 3 where jobs failed
+    and --on-error was continue; with 130 or 143 after SIGINT or SIGTERM; with 2 if what was said cannot work.
+    """
+    from millpond._cli.sweep import run_sweep_command
+
+    run_sweep_command(
+        jobs,
+        tuple(command or ()),
+        chunk_size=chunk_size,
+        max_rss=max_rss,
+        parallel=parallel,
+        timeout=timeout,
+        grace=grace,
+        retries=retries,
+        bisect=bisect,
+        on_error=on_error.value,
+        out=out,
+        resume=resume,
+        allow_changes=allow_changes,
+        jobs_key=jobs_key,
+        name_key=name_key,
+        jobs_from_environment=jobs_from_environment,
+        weight_key=weight_key,
+        group_by=group_by,
+        engine=engine.value,
+        address=address,
+        engine_options=engine_option or (),
+        stream=stream,
+        quiet=quiet,
+    )
+
+
+COMMANDS = (demo, synth, inspect, bench, index, sweep)

@@ -103,7 +103,21 @@ ImageSize = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of the order.")]
 
-_KEYWORDS = ("batch_size", "image_size", "memory", "num_workers")
+_KEYWORDS = (
+    "allow_changes",
+    "batch_size",
+    "chunk_size",
+    "engine",
+    "image_size",
+    "jobs_key",
+    "max_rss",
+    "memory",
+    "name_key",
+    "num_workers",
+    "on_error",
+    "parallel",
+    "retries",
+)
 _KEYWORD = re.compile(rf"(?<![\w/'\"-])({'|'.join(_KEYWORDS)})=(\w?)")
 
 

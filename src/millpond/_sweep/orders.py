@@ -32,7 +32,7 @@ class ChunkOrder:
         names: Of its jobs, in order.
         command: Argument vector with `{jobs}`, `{metrics}` and `{chunk}` not filled in yet.
         files: Contents by file name; written into the chunk's work folder before it starts.
-        jobs_file: Which of them `{jobs}` and `$MILLPOND_JOBS` are.
+        jobs_file: Which of them `{jobs}` and `$MILLPOND_JOBS` are; an absolute path is a file that is there already.
         environment: Variables on top of those that processes have where the chunk runs.
         directory: Working directory; where there is none of that name, that of who runs the chunk.
         work_folder: Made for the chunk. Whoever gave the order removes it, once what it holds is in the ledger: what a

@@ -1,0 +1,196 @@
+"""What a sweep shows while it runs: lines in a log, a table on a terminal, and what its chunks print."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from millpond._sweep.orders import ChunkOutcome, Look
+from millpond._sweep.watching import Counts, Failure, Watcher
+
+_REDRAWS_PER_SECOND = 4
+
+
+class SweepShow(Watcher):
+    """Tells of failures and signals, and prints what chunks print where that is wanted; enough for `--quiet`.
+
+    Args:
+        console: For what the sweep itself says: standard error.
+        stream: Whether what chunks print goes to standard output, each line behind the chunk's number.
+    """
+
+    def __init__(self, console: Console, *, stream: bool = False) -> None:
+        self.console = console
+        self.wants_output = stream
+        self._unfinished: dict[int, bytes] = {}
+
+    def __enter__(self) -> SweepShow:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def chunk_printed(self, number: int, output: bytes) -> None:
+        """Print the lines that are whole."""
+        *lines, rest = (self._unfinished.pop(number, b"") + output).split(b"\n")
+        self._unfinished[number] = rest
+        for line in lines:
+            self._print(number, line)
+
+    def chunk_ended(self, outcome: ChunkOutcome, reason: str, counts: Counts) -> None:
+        """Print what was left of a line."""
+        if rest := self._unfinished.pop(outcome.number, b""):
+            self._print(outcome.number, rest)
+
+    def job_failed(self, failure: Failure) -> None:
+        """Say which, why, and where more is to be read."""
+        what = f"job {failure.job!r} failed" if failure.job else "ended badly"
+        self.say(f"chunk {failure.chunk}: {what}: {failure.reason.strip()} (log: logs/{failure.log})", style="red")
+
+    def interrupted(self, signal_name: str, *, is_last_warning: bool) -> None:
+        """Say what is done about it."""
+        if is_last_warning:
+            self.say(f"{signal_name} again: killing what runs", style="yellow")
+        else:
+            self.say(f"{signal_name}: ending what runs; --resume goes on later", style="yellow")
+
+    def say(self, line: str, *, style: str | None = None) -> None:
+        """Print a line of the sweep's own, as it is: names may hold brackets, and are not broken."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
+
+    def _print(self, number: int, line: bytes) -> None:
+        print(f"[chunk {number}] {line.decode(errors='replace')}", file=sys.stdout, flush=True)
+
+
+class SweepLines(SweepShow):
+    """A line for each chunk that ends."""
+
+    def __init__(self, console: Console, *, stream: bool = False) -> None:
+        super().__init__(console, stream=stream)
+        self._pace = Pace()
+
+    def sweep_began(self, counts: Counts, *, folder: str) -> None:
+        """Say what is to be done, and where it goes."""
+        self._pace.begin(counts)
+        before = f" ({counts.done} done before)" if counts.done else ""
+        self.say(f"{counts.total} jobs{before} into '{folder}'")
+
+    def chunk_ended(self, outcome: ChunkOutcome, reason: str, counts: Counts) -> None:
+        """Say how it ended, and how far the sweep is."""
+        super().chunk_ended(outcome, reason, counts)
+        how = reason.strip() or "done"
+        left = self._pace.left(counts)
+        peak = sized(max(outcome.peak_pss_bytes, outcome.peak_rss_bytes))
+        self.say(
+            f"chunk {outcome.number}: {how} after {outcome.duration_seconds:.1f} s, peak {peak}; "
+            f"{counts.done} of {counts.total} jobs done{f', {left} left' if left else ''}"
+        )
+
+
+@dataclass(slots=True)
+class _Row:
+    num_jobs: int
+    began: float
+    look: Look | None = None
+
+
+class SweepTable(SweepShow):
+    """A table of the chunks that run, and a bar of the jobs that are done."""
+
+    def __init__(self, console: Console, *, stream: bool = False) -> None:
+        super().__init__(console, stream=stream)
+        self._pace = Pace()
+        self._rows: dict[int, _Row] = {}
+        self._bar = Progress(
+            TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}"), console=console
+        )
+        self._jobs = self._bar.add_task("jobs", total=None, rest="")
+        self._live = Live(
+            get_renderable=self._drawn,
+            console=console,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+
+    def __enter__(self) -> SweepTable:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.clear()
+        self._live.stop()
+
+    def sweep_began(self, counts: Counts, *, folder: str) -> None:
+        """Say where it goes, and draw the bar."""
+        self._pace.begin(counts)
+        self.say(f"{counts.total} jobs into '{folder}'")
+        self._advance(counts)
+
+    def chunk_began(self, number: int, names: tuple[str, ...], attempt: int) -> None:
+        """A row more."""
+        self._rows[number] = _Row(len(names), time.monotonic())
+
+    def chunk_looked(self, number: int, look: Look) -> None:
+        """What its row shows; a look may come after the chunk's end."""
+        if number in self._rows:
+            self._rows[number].look = look
+
+    def chunk_ended(self, outcome: ChunkOutcome, reason: str, counts: Counts) -> None:
+        """A row less."""
+        super().chunk_ended(outcome, reason, counts)
+        self._rows.pop(outcome.number, None)
+        if reason:
+            self.say(f"chunk {outcome.number}: {reason.strip()}", style="yellow")
+        self._advance(counts)
+
+    def _advance(self, counts: Counts) -> None:
+        failed = f"{counts.failed} failed " if counts.failed else ""
+        left = self._pace.left(counts)
+        rest = f"{failed}{f'{left} left' if left else ''}"
+        self._bar.update(self._jobs, total=counts.total, completed=counts.done, rest=rest)
+
+    def _drawn(self) -> Group:
+        table = Table("chunk", "jobs", "at", "memory", "time", box=None, header_style="dim")
+        for number, row in list(self._rows.items()):  # the console's thread draws, too
+            look = row.look or Look(0.0, 0)
+            jobs = f"{look.num_reported}/{row.num_jobs}" if look.current or look.num_reported else str(row.num_jobs)
+            elapsed = _clock(time.monotonic() - row.began)
+            table.add_row(str(number), jobs, look.current, sized(look.pss_bytes), elapsed)
+        return Group(table, self._bar) if self._rows else Group(self._bar)
+
+
+class Pace:
+    """How long it may still take, by what has been done since the beginning."""
+
+    def begin(self, counts: Counts) -> None:
+        """Before the first chunk."""
+        self._began = time.monotonic()
+        self._done_before = counts.done
+
+    def left(self, counts: Counts) -> str:
+        """Hours, minutes and seconds; "" where nothing is known, or left."""
+        done = counts.done - self._done_before
+        if done <= 0 or counts.left <= 0:
+            return ""
+        return _clock((time.monotonic() - self._began) / done * counts.left)
+
+
+def sized(num_bytes: int) -> str:
+    """Bytes for a reader."""
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

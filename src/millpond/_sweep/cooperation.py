@@ -1,0 +1,151 @@
+"""What a user's own script takes from a sweep that runs it: its jobs one by one, and a place for their metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from millpond._observe.memory import tree_memory
+from millpond._sweep.job_names import job_name
+from millpond._sweep.jobs_file import read_jobs_file
+from millpond._sweep.progress import VARIABLE, ChildSettings, ProgressWriter
+from millpond._sweep.variables import JOBS_VARIABLE, METRICS_VARIABLE
+from millpond.errors import UsageError
+
+
+def sweep_jobs(
+    jobs: str | os.PathLike[str] | Sequence[Any] | None = None, *, jobs_key: str = "jobs", name_key: str = "name"
+) -> Iterator[Any]:
+    """Hand out the jobs of this chunk, one by one, until the memory budget is reached; then stop.
+
+    Under `millpond sweep` these are the chunk's jobs, and the sweep is told when each begins and ends. The budget is
+    `--max-rss`, against the summed PSS (proportional set size) of this process and everything below it: before each job
+    but the first of a chunk, what is in use plus the greatest growth that a job has brought so far has to lie within
+    it. Jobs that are not handed out go to a fresh process. Elsewhere all jobs are handed out.
+
+    Args:
+        jobs: Where the script does not run under `millpond sweep`: the path of a jobs file, or the jobs themselves.
+        jobs_key: Top-level key of the list in that file.
+        name_key: Key of a job's name.
+
+    Yields:
+        Each job as it stands in the file. One is over when the next is asked for: report its metrics before.
+
+    Raises:
+        UsageError: Neither `$MILLPOND_JOBS` nor `jobs` says which jobs.
+        ValueError: A jobs file that cannot be used.
+    """
+    text = os.environ.get(VARIABLE)
+    path = os.environ.get(JOBS_VARIABLE)
+    if text is None or path is None:
+        yield from _all_jobs(path, jobs, jobs_key, name_key)
+        return
+    settings = ChildSettings.from_json(text)
+    file = read_jobs_file(Path(path), jobs_key=settings.jobs_key or jobs_key, name_key=settings.name_key)
+    writer = ProgressWriter(settings.progress_path)
+    for name, job in handed_out(list(zip(file.names, file.jobs, strict=True)), settings.budget_bytes, writer):
+        yield job
+        writer.over(name)
+
+
+def _all_jobs(
+    path: str | None, jobs: str | os.PathLike[str] | Sequence[Any] | None, jobs_key: str, name_key: str
+) -> Sequence[Any]:
+    if path is not None or isinstance(jobs, str | os.PathLike):
+        return read_jobs_file(Path(path or os.fspath(jobs)), jobs_key=jobs_key, name_key=name_key).jobs  # type: ignore[arg-type]
+    if jobs is None:
+        raise UsageError(
+            "there are no jobs to hand out: this is no child of `millpond sweep` ($MILLPOND_JOBS is not set); "
+            "give sweep_jobs() the path of a jobs file, or a list"
+        )
+    return jobs
+
+
+def handed_out(
+    jobs: Sequence[tuple[str, Any]], budget_bytes: int | None, writer: ProgressWriter
+) -> Iterator[tuple[str, Any]]:
+    """Yield names and jobs, tell that each begins, and stop where the next one might pass the budget."""
+    growth = _Growth(budget_bytes)
+    for position, (name, job) in enumerate(jobs):
+        if position > 0 and not growth.leaves_room():
+            writer.given_back()
+            return
+        writer.begun(name)
+        yield name, job
+
+
+class _Growth:
+    """How much more memory this process tree has after each job."""
+
+    def __init__(self, budget_bytes: int | None) -> None:
+        self._budget_bytes = budget_bytes
+        self._last_bytes = self._look()
+        self._greatest_bytes = 0
+
+    def leaves_room(self) -> bool:
+        """Look after a job: whether another one like the hungriest so far has room."""
+        if self._budget_bytes is None:
+            return True
+        now = self._look()
+        self._greatest_bytes = max(self._greatest_bytes, now - self._last_bytes)
+        self._last_bytes = now
+        return now + self._greatest_bytes <= self._budget_bytes
+
+    def _look(self) -> int:
+        return 0 if self._budget_bytes is None else tree_memory().pss_bytes
+
+
+def report_metrics(job: Any, metrics: Mapping[str, Any]) -> None:
+    """Give a job's metrics to the sweep that runs this script; at once, so that they outlive what comes after.
+
+    Appends a line to `$MILLPOND_METRICS`; does nothing where that is not set.
+
+    Args:
+        job: The job as `sweep_jobs` gave it, or its name.
+        metrics: Numbers, bools, texts, lists or mappings of them, by name; numpy's scalars and tensors of one element
+            are taken for the numbers they hold.
+
+    Raises:
+        ValueError: A value that JSON has no word for; names the job and the metric.
+    """
+    path = os.environ.get(METRICS_VARIABLE)
+    text = os.environ.get(VARIABLE)
+    name_key = "name" if text is None else ChildSettings.from_json(text).name_key
+    name = job_name(job, 0, name_key)
+    line = record_line(name, metrics, name_key)
+    if path:
+        append(path, line)
+
+
+def record_line(name: str, metrics: Mapping[str, Any], name_key: str) -> bytes:
+    """One job's metrics as a line of JSON."""
+    return json.dumps({name_key: name, "metrics": plain_metrics(name, metrics)}).encode() + b"\n"
+
+
+def plain_metrics(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's metrics as JSON has them."""
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(metrics), default=_plain))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the metrics of job {name!r} cannot be reported: {error}") from None
+    return plain
+
+
+def append(path: str, line: bytes) -> None:
+    """Write one line in one piece: what is there is whole, whenever the process dies."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """What an array or tensor holds: a number where it is one, else lists."""
+    tolist = getattr(value, "tolist", None)
+    if not callable(tolist):
+        raise TypeError(f"{type(value).__name__} is no number, bool, text, list or mapping")
+    return value.item() if getattr(value, "size", None) == 1 or getattr(value, "ndim", 1) == 0 else tolist()

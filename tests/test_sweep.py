@@ -1,0 +1,184 @@
+"""`millpond sweep` and `millpond.sweep` from outside: what is run, what is merged, what is told of failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millpond
+import sweep_child
+from sweeping import COMMAND, chunks_of, run_sweep, summary_of, write_jobs
+
+
+def test_metrics_are_the_same_bytes_however_jobs_are_cut(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 24)
+    ways = {"whole": ("24",), "one by one": ("1",), "sevens": ("7",), "two at a time": ("5", "--parallel", "2")}
+    results = {}
+    for way, (size, *more) in ways.items():
+        ended = run_sweep(tmp_path, "--chunk-size", size, *more, "--out", way)
+        assert ended.returncode == 0, ended.stderr
+        results[way] = [(tmp_path / way / name).read_bytes() for name in ("metrics.json", "summary.json")]
+    assert len({tuple(contents) for contents in results.values()}) == 1
+    merged = json.loads(results["sevens"][0])
+    assert merged == {f"job-{number}": sweep_child.metrics_of(f"job-{number}") for number in range(24)}
+    assert list(merged) == sorted(merged)
+
+
+def test_the_chunk_file_keeps_all_other_keys(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 3, seed=7, env={"name": "tøuch"})
+    code = """
+import json, os, sys
+file = json.load(open(sys.argv[1], encoding="utf-8"))
+print(file["seed"], json.dumps(file["env"]), [job["name"] for job in file["jobs"]], os.environ["MILLPOND_CHUNK"])
+"""
+    command = (sys.executable, "-c", code, "{jobs}")
+    ended = run_sweep(tmp_path, "--chunk-size", "2", "--stream", "--quiet", command=command)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        "[chunk 1] 7 {\"name\": \"t\\u00f8uch\"} ['job-0', 'job-1'] 1",
+        '[chunk 2] 7 {"name": "t\\u00f8uch"} [\'job-2\'] 2',
+    ]
+
+
+@pytest.mark.parametrize("options", [(), ("--chunk-size", "3")])
+def test_a_sweep_that_has_nothing_to_split_is_the_command_itself(tmp_path: Path, options: tuple[str, ...]) -> None:
+    jobs = write_jobs(tmp_path, 3)
+    code = """
+import os, sys
+print(sys.argv[1], os.environ["MILLPOND_JOBS"], sys.stdin.read())
+print("e", file=sys.stderr)
+sys.exit(5)
+"""
+    ended = run_sweep(tmp_path, *options, command=(sys.executable, "-c", code, "{jobs}"), given="told")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (5, f"{jobs} {jobs} told\n", "e\n")
+    assert os.listdir(tmp_path) == ["jobs.json"]
+
+
+def test_a_child_never_splits_again(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 4)
+    inner = (sys.executable, "-m", "millpond", "sweep", "{jobs}", "--chunk-size", "1", "--", *COMMAND)
+    ended = run_sweep(tmp_path, "--chunk-size", "2", "--out", "out", command=inner)
+    assert ended.returncode == 0, ended.stderr
+    assert summary_of(tmp_path / "out")["counts"]["done"] == 4
+    assert sorted(os.listdir(tmp_path)) == ["jobs.json", "out"]
+    assert len(chunks_of(tmp_path / "out")) == 2
+
+
+def test_a_chunk_that_dies_keeps_what_it_reported_and_stops_the_sweep_with_its_code(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 6, {1: "kill"})
+    ended = run_sweep(tmp_path, "--chunk-size", "3", "--out", "out")
+    assert ended.returncode == 137
+    summary = summary_of(tmp_path / "out")
+    assert summary["counts"] == {"total": 6, "done": 1, "failed": 2, "left": 3}
+    assert "killed by SIGKILL (9), possibly out of memory" in summary["failures"][0]["reason"]
+
+
+def test_bisect_finds_the_job_that_kills_and_keeps_all_others(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 9, {4: "kill"})
+    ended = run_sweep(tmp_path, "--chunk-size", "9", "--bisect", "--on-error", "continue", "--out", "out")
+    assert ended.returncode == 3
+    summary = summary_of(tmp_path / "out")
+    assert summary["counts"] == {"total": 9, "done": 8, "failed": 1, "left": 0}
+    assert [failure["job"] for failure in summary["failures"]] == ["job-4"]
+
+
+def test_a_job_that_fails_once_is_tried_again(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 3, {1: "once exit9"})
+    ended = run_sweep(tmp_path, "--chunk-size", "3", "--retries", "1", "--out", "out")
+    assert ended.returncode == 0, ended.stderr
+    assert chunks_of(tmp_path / "out", "attempt, exit_code, reason") == [(1, 9, "exited with code 9"), (2, 0, "")]
+
+
+def test_a_job_that_reports_nothing_or_twice_is_an_error(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 5, {1: "silent", 3: "twice"})
+    ended = run_sweep(tmp_path, "--chunk-size", "3", "--on-error", "continue", "--out", "out")
+    assert ended.returncode == 3
+    failures = {failure["job"]: failure["reason"] for failure in summary_of(tmp_path / "out")["failures"]}
+    assert set(failures) == {"job-1", "job-3"}
+    assert "nothing" in failures["job-1"]
+    assert "twice" in failures["job-3"]
+
+
+def test_resume_runs_what_is_not_done_and_nothing_else(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 4, {2: "once exit3"})
+    options = ("--chunk-size", "1", "--out", "out")
+    assert run_sweep(tmp_path, *options).returncode == 3
+    again = run_sweep(tmp_path, *options)
+    assert (again.returncode, "--resume" in again.stderr) == (2, True)
+    assert run_sweep(tmp_path, *options, "--resume").returncode == 0
+    assert chunks_of(tmp_path / "out") == [[f"job-{number}"] for number in (0, 1, 2, 2, 3)]
+
+
+def test_a_changed_jobs_file_or_command_is_refused_unless_told_otherwise(tmp_path: Path) -> None:
+    options = ("--chunk-size", "1", "--out", "out")
+    write_jobs(tmp_path, 2)
+    assert run_sweep(tmp_path, *options).returncode == 0
+    write_jobs(tmp_path, 3)
+    changed = run_sweep(tmp_path, *options, "--resume", command=(*COMMAND, "more"))
+    assert (changed.returncode, "another jobs file and command" in changed.stderr) == (2, True)
+    assert run_sweep(tmp_path, *options, "--resume", "--allow-changes").returncode == 0
+    assert summary_of(tmp_path / "out")["counts"] == {"total": 3, "done": 3, "failed": 0, "left": 0}
+
+
+@pytest.mark.parametrize(
+    ("options", "command", "told"),
+    [
+        (("--chunk-size", "0"), COMMAND, "--chunk-size"),
+        (("--chunk-size", "-3"), COMMAND, "--chunk-size"),
+        (("--chunk-size", "many"), COMMAND, "--chunk-size"),
+        (("--max-rss", "much"), COMMAND, "GiB"),
+        (("--timeout", "soon"), COMMAND, "10m"),
+        (("--chunk-size", "2"), (sys.executable, "run.py"), "{jobs}"),
+        (("--chunk-size", "2"), (), "command"),
+        (("--chunk-size", "2"), ("no-such-program", "{jobs}"), "no-such-program"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_runs(
+    tmp_path: Path, options: tuple[str, ...], command: tuple[str, ...], told: str
+) -> None:
+    write_jobs(tmp_path, 3)
+    ended = run_sweep(tmp_path, *options, command=command)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert told in ended.stderr
+    assert os.listdir(tmp_path) == ["jobs.json"]
+
+
+def test_a_learned_chunk_size_stays_within_the_budget(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 12, dict.fromkeys(range(12), "leak"))
+    budget = 6 * sweep_child.LEAK_BYTES
+    ended = run_sweep(tmp_path, "--max-rss", str(budget), "--out", "out")
+    assert ended.returncode == 0, ended.stderr
+    sizes = [len(names) for names in chunks_of(tmp_path / "out")]
+    assert (sizes[:2], sum(sizes), max(sizes) > 2) == ([1, 2], 12, True)
+    assert max(peak for (peak,) in chunks_of(tmp_path / "out", "peak_rss_bytes")) < budget
+
+
+def test_a_function_runs_in_a_fresh_process_for_each_chunk(tmp_path: Path) -> None:
+    def run_job(job: int) -> dict[str, Any]:
+        import os
+
+        return {"pid": os.getpid(), "square": job**2}
+
+    result = millpond.sweep(range(5), run_job, chunk_size=2, out=tmp_path / "out")
+    assert [metrics["square"] for metrics in result.metrics.values()] == [0, 1, 4, 9, 16]
+    pids = [metrics["pid"] for metrics in result.metrics.values()]
+    assert len(set(pids)) == 3
+    assert os.getpid() not in pids
+    assert (result.exit_code, result.failures) == (0, ())
+
+
+def test_a_function_that_raises_names_its_job_and_the_others_get_their_turn(tmp_path: Path) -> None:
+    def run_job(job: str) -> dict[str, float]:
+        return {"inverse": 1 / int(job)}
+
+    with pytest.raises(millpond.JobFailed, match="ZeroDivisionError") as raised:
+        millpond.sweep(["1", "0", "2"], run_job, chunk_size=3, out=tmp_path / "stop")
+    assert raised.value.job == "0"
+    result = millpond.sweep(["1", "0", "2"], run_job, chunk_size=3, out=tmp_path / "go on", on_error="continue")
+    assert dict(result.metrics) == {"1": {"inverse": 1.0}, "2": {"inverse": 0.5}}
+    assert [failure.job for failure in result.failures] == ["0"]
