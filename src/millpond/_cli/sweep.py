@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from millpond._cli.options import as_options, parse_storage_options
+from millpond._cli.options import as_options
 from millpond._cli.sweep_watch import SweepLines, SweepShow, SweepTable
 from millpond._sweep.command import fill_command
 from millpond._sweep.engines.choice import INERT, EngineChoice
@@ -57,7 +58,7 @@ def run_sweep_command(
     **how: Any,
 ) -> None:
     """Run a sweep and end with its exit code; arguments as on the command line, `how` as `SweepOptions.of` takes it."""
-    with _refusing(ValueError, OSError):
+    with _refusing(ValueError, OSError, ImportError):
         if CHUNK_VARIABLE in os.environ:
             _become(command, str(jobs.absolute()))
         file = read_jobs_file(jobs, jobs_key=jobs_key, name_key=name_key)
@@ -69,7 +70,7 @@ def run_sweep_command(
         work = CommandWork(file, command, jobs_from_environment=jobs_from_environment, is_inert=is_inert)
         choice = EngineChoice(INERT if is_inert else engine, parallel, _engine_options(engine_options, address))
     watcher = _Inert() if is_inert else _show(stream=stream, quiet=quiet)
-    with watcher, _refusing(UsageError):
+    with watcher, _refusing(UsageError, ConnectionError):
         result = run_sweep(
             work,
             options,
@@ -88,9 +89,18 @@ def run_sweep_command(
     raise typer.Exit(result.exit_code)
 
 
-def _engine_options(given: Sequence[str], address: str | None) -> Mapping[str, Any]:
-    options = parse_storage_options(given)
-    return options if address is None else {**options, "address": address}
+def _engine_options(given: Sequence[str], address: str | None) -> dict[str, Any]:
+    """KEY=VALUE pairs; a value is JSON where it reads so, such as a number, and else a text."""
+    options: dict[str, Any] = {} if address is None else {"address": address}
+    for text in given:
+        key, mark, value = text.partition("=")
+        if not mark or not key:
+            raise ValueError(f"--engine-option {text!r} is not KEY=VALUE, such as num_gpus=1")
+        try:
+            options[key] = json.loads(value)
+        except ValueError:
+            options[key] = value
+    return options
 
 
 def _become(command: tuple[str, ...], jobs: str) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.out_folder import OutFolder
 from millpond._sweep.runner import SweepRun
-from millpond._sweep.summary import merged_json, summarize
+from millpond._sweep.summary import merged_json, pretty_json, summarize
 from millpond._sweep.watching import Counts, Failure
 from millpond._sweep.work import Work
 from millpond.errors import JobFailed
@@ -116,5 +115,5 @@ def write_results(
         interrupted_by=run.interrupted_by,
     )
     out.write(out.metrics_path, merged_json(metrics))
-    out.write(out.summary_path, json.dumps(result.summary, indent=2, ensure_ascii=False) + "\n")
+    out.write(out.summary_path, pretty_json(result.summary))
     return result

@@ -16,28 +16,31 @@ from millpond._sweep.work import Work
 from millpond.errors import UsageError
 
 
-def open_ledger(out: OutFolder, work: Work, *, allow_changes: bool) -> Ledger:
-    """The ledger of a folder, made where there is none.
+def check_unchanged(out: OutFolder, work: Work) -> None:
+    """Do nothing where a folder holds this sweep, or none.
 
     Raises:
-        UsageError: It is of a sweep over other jobs, or with another command, and that is not allowed.
+        UsageError: It holds one over other jobs, or with another command.
     """
+    if not out.holds_sweep:
+        return
+    with Ledger.open_existing(out.ledger_path) as ledger:
+        changed = _changed(ledger.facts, work.facts())
+    if changed:
+        raise UsageError(
+            f"'{out.path}' holds a sweep with another {' and '.join(changed)}: give what it was begun with, allow "
+            "changes (allow_changes=True: jobs that are done stay done), or choose another folder",
+            changed=tuple(changed),
+        )
+
+
+def open_ledger(out: OutFolder, work: Work) -> Ledger:
+    """The ledger of a folder, made where there is none, and of these jobs from now on."""
     if not out.holds_sweep:
         return Ledger.create(out.ledger_path, work.facts(), work.names)
     ledger = Ledger.open_existing(out.ledger_path)
-    try:
-        changed = _changed(ledger.facts, work.facts())
-        if changed and not allow_changes:
-            raise UsageError(
-                f"'{out.path}' holds a sweep with another {' and '.join(changed)}: give those it was begun with, allow "
-                "changes (allow_changes=: jobs that are done stay done), or choose another folder",
-                changed=tuple(changed),
-            )
-        if changed:
-            ledger.change(work.facts(), work.names)
-    except BaseException:
-        ledger.close()
-        raise
+    if _changed(ledger.facts, work.facts()):
+        ledger.change(work.facts(), work.names)
     return ledger
 
 

@@ -6,7 +6,6 @@ The plan decides, the engine carries out, the ledger remembers.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import signal
 import time
@@ -17,7 +16,6 @@ from queue import SimpleQueue
 
 from millpond._plan.chunks import Chunk, JobState, JobVerdict, SweepPlan
 from millpond._sweep.engines import Engine
-from millpond._sweep.engines.choice import EngineChoice
 from millpond._sweep.exits import exit_code_of
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.options import SweepOptions
@@ -41,18 +39,14 @@ class SweepRun:
         work: Jobs, and how they are run.
         options: How to go about it.
         out: Its folder, open.
-        ledger: Of this sweep, with no chunk that runs.
         watcher: Is told what happens.
         directory: Working directory of the chunks.
     """
 
-    def __init__(
-        self, work: Work, options: SweepOptions, out: OutFolder, ledger: Ledger, watcher: Watcher, directory: str
-    ) -> None:
+    def __init__(self, work: Work, options: SweepOptions, out: OutFolder, watcher: Watcher, directory: str) -> None:
         self._work = work
         self._options = options
         self._out = out
-        self._ledger = ledger
         self._watcher = watcher
         self._directory = directory
         self._mailbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -77,16 +71,22 @@ class SweepRun:
         """End the sweep: chunks get this signal, at the second call no grace. For any thread and signal handlers."""
         self._mailbox.put(partial(self._interrupt, number))
 
-    def run(self, choice: EngineChoice) -> None:
+    def looked(self, number: int, look: Look) -> None:
+        """Somebody has looked at a chunk. For any thread."""
+        self._mailbox.put(partial(self._watcher.chunk_looked, number, look))
+
+    def printed(self, number: int, output: bytes) -> None:
+        """A chunk has printed something. For any thread."""
+        self._mailbox.put(partial(self._watcher.chunk_printed, number, output))
+
+    def run(self, engine: Engine, ledger: Ledger) -> None:
         """Run what is not done, until it is, or is given up, or the sweep is interrupted."""
-        lock = self._out.lock_descriptor
-        printed = self._printed if self._watcher.wants_output else None
-        made = choice.make(self._out.path, looked=self._looked, printed=printed, lock_descriptor=lock)
-        with contextlib.closing(made) as engine:
-            self._num_done = recover(self._ledger, self._out, self._work, engine)
-            self._watcher.sweep_began(self._counts, folder=str(self._out.path))
-            if self._num_done < len(self._work.names):
-                self._loop(engine, self._make_plan(engine.capacity))
+        self._engine, self._ledger = engine, ledger
+        self._num_done = recover(ledger, self._out, self._work, engine)
+        self._watcher.sweep_began(self._counts, folder=str(self._out.path))
+        if self._num_done < len(self._work.names):
+            self._plan = self._make_plan(engine.capacity)
+            self._loop()
         self._watcher.sweep_ended(self._counts)
 
     def _make_plan(self, capacity: int) -> SweepPlan:
@@ -106,8 +106,7 @@ class SweepRun:
     def _counts(self) -> Counts:
         return Counts(len(self._work.names), self._num_done, sum(1 for failure in self.failures if failure.job))
 
-    def _loop(self, engine: Engine, plan: SweepPlan) -> None:
-        self._engine, self._plan = engine, plan
+    def _loop(self) -> None:
         while True:
             self._start()
             if not self._running:
@@ -172,12 +171,6 @@ class SweepRun:
         self._watcher.chunk_ended(outcome, reason, self._counts)
         for failure in failures:
             self._watcher.job_failed(failure)
-
-    def _looked(self, number: int, look: Look) -> None:
-        self._mailbox.put(partial(self._watcher.chunk_looked, number, look))
-
-    def _printed(self, number: int, output: bytes) -> None:
-        self._mailbox.put(partial(self._watcher.chunk_printed, number, output))
 
     def _interrupt(self, number: int) -> None:
         self._signals.append(number)

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from millpond._sweep.log import SweepLog
 from millpond._sweep.options import SweepOptions
 from millpond._sweep.out_folder import OutFolder, default_out_path
 from millpond._sweep.results import SummaryKeys, SweepResult, write_results
-from millpond._sweep.resuming import open_ledger
+from millpond._sweep.resuming import check_unchanged, open_ledger
 from millpond._sweep.runner import SweepRun
 from millpond._sweep.sweep_here import run_here
 from millpond._sweep.variables import CHUNK_VARIABLE
@@ -147,9 +148,15 @@ def run_sweep(
     path = default_out_path(datetime.now(), Path.cwd()) if out is None else Path(out)
     folder = OutFolder(path)
     folder.open(resume=resume, patience_seconds=_FORMER_SWEEP_SECONDS if resume else 0.0)
-    with folder, open_ledger(folder, work, allow_changes=allow_changes) as ledger:
-        run = SweepRun(work, options, folder, ledger, watcher, os.getcwd())
+    with folder:
+        if not allow_changes:
+            check_unchanged(folder, work)
+        run = SweepRun(work, options, folder, watcher, os.getcwd())
         began = time.monotonic()
-        with told_of(signals, run.interrupt):
-            run.run(choice)
-        return write_results(run, work, ledger, folder, keys, time.monotonic() - began)
+        with (
+            told_of(signals, run.interrupt),
+            closing(choice.make(folder, run.looked, run.printed if watcher.wants_output else None)) as engine,
+            open_ledger(folder, work) as ledger,
+        ):
+            run.run(engine, ledger)
+            return write_results(run, work, ledger, folder, keys, time.monotonic() - began)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from millpond._sweep.engines import Engine
 from millpond._sweep.orders import Look
+from millpond._sweep.out_folder import OutFolder
 
 LOCAL, RAY, SLURM, INERT = "local", "ray", "slurm", "inert"
 ENGINES = (LOCAL, RAY, SLURM)
+_OPTIONS = {RAY: {"address", "num_cpus", "num_gpus"}}
 
 
 class EngineChoice:
@@ -22,37 +23,40 @@ class EngineChoice:
         options: Of the engine, by name.
 
     Raises:
-        ValueError: There is no such engine, or it takes no such options.
-        ModuleNotFoundError: What it needs is not installed.
+        ValueError: There is no such engine, or it takes no such option.
+        ImportError: What it needs is not installed.
     """
 
     def __init__(self, name: str, parallel: int | None, options: Mapping[str, Any]) -> None:
         if name not in (*ENGINES, INERT):
             raise ValueError(f"engine= is {name!r}, and takes one of {', '.join(ENGINES)}")
-        if name == LOCAL and options:
-            raise ValueError(f"engine 'local' takes no options, and was given {', '.join(sorted(options))}")
         self._name, self._parallel, self._options = name, parallel, dict(options)
+        known = _OPTIONS.get(name, set())
+        if name != SLURM and (unknown := sorted(options.keys() - known)):
+            takes = f"takes {', '.join(sorted(known))}" if known else "takes no options"
+            raise ValueError(f"engine {name!r} {takes}, and was given {', '.join(unknown)}")
+        if name == RAY:
+            from millpond._sweep.engines.ray import imported_ray
+
+            imported_ray()
+        elif name == SLURM:
+            from millpond._sweep.engines.slurm import imported_submitit
+
+            imported_submitit()
 
     def make(
         self,
-        folder: Path,
-        *,
+        out: OutFolder,
         looked: Callable[[int, Look], None],
         printed: Callable[[int, bytes], None] | None,
-        lock_descriptor: int,
     ) -> Engine:
         """Make it.
 
         Args:
-            folder: Of the sweep.
+            out: Folder of the sweep, open; processes that must be gone before it can be resumed keep its lock.
             looked: Called with looks at chunks, from any thread.
             printed: Called with what chunks print, from any thread; None: nobody listens.
-            lock_descriptor: Kept open by processes that must be gone before the sweep can be resumed.
         """
-        if self._name == LOCAL:
-            from millpond._sweep.engines.local import LocalEngine
-
-            return LocalEngine(self._parallel or 1, keep=(lock_descriptor,), looked=looked, printed=printed)
         if self._name == INERT:
             from millpond._sweep.engines.inert import InertEngine
 
@@ -61,6 +65,12 @@ class EngineChoice:
             from millpond._sweep.engines.ray import RayEngine
 
             return RayEngine(parallel=self._parallel, **self._options)
-        from millpond._sweep.engines.slurm import SlurmEngine
+        if self._name == SLURM:
+            from millpond._sweep.engines.slurm import SlurmEngine
 
-        return SlurmEngine(folder / "slurm", parallel=self._parallel, **self._options)
+            cluster = self._options.get("cluster", SLURM)
+            parameters = {name: value for name, value in self._options.items() if name != "cluster"}
+            return SlurmEngine(out.path / "slurm", parallel=self._parallel, parameters=parameters, cluster=cluster)
+        from millpond._sweep.engines.local import LocalEngine
+
+        return LocalEngine(self._parallel or 1, keep=(out.lock_descriptor,), looked=looked, printed=printed)

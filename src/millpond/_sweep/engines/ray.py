@@ -55,7 +55,7 @@ class RayEngine:
     def __init__(
         self, address: str | None = None, *, parallel: int | None = None, num_cpus: float = 1.0, num_gpus: float = 0.0
     ) -> None:
-        self._ray = _imported_ray()
+        self._ray = imported_ray()
         self._sent: dict[int, _Sent] = {}
         self._is_cancelled = self._is_closed = False
         self._folder: str | None = None
@@ -215,7 +215,7 @@ def _beginning(text: str) -> str:
     return text if len(text) <= 300 else text[:299] + "…"
 
 
-def _imported_ray() -> Any:
+def imported_ray() -> Any:
     try:
         import ray
     except ImportError as error:

@@ -243,7 +243,7 @@ def run_in_job(order: ChunkOrder) -> tuple[ChunkOutcome, str]:
 
 def _new_executor(parent: Path, cluster: str, parameters: Mapping[str, Any]) -> tuple[str, Any]:
     """A folder of its own, and an executor of submitit's that fills it."""
-    submitit = _imported_submitit()
+    submitit = imported_submitit()
     if cluster == "slurm" and shutil.which("srun") is None:
         raise RuntimeError(
             "there is no Slurm on this machine (no srun on PATH): start the sweep where jobs are submitted, or leave "
@@ -260,7 +260,7 @@ def _new_executor(parent: Path, cluster: str, parameters: Mapping[str, Any]) -> 
     return folder, executor
 
 
-def _imported_submitit() -> Any:
+def imported_submitit() -> Any:
     try:
         import submitit
     except ImportError as error:
