@@ -16,7 +16,7 @@ import pytest
 from programs import outlive
 from sweeping import chunks_of, run_sweep, summary_of, sweep_arguments, write_jobs
 
-FILES = ["ledger.sqlite", "logs", "metrics.json", "summary.json"]
+FILES = ["ledger.sqlite", "logs", "metrics.json", "report.html", "summary.json"]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from millpond._cli.options import as_options
 from millpond._cli.sweep_watch import SweepLines, SweepShow, SweepTable
@@ -153,12 +154,13 @@ def _refusing(*kinds: type[Exception]) -> Iterator[None]:
 def _print_result(result: SweepResult) -> None:
     """The summary's metrics, how many jobs are done, and where all of it is."""
     console = Console()
-    metrics = result.summary["metrics"]
-    if metrics:
+    metrics, success = result.summary["metrics"], result.summary["success"]
+    if metrics or success:
         table = Table("metric", "count", "mean", "std", "min", "max", box=None, header_style="bold")
         for name, figures in metrics.items():
-            cells = [_figure(figures[column]) for column in ("count", "mean", "std", "min", "max")]
-            table.add_row(name, *cells)
+            table.add_row(Text(name), *(_figure(figures[column]) for column in ("count", "mean", "std", "min", "max")))
+        for name, figures in success.items():
+            table.add_row(Text(name), _figure(figures["count"]), f"{figures['rate']:.2%}")
         console.print(table)
     counts = result.counts
     failed = f", {counts.failed} failed" if counts.failed else ""

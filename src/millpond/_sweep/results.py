@@ -9,6 +9,7 @@ from typing import Any
 
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.out_folder import OutFolder
+from millpond._sweep.report_page import write_report_page
 from millpond._sweep.runner import SweepRun
 from millpond._sweep.summary import merged_json, pretty_json, summarize
 from millpond._sweep.watching import Counts, Failure
@@ -101,7 +102,14 @@ def conclude(
 
 
 def write_results(
-    run: SweepRun, work: Work, ledger: Ledger, out: OutFolder, keys: SummaryKeys, wall_seconds: float
+    run: SweepRun,
+    work: Work,
+    ledger: Ledger,
+    out: OutFolder,
+    keys: SummaryKeys,
+    *,
+    wall_seconds: float,
+    budget_bytes: int | None,
 ) -> SweepResult:
     """Write metrics.json, summary.json and report.html."""
     metrics = ledger.metrics()
@@ -116,4 +124,5 @@ def write_results(
     )
     out.write(out.metrics_path, merged_json(metrics))
     out.write(out.summary_path, pretty_json(result.summary))
+    write_report_page(out, ledger, result.summary, wall_seconds, budget_bytes=budget_bytes)
     return result

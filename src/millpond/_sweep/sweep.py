@@ -159,4 +159,7 @@ def run_sweep(
             open_ledger(folder, work) as ledger,
         ):
             run.run(engine, ledger)
-            return write_results(run, work, ledger, folder, keys, time.monotonic() - began)
+            seconds = time.monotonic() - began
+            return write_results(
+                run, work, ledger, folder, keys, wall_seconds=seconds, budget_bytes=options.budget_bytes
+            )
