@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from deadlock import hold_the_gil
 from millpond import with_timeout
 from worker_tasks import LoudError, Unpicklable
 
@@ -34,9 +34,9 @@ def random_bytes(seed: int, size: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
 
 
-def backtrack(*_: Any) -> NoReturn:
+def hang_in_c(*_: Any) -> NoReturn:
     """Hang in C with the GIL held."""
-    re.match(r"(a+)+$", "a" * 60 + "b")
+    hold_the_gil()
     raise AssertionError("unreachable")
 
 

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 import millpond
 from guard_tasks import (
-    backtrack,
     die,
     echo,
     filled,
+    hang_in_c,
     lines,
     odd_fails,
     slow_if_first,
@@ -104,7 +104,7 @@ def test_errors_are_skipped_or_returned(guard: Guard) -> None:
 def test_hangs_deaths_and_items_that_cannot_travel_are_errors_of_their_items(guard: Guard) -> None:
     def obey(how: str) -> str:
         if how == "hang":
-            backtrack()
+            hang_in_c()
         if how.startswith("SIG"):
             die(how)
         return how

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import millpond
-from guard_tasks import backtrack, die, echo, fail, filled, random_bytes, tell_and_hang, wait_for_file
+from guard_tasks import die, echo, fail, filled, hang_in_c, random_bytes, tell_and_hang, wait_for_file
 from millpond import Guard
 from programs import forked, program
 
@@ -77,7 +77,7 @@ def test_hangs_and_deaths_of_some_threads_calls_are_theirs_alone(guard: Guard) -
     def work(number: int) -> str:
         try:
             if number % 5 == 0:
-                guard.with_timeout(0.5).call(backtrack)
+                guard.with_timeout(0.5).call(hang_in_c)
             elif number % 5 == 1:
                 guard.call(die, "SIGKILL")
             return str(guard.call(echo, number))

@@ -81,7 +81,7 @@ def test_closures_lambdas_and_methods_can_be_decorated() -> None:
 def test_the_limit_is_the_decorator_s() -> None:
     @with_timeout(0.2)
     def hang() -> None:
-        guard_tasks.backtrack()
+        guard_tasks.hang_in_c()
 
     with pytest.raises(millpond.DecodeTimeout, match=r"hang\(\) did not end in \d+\.\d s \(limit 0\.2 s\)") as caught:
         hang()

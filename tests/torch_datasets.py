@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
+
+from deadlock import hold_the_gil
 
 WIDTH = 4096
 """Words of a sample: 32 KiB, so that batches lie in slots."""
@@ -198,7 +199,7 @@ def hang() -> None:
 
 def hang_in_c() -> None:
     """Never return, and hold the GIL."""
-    re.match(r"(a+)+$", "a" * 60 + "b")
+    hold_the_gil()
 
 
 def refuse() -> None:

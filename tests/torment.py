@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import threading
 import time
@@ -18,14 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deadlock import hold_the_gil
 from fakes import FakeDataset, FakeReader
 from millpond._datasets.base import Progress, Reader, ReadReport, Sink
 from millpond._values import Field
-
-
-def hold_the_gil() -> None:
-    """Spin in C for ages: no signal handler and no other thread of this process runs meanwhile."""
-    re.match(r"(a+)+$", "a" * 60 + "b")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from deadlock import hold_the_gil
 from millpond._workers.messages import encode
 from millpond._workers.supervisor import Completed, Failed, Supervisor
 
@@ -142,7 +143,8 @@ _VERBS: dict[str, Callable[..., Any]] = {
     "stop": lambda progress: os.kill(os.getpid(), signal.SIGSTOP),
     "segfault": lambda progress: os.kill(os.getpid(), signal.SIGSEGV),
     "exit": lambda progress: os._exit(7),
-    "hold_gil": lambda progress: re.match(r"(a+)+$", "a" * 60 + "b"),
+    "hold_gil": lambda progress: hold_the_gil(),
+    "backtrack": lambda progress: re.match(r"(a+)+$", "a" * 60 + "b"),
     "spin": lambda progress: spin(progress),
     "hold": _hold,
     "die_at_first": _die_at_first,

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 
 import millpond
-from guard_tasks import backtrack, die, echo, filled, tell_and_hang, wait_for_file
+from guard_tasks import die, echo, filled, hang_in_c, tell_and_hang, wait_for_file
 from millpond import Guard
 from millpond._guard import parcels
 from millpond._workers.zygote import live_zygotes
@@ -40,23 +40,23 @@ def test_a_hang_in_c_with_the_gil_held_is_ended_and_told(guard: Guard) -> None:
     before = guard.call(os.getpid)
     began = time.monotonic()
     with pytest.raises(millpond.DecodeTimeout) as caught:
-        guard.with_timeout(LIMIT).call(backtrack, "clip.mp4", b"x" * 1000)
+        guard.with_timeout(LIMIT).call(hang_in_c, "clip.mp4", b"x" * 1000)
     assert LIMIT <= time.monotonic() - began < LIMIT + 5
     error = caught.value
     assert isinstance(error, TimeoutError)
-    assert str(error).startswith("guard_tasks.backtrack('clip.mp4', <1000 bytes>) did not end in ")
+    assert str(error).startswith("guard_tasks.hang_in_c('clip.mp4', <1000 bytes>) did not end in ")
     assert "(limit 0.3 s); killed and replaced worker 0 (pid " in str(error)
-    assert (error.function, error.item) == ("guard_tasks.backtrack", "'clip.mp4', <1000 bytes>")
+    assert (error.function, error.item) == ("guard_tasks.hang_in_c", "'clip.mp4', <1000 bytes>")
     assert error.limit_seconds == LIMIT <= error.elapsed_seconds
-    assert "in backtrack" in error.stack
-    assert "in backtrack" in error.__notes__[0]
-    assert "millpond" not in error.stack.split("in backtrack")[1]  # how the call got there is of no interest
+    assert "in hang_in_c" in error.stack
+    assert "in hang_in_c" in error.__notes__[0]
+    assert "millpond" not in error.stack.split("in hang_in_c")[1]  # how the call got there is of no interest
     assert guard.call(os.getpid) != before
     assert not os.path.exists(f"/proc/{before}")
 
 
 def test_the_errors_survive_pickle(guard: Guard) -> None:
-    for limit, arguments in ((LIMIT, [backtrack]), (30, [die, "SIGKILL"])):
+    for limit, arguments in ((LIMIT, [hang_in_c]), (30, [die, "SIGKILL"])):
         with pytest.raises((millpond.DecodeTimeout, millpond.WorkerDied)) as caught:
             guard.with_timeout(limit).call(*arguments)
         again = pickle.loads(pickle.dumps(caught.value))

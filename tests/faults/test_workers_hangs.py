@@ -28,7 +28,7 @@ LIMIT = 0.15
 def test_a_hang_in_c_with_the_gil_held_is_ended_and_its_stack_told(use_pidfd: bool) -> None:
     with workers(1, limits=TaskLimits(stall_timeout_seconds=LIMIT), use_pidfd=use_pidfd) as supervisor:
         results(supervisor, ("echo", 0))
-        error = error_of(supervisor, ("hold_gil",))
+        error = error_of(supervisor, ("backtrack",))
     assert isinstance(error, DecodeTimeout)
     assert isinstance(error, TimeoutError)
     assert error.limit_seconds == LIMIT <= error.elapsed_seconds
