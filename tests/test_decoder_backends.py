@@ -85,8 +85,11 @@ def shown(data: Any) -> NDArray[np.uint8]:
     return pictures
 
 
-def require_frames(decoder: StreamDecoder, reference: Any, *, singles: int = 50) -> None:
-    """Every frame, asked for in every way, is that of a decode front to back: uint8, each (H, W, 3)."""
+def require_frames(decoder: StreamDecoder, reference: Any, *, singles: int = 50, slices: bool = True) -> None:
+    """Every frame, asked for in every way, is that of a decode front to back: uint8, each (H, W, 3).
+
+    Without slices, for large pictures: they are batches of other indices, as each small clip shows.
+    """
     count, rng = len(reference), random.Random(0)
     seconds, table = decoder.table.frame_seconds, decoder.table
     assert len(decoder) == decoder.metadata.num_frames == table.num_frames == count
@@ -108,7 +111,8 @@ def require_frames(decoder: StreamDecoder, reference: Any, *, singles: int = 50)
     require(decoder.get_frames_at(shuffled[:200]), shuffled[:200])
     repeated = [shuffled[0], shuffled[1], shuffled[0], -1, -count, -2, count - 1, shuffled[1] - count, 0]
     require(decoder.get_frames_at(repeated), repeated)
-    for part in (slice(2, 9), slice(-3, None), slice(None, None, -7), slice(5, 5), slice(1, -1, 3)):
+    parts = (slice(2, 9), slice(-3, None), slice(None, None, -7), slice(5, 5), slice(1, -1, 3)) if slices else ()
+    for part in parts:
         pictures = np.array([reference[k] for k in range(count)[part]], np.uint8)
         assert np.array_equal(shown(decoder[part]), pictures.reshape(-1, *reference[0].shape)), f"{part} of {decoder}"
     require(decoder.get_frames_in_range(3, 20, 4), range(count)[3:20:4])
@@ -225,22 +229,31 @@ def test_files_of_datasets(
         require_frames(cache.get_decoder(path, backend=backend), zoo.reference(path), singles=10)
 
 
-def test_every_shared_clip(cache: VideoDecoderCache, shared_dir: Path, backend: DecoderBackend) -> None:
+def usable_backends() -> list[DecoderBackend]:
+    """For tests whose reference takes longer than what is held against it."""
+    return [backend for backend in BACKENDS if backend == "pyav" or _why_not() is None]
+
+
+def test_every_shared_clip(cache: VideoDecoderCache, shared_dir: Path) -> None:
     for path in sorted([*shared_dir.glob("media/*.mp4"), *shared_dir.glob("media/*.mkv")]):
-        if backend == "torchcodec" and "10bits" in path.name:
-            print(f"{path.name} is left out: {DIFFERENT['h264_10_bit']}")
-            continue
-        require_frames(cache.get_decoder(path, backend=backend), zoo.reference(path), singles=4)
+        reference = zoo.reference(path)
+        for backend in usable_backends():
+            if backend == "torchcodec" and "10bits" in path.name:
+                print(f"{path.name} is left out: {DIFFERENT['h264_10_bit']}")
+                continue
+            require_frames(cache.get_decoder(path, backend=backend), reference, singles=2, slices=False)
 
 
-def test_each_stream_of_a_shared_clip(cache: VideoDecoderCache, shared_dir: Path, backend: DecoderBackend) -> None:
+def test_each_stream_of_a_shared_clip(cache: VideoDecoderCache, shared_dir: Path) -> None:
     path = shared_dir / "media" / "nasa_13013.mp4"
     with av.open(str(path)) as container:
         numbers = [stream.index for stream in container.streams.video]
     assert len(numbers) == 2
     for k, number in enumerate(numbers):
         reference = zoo.reference(path, stream=k)
-        require_frames(cache.get_decoder(path, backend=backend, stream_index=number), reference, singles=5)
+        for backend in usable_backends():
+            decoder = cache.get_decoder(path, backend=backend, stream_index=number)
+            require_frames(decoder, reference, singles=2, slices=False)
 
 
 # What is asked for in parts.
@@ -548,22 +561,25 @@ def test_torchcodec_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> No
     assert cache.statistics().open == 0
 
 
-@pytest.mark.parametrize("error", ["ImportError", "RuntimeError", "OSError"])
-def test_torchcodec_that_does_not_load(tmp_path: Path, error: str) -> None:
+def test_torchcodec_that_does_not_load(tmp_path: Path) -> None:
     package = tmp_path / "torchcodec"
     package.mkdir()
     long_text = "Could not load libtorchcodec.\\nLikely causes:\\n" + "FFmpeg is not installed\\n" * 50
-    (package / "__init__.py").write_text(f"raise {error}('{long_text}')\n")
+    (package / "__init__.py").write_text(
+        f"import builtins, os\nraise getattr(builtins, os.environ['IT'])('{long_text}')\n"
+    )
     code = """
-import json, sys
+import json, os, sys
 from millpond import VideoDecoderCache
 from millpond.errors import UnsupportedFormat
 cache, told = VideoDecoderCache(backend="torchcodec"), []
-for _ in range(2):
-    try:
-        cache.get_decoder(sys.argv[1])
-    except UnsupportedFormat as error:
-        told.append(str(error))
+for error in ("ImportError", "RuntimeError", "OSError"):
+    os.environ["IT"] = error
+    for _ in range(2):
+        try:
+            cache.get_decoder(sys.argv[1])
+        except UnsupportedFormat as error:
+            told.append(str(error))
 frame = cache.get_decoder(sys.argv[1], backend="pyav").get_frame_at(5)
 print(json.dumps([told, cache.statistics().open, list(frame.data.shape)]))
 """
@@ -571,8 +587,8 @@ print(json.dumps([told, cache.statistics().open, list(frame.data.shape)]))
     with start_python(code, str(zoo.clip_path("h264_b_frames"))) as process:
         out, _ = process.communicate(timeout=120)
     told, still_open, shape = json.loads(out)
-    assert len(told) == 2
-    for text in told:
+    errors = [name for name in ("ImportError", "RuntimeError", "OSError") for _ in range(2)]
+    for text, error in zip(told, errors, strict=True):
         assert "shared libraries of FFmpeg 4 to 8; install those, or take 'pyav'" in text
         assert text.endswith(f"({error}: Could not load libtorchcodec.)")
     assert (still_open, shape) == (1, [3, zoo.HEIGHT, zoo.WIDTH])
