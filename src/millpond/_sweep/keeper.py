@@ -13,12 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from millpond._sweep.exits import signal_in_words
-from millpond._sweep.keeper_process import END, RUN, Unpacker, pack
+from millpond._sweep.keeper_process import END, RUN, UNHEEDED, Unpacker, pack
 from millpond._workers.zygote import open_stderr
 
 _BOOTSTRAP = (
@@ -168,7 +168,7 @@ def _start(control: int, keep: Sequence[int]) -> subprocess.Popen[bytes]:
     # Nothing of the user's is imported in it, or says how it runs; its commands get their environment from the sweep.
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON") or name == "PYTHONHOME"}
     numbers = [str(number) for number in (control, os.getpid(), *keep)]
-    with open_stderr() as stderr:
+    with open_stderr() as stderr, _blocked(UNHEEDED):  # until it catches them
         return subprocess.Popen(
             [sys.executable, "-S", "-P", "-c", _BOOTSTRAP, str(Path(__file__).parent), *numbers],
             stdin=subprocess.DEVNULL,
@@ -178,6 +178,16 @@ def _start(control: int, keep: Sequence[int]) -> subprocess.Popen[bytes]:
             env=own,
             start_new_session=True,  # a terminal's Ctrl-C does not reach it
         )
+
+
+@contextlib.contextmanager
+def _blocked(numbers: Collection[int]) -> Iterator[None]:
+    """Signals wait, in this thread and in a process that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _pidfd_of(pid: int) -> int:

@@ -46,7 +46,7 @@ _EXEC_SECONDS = 1.0
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _IS_LINUX = sys.platform == "linux"
 _MAX_RSS_UNIT_BYTES = 1024 if _IS_LINUX else 1
-_UNHEEDED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGPIPE)
+UNHEEDED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGPIPE)
 _RUNS, _LET_ALONE, _ASKED, _KILLED = range(4)
 _LENGTH = struct.Struct("<I")
 _REMEDIES = {
@@ -115,7 +115,7 @@ def _settle_signals() -> None:
     """
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)  # whoever started the sweep may have ignored some (nohup), as Python does
-    for number in (*_UNHEEDED, signal.SIGCHLD):
+    for number in (*UNHEEDED, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
