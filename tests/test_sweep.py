@@ -172,6 +172,20 @@ def test_a_function_runs_in_a_fresh_process_for_each_chunk(tmp_path: Path) -> No
     assert (result.exit_code, result.failures) == (0, ())
 
 
+def test_within_a_chunk_a_function_is_not_split_again(tmp_path: Path) -> None:
+    def run_job(job: int) -> dict[str, Any]:
+        import os
+
+        import millpond
+
+        inner = millpond.sweep([job, job + 1], lambda one: {"pid": os.getpid(), "one": one}, chunk_size=1)
+        assert {metrics["pid"] for metrics in inner.metrics.values()} == {os.getpid()}
+        return {"ones": [metrics["one"] for metrics in inner.metrics.values()], "folder": inner.folder}
+
+    result = millpond.sweep([1, 5], run_job, chunk_size=1, out=tmp_path / "out")
+    assert dict(result.metrics) == {"1": {"ones": [1, 2], "folder": None}, "5": {"ones": [5, 6], "folder": None}}
+
+
 def test_a_function_that_raises_names_its_job_and_the_others_get_their_turn(tmp_path: Path) -> None:
     def run_job(job: str) -> dict[str, float]:
         return {"inverse": 1 / int(job)}

@@ -66,6 +66,22 @@ def test_a_signal_ends_all_that_runs_and_the_sweep_can_be_resumed(tmp_path: Path
     assert run_sweep(tmp_path, *options, "--resume").returncode == 0
 
 
+def test_a_command_that_is_not_split_gets_signals_and_ends_with_the_sweep(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 1)
+    code = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print('runs', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, *sweep_arguments(command=(sys.executable, "-c", code, "{jobs}"))]
+    for number, exit_code in ((signal.SIGTERM, 7), (signal.SIGKILL, -9)):
+        with subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE) as sweep:
+            assert sweep.stdout is not None
+            assert sweep.stdout.readline() == "runs\n"
+            below = psutil.Process(sweep.pid).children(recursive=True)
+            sweep.send_signal(number)
+            assert sweep.wait(60) == exit_code
+        assert not outlive(below, 10)
+
+
 def test_a_second_sweep_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     write_jobs(tmp_path, 2, {0: "hang"})
     with sweep_until(tmp_path, "job-0 hangs", "--chunk-size", "1", "--out", "out"):

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
@@ -155,6 +156,10 @@ class SweepTable(SweepShow):
             self.say(f"chunk {outcome.number}: {reason.strip()}", style="yellow")
         self._advance(counts)
 
+    def redraw(self) -> None:
+        """Show what is known now; otherwise it is shown some times a second."""
+        self._live.refresh()
+
     def _advance(self, counts: Counts) -> None:
         failed = f"{counts.failed} failed " if counts.failed else ""
         left = self._pace.left(counts)
@@ -167,7 +172,7 @@ class SweepTable(SweepShow):
             look = row.look or Look(0.0, 0)
             jobs = f"{look.num_reported}/{row.num_jobs}" if look.current or look.num_reported else str(row.num_jobs)
             elapsed = _clock(time.monotonic() - row.began)
-            table.add_row(str(number), jobs, look.current, sized(look.pss_bytes), elapsed)
+            table.add_row(str(number), jobs, Text(look.current), sized(look.pss_bytes), elapsed)
         return Group(table, self._bar) if self._rows else Group(self._bar)
 
 

@@ -1,0 +1,71 @@
+"""What a sweep shows: a table on a terminal, lines in a log, failures always."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from millpond._cli.sweep_watch import SweepLines, SweepShow, SweepTable
+from millpond._sweep.orders import ChunkOutcome, Look
+from millpond._sweep.watching import Counts, Failure
+
+FAILURE = Failure("job [9]", "killed by SIGKILL (9)", 2, 1, "chunk-0002.log")
+
+
+def shown(kind: type[SweepShow], *, terminal: bool) -> tuple[SweepShow, io.StringIO]:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100, color_system=None, _environ={})
+    return kind(console), out
+
+
+def run(show: SweepShow) -> None:
+    with show:
+        show.sweep_began(Counts(40, 10, 0), folder="out")
+        show.chunk_began(1, ("a", "b"), 1)
+        show.chunk_looked(1, Look(0.5, 3 << 30, 1, "job [b]"))
+        if isinstance(show, SweepTable):
+            show.redraw()
+        show.chunk_ended(ChunkOutcome(1, 0, duration_seconds=2.0, peak_pss_bytes=3 << 30), "", Counts(40, 20, 0))
+        show.job_failed(FAILURE)
+        show.sweep_ended(Counts(40, 20, 1))
+
+
+def test_the_table_shows_chunk_jobs_current_job_and_memory() -> None:
+    show, out = shown(SweepTable, terminal=True)
+    run(show)
+    assert any(
+        all(text in line for text in ("1", "1/2", "job [b]", "3.00 GiB", "0:00:0"))
+        for line in out.getvalue().splitlines()
+    )
+    assert "20/40" in out.getvalue()
+
+
+def test_lines_say_how_each_chunk_ended_and_how_much_is_left() -> None:
+    show, out = shown(SweepLines, terminal=False)
+    run(show)
+    first, chunk, failure = out.getvalue().splitlines()
+    assert first == "40 jobs (10 done before) into 'out'"
+    assert chunk.startswith("chunk 1: done after 2.0 s, peak 3.00 GiB; 20 of 40 jobs done, 0:00:0")
+    assert failure == "chunk 2: job 'job [9]' failed: killed by SIGKILL (9) (log: logs/chunk-0002.log)"
+
+
+def test_quiet_tells_of_failures_and_nothing_else() -> None:
+    show, out = shown(SweepShow, terminal=True)
+    run(show)
+    assert out.getvalue().splitlines() == [
+        "chunk 2: job 'job [9]' failed: killed by SIGKILL (9) (log: logs/chunk-0002.log)"
+    ]
+
+
+def test_output_is_streamed_by_whole_lines_behind_the_chunks_number(capsys: pytest.CaptureFixture[str]) -> None:
+    show = SweepShow(Console(file=io.StringIO()), stream=True)
+    show.chunk_printed(1, b"one\ntw")
+    show.chunk_printed(2, b"other\n")
+    show.chunk_printed(1, b"o\nrest \xff")
+    show.chunk_ended(ChunkOutcome(1, 0), "", Counts(1, 1, 0))
+    assert (
+        capsys.readouterr().out
+        == "[chunk 1] one\n[chunk 2] other\n[chunk 1] two\n[chunk 1] rest \N{REPLACEMENT CHARACTER}\n"
+    )
