@@ -17,6 +17,9 @@ from typing import Any, Literal
 from plotly.offline import get_plotlyjs
 
 Cell = str | int | float | None
+_LONG_LETTERS = 40
+"""A text of more has a column of some width, also on a phone."""
+
 Colour = Literal["first", "second", "third", "fourth", "limit"]
 
 
@@ -200,7 +203,10 @@ def _row(cells: Sequence[Cell]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    kind = "" if isinstance(cell, str) else " class=number"
+    if isinstance(cell, str):
+        kind = " class=long" if len(cell) > _LONG_LETTERS else ""
+    else:
+        kind = " class=number"
     return f"<td{kind}>{_shown(cell)}</td>"
 
 
