@@ -187,11 +187,26 @@ def test_a_leak_below_python_is_ended_at_the_budget() -> None:
     assert outcome.peak_rss_bytes > 64 << 20
 
 
-def test_what_a_chunk_leaves_is_ended_and_holds_nothing_up() -> None:
-    # Both hold the log open, and one does not heed SIGTERM.
-    order = command_order("sh", "-c", "setsid sleep 600 & trap '' TERM; setsid sleep 600 & exit 3")
+def test_what_a_chunk_leaves_is_ended_and_makes_its_end_no_timeout(hours: list[float]) -> None:
+    # Both strays hold the log open; one does not heed SIGTERM, and says so when the chunk's own process is gone.
+    code = """
+        import os, signal, time
+        parent = os.getpid()
+        for name in ("heeds", "deaf"):
+            if os.fork() == 0:
+                os.setsid()
+                if name == "deaf":
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                    while os.getppid() == parent:
+                        time.sleep(0.001)
+                    os.write(1, b"ready")
+                while True:
+                    signal.pause()
+        os._exit(3)
+    """
     with closing(Keeper()) as keeper:
-        outcome = run_chunk(order, keeper)
+        order = python_order(code, timeout_seconds=1800.0)
+        outcome = run_chunk(order, keeper, printed=when_ready(lambda: hours.append(1.0)))
         assert (outcome.exit_code, outcome.ended_by, outcome.num_left_behind) == (3, EndedBy.ITSELF, 2)
         assert not psutil.Process(keeper.pid).children()
 

@@ -63,7 +63,7 @@ def run_chunk(
         return ChunkOutcome(
             number=order.number,
             exit_code=ended.exit_code,
-            ended_by=EndedBy.LOST if ended.is_lost else run.ended_by,
+            ended_by=_ended_by(ended, run.ended_by),
             problem=ended.problem or _stuck_in_words(ended.num_stuck),
             metrics=folder.metrics(),
             progress=folder.progress(),
@@ -88,6 +88,13 @@ def _closed_on_error(given: Keeper | None) -> Iterator[Keeper]:
         raise
     if given is None:
         keeper.close()
+
+
+def _ended_by(ended: Ended, wanted_by: EndedBy) -> EndedBy:
+    """A process may have ended by itself just before it was asked to."""
+    if ended.is_lost:
+        return EndedBy.LOST
+    return wanted_by if ended.was_asked else EndedBy.ITSELF
 
 
 def _stuck_in_words(num_stuck: int) -> str:

@@ -35,6 +35,7 @@ class Ended:
 
     Attributes:
         exit_code: As `subprocess` has it; None: it did not start, or nobody knows.
+        was_asked: Whether `end` was called before its own process had ended.
         max_rss_bytes: Peak RSS of any one process below the keeper that was waited for.
         num_left_behind: Processes that the command's own left, and that were ended after it.
         num_stuck: Processes that outlived SIGKILL; the keeper has ended without them.
@@ -43,6 +44,7 @@ class Ended:
     """
 
     exit_code: int | None
+    was_asked: bool = False
     max_rss_bytes: int = 0
     num_left_behind: int = 0
     num_stuck: int = 0

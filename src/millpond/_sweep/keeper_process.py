@@ -30,9 +30,7 @@ if TYPE_CHECKING:  # typing would be a third of what this process imports
 
 RUN, END = 1, 2
 """What the sweep sends: RUN with argv, environment, directory, output path and the folder to remove if the sweep is
-gone; END with a signal's number and a grace in seconds. A keeper answers each RUN once, with
-exit code or None, peak RSS in bytes, how many processes were left behind and ended, how many are there still, and why
-the command did not start, or ""."""
+gone; END with a signal's number and a grace in seconds. A keeper answers each RUN once: see `keeper.Ended`."""
 
 LET_ALONE_SECONDS = 0.1
 """What a command leaves has so long to end by itself, as multiprocessing's resource tracker does."""
@@ -199,6 +197,7 @@ class _Command:
         self._phase = _RUNS
         self._exit_code: int | None = None
         self._max_rss_bytes = self._num_left_behind = 0
+        self._was_asked = False
         self._give_up_at = 0.0
         self._pid = 0
         self._errors, theirs = os.pipe()
@@ -210,10 +209,17 @@ class _Command:
             os.close(theirs)
 
     def end(self, number: int, grace_seconds: float) -> None:
-        """Send a signal to all, and after the grace kill who is still there; asked again, the last grace counts."""
-        select.select([self._errors], [], [], _EXEC_SECONDS)  # before its exec it would be as deaf as the keeper
-        self._send(number)
-        self._enter(_ASKED, grace_seconds)
+        """Send a signal to all, and after the grace kill who is still there; asked again, the last grace counts.
+
+        Where the command's own process has ended, what it left gets no more time by this.
+        """
+        self._reap()
+        if self._exit_code is None:
+            self._was_asked = True
+            select.select([self._errors], [], [], _EXEC_SECONDS)  # before its exec it would be as deaf as the keeper
+            self._send(number)
+        if self._exit_code is None or not grace_seconds:
+            self._enter(_ASKED, grace_seconds)
 
     def _send(self, number: int) -> int:
         """Send a signal to everything below the keeper, to each once; how many there are."""
@@ -230,6 +236,13 @@ class _Command:
 
     def attend(self) -> bool:
         """Reap who has ended and do what is due; True when it is over."""
+        is_any_below = self._reap()
+        if is_any_below:
+            self._press_on(time.monotonic())
+        return not is_any_below or self.num_stuck > 0
+
+    def _reap(self) -> bool:
+        """Whether anybody is left."""
         ended: list[tuple[int, int, int]] = []
         is_any_below = _reap(ended)
         for pid, status, max_rss_bytes in ended:
@@ -238,9 +251,7 @@ class _Command:
                 self._exit_code = os.waitstatus_to_exitcode(status)
                 if not _IS_LINUX:  # what it left is not this process's: its group is all that is known of it
                     _send_to_group(pid, signal.SIGKILL)
-        if is_any_below:
-            self._press_on(time.monotonic())
-        return not is_any_below or self.num_stuck > 0
+        return is_any_below
 
     def _press_on(self, now: float) -> None:
         is_due = self.act_at is not None and now >= self.act_at
@@ -263,13 +274,13 @@ class _Command:
     def _enter(self, phase: int, seconds: float) -> None:
         self._phase, self.act_at = phase, time.monotonic() + seconds
 
-    def result(self) -> tuple[int | None, int, int, int, str]:
+    def result(self) -> tuple[int | None, bool, int, int, int, str]:
         """For the sweep, once."""
         os.set_blocking(self._errors, False)  # a process that is stuck may hold the other end
         problem = _read(self._errors).decode()
         os.close(self._errors)
         exit_code = None if problem else self._exit_code
-        return exit_code, self._max_rss_bytes, self._num_left_behind, self.num_stuck, problem
+        return exit_code, self._was_asked, self._max_rss_bytes, self._num_left_behind, self.num_stuck, problem
 
 
 def _fork_into(argv: list[str], environment: dict[str, str], directory: str, output_path: str, errors: int) -> int:

@@ -68,6 +68,8 @@ class LocalEngine:
         try:
             while (given := self._orders.get()) is not None:
                 order, future = given
+                if not future.set_running_or_notify_cancel():
+                    continue
                 if keeper is not None and not keeper.is_alive:
                     keeper.close()
                     keeper = None
