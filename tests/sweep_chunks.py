@@ -22,7 +22,10 @@ def report(**values):
         json.dump({job: values}, file)
 print("at", job, flush=True)
 """
-REPORTS = "report(worker=worker)"
+REPORTS = """
+blocked = [number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+report(worker=worker, niceness=os.nice(0), blocked=blocked)
+"""
 HANGS = """
 report(steps=1)
 subprocess.Popen(["setsid", "sleep", "60"])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from millpond._sweep.engines import ray as ray_engine
+from millpond.errors import UsageError
 from programs import program
 
 SWEEP = """
@@ -30,16 +33,21 @@ SWEEP = """
     signal.signal(signal.SIGTERM, handler)
     folder = Path(sys.argv[1])
     engine = RayEngine(parallel=1)
-    found = {"capacity": engine.capacity}
+    found = {"capacity": engine.capacity, "niceness": os.nice(0)}
     done = engine.submit([order_of(folder, number, REPORTS) for number in (1, 2)])
-    found["done"] = [told(future.result(60)) for future in done]
+    found["done"] = [told(future.result()) for future in done]
     (dead,) = engine.submit([order_of(folder, 3, KILLS_ITS_WORKER)])
-    found["dead"] = told(dead.result(60))
+    found["dead"] = told(dead.result())
+    guest = RayEngine(parallel=1)
+    (killed,) = guest.submit([order_of(folder, 7, HANGS)])
+    wait_until_it_hangs(folder, 7)
+    guest.close()
+    found["killed"] = told(killed.result())
     running = engine.submit([order_of(folder, 4, HANGS), order_of(folder, 5, REPORTS)])
     wait_until_it_hangs(folder, 4)
     engine.cancel(signal.SIGINT)
     running += engine.submit([order_of(folder, 6, REPORTS)])
-    found["cancelled"] = [told(future.result(60)) for future in running]
+    found["cancelled"] = [told(future.result()) for future in running]
     engine.close()
     engine.close()
     found["has_folder"] = os.path.exists(engine._folder)
@@ -59,8 +67,8 @@ def found(folder: Path) -> Any:
     """What the program saw, and what it left."""
     home = {"HOME": str(folder / "home"), "RAY_ADDRESS": ""}
     with program(textwrap.dedent(SWEEP), folder / "temporary", str(folder), environment=home) as sweep:
-        code, _, errors = sweep.ended()
-        assert code == 0, errors
+        _, errors = sweep.process.communicate(timeout=250)  # 10 s, and more where others are at work
+        assert sweep.process.returncode == 0, errors
         return {**json.loads((folder / "found.json").read_text()), "left": sweep.left(5)}
 
 
@@ -68,6 +76,11 @@ def test_chunks_come_back_with_metrics_each_from_a_fresh_worker(found: Any) -> N
     assert [(end["ended_by"], end["exit_code"]) for end in found["done"]] == [("itself", 0)] * 2
     assert len({end["metrics"][f"job {number}"]["worker"] for number, end in enumerate(found["done"], 1)}) == 2
     assert found["capacity"] == 1
+
+
+def test_its_processes_can_be_interrupted_and_have_the_priority_of_the_sweep(found: Any) -> None:
+    seen = found["done"][0]["metrics"]["job 1"]
+    assert (seen["blocked"], seen["niceness"]) == ([], found["niceness"])
 
 
 def test_output_is_written_where_the_order_says(found: Any, folder: Path) -> None:
@@ -87,6 +100,10 @@ def test_a_chunk_whose_worker_is_killed_is_lost_with_the_reason(found: Any) -> N
 def test_cancelled_chunks_keep_what_they_reported(found: Any) -> None:
     assert {end["ended_by"] for end in found["cancelled"]} == {"cancelled"}
     assert [end["metrics"] for end in found["cancelled"]] == [{"job 4": {"steps": 1}}, None, None]
+
+
+def test_an_engine_in_a_program_that_uses_ray_kills_its_own_chunks_when_closed_and_nothing_else(found: Any) -> None:
+    assert found["killed"]["ended_by"] == "cancelled"
 
 
 def test_a_closed_ray_leaves_no_process_thread_file_or_handler(found: Any) -> None:
@@ -121,9 +138,19 @@ def test_reasons_of_ray_are_put_in_words(kind: str, text: str, words: str) -> No
 
 
 def test_what_this_machine_never_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="a chunk is to have 1 GPU, and Ray finds 0 on this machine: ask for less"):
+    with pytest.raises(UsageError, match="a chunk is to have 1 GPU, and Ray finds 0 on this machine: ask for less"):
         ray_engine._check_resources({"CPU": 2.0}, {"CPU": 1.0, "GPU": 1.0}, is_local=True)
     ray_engine._check_resources({"CPU": 2.0}, {"CPU": 4.0}, is_local=False)  # a cluster may grow
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(
+        ConnectionError, match=f"no Ray cluster answers at '{address}': start one there with 'ray start"
+    ):
+        ray_engine.RayEngine(address)
 
 
 def test_a_missing_ray_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

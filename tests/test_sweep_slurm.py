@@ -18,7 +18,7 @@ from millpond._sweep.engines import slurm_jobs
 from millpond._sweep.engines.slurm import SlurmEngine
 from millpond._sweep.engines.slurm_parameters import parameters_of_submitit
 from millpond._sweep.orders import ChunkOutcome, EndedBy
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, UsageError
 from programs import program
 from sweep_chunks import HANGS, KILLS_ITS_WORKER, REPORTS, TELLS_ITS_WORKER_TO_END, order_of, wait_until_it_hangs
 
@@ -241,7 +241,7 @@ def test_bad_parameters_are_refused(tmp_path: Path, parameters: dict[str, Any], 
 
 def test_what_is_not_there_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="no Slurm on this machine"):
+    with pytest.raises(UsageError, match="no Slurm on this machine"):
         SlurmEngine(tmp_path / "slurm", parameters={"time": 5})
     with pytest.raises(ValueError, match="takes 'slurm' or 'local'"):
         SlurmEngine(tmp_path / "slurm", cluster="debug")

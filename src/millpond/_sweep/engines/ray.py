@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -24,11 +25,14 @@ from typing import Any
 
 from millpond._sweep.engines.far import cancelled, lost, run_until_signal
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, UsageError
 
 _LOCAL = "local"
 _STORE_BYTES = 128 * 2**20
 """Of a Ray of our own, where only orders and outcomes pass through; it takes 30 % of the memory if not told."""
+_ANSWER_SECONDS = 10.0
+_KILLS_CHILDREN = "kill_child_processes_on_worker_exit"
+"""A worker that ends kills its children first, that is the keeper, before that could kill all that is below it."""
 _MOST_CHARACTERS = 42
 """Of a Ray's folder: its sockets lie up to 65 characters below, and the address of a socket has at most 107."""
 
@@ -49,7 +53,7 @@ class RayEngine:
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: Nothing answers at the address.
-        ValueError: This machine does not have what a chunk needs.
+        UsageError: This machine does not have what a chunk is to have.
     """
 
     def __init__(
@@ -69,7 +73,9 @@ class RayEngine:
             self.close()
             raise
         self._capacity = parallel or max(1, int(resources.get("CPU", 1) / num_cpus) if num_cpus else 1)
-        options = {"max_calls": 1, "max_retries": 0, "num_cpus": num_cpus, "num_gpus": num_gpus}
+        options: dict[str, Any] = {"max_calls": 1, "max_retries": 0, "num_cpus": num_cpus, "num_gpus": num_gpus}
+        if self._folder is None:  # the setting of a cluster that is not ours; costs half a second per worker
+            options["runtime_env"] = {"env_vars": {f"RAY_{_KILLS_CHILDREN}": "0"}}
         self._task = self._ray.remote(**options)(run_in_worker)
 
     @property
@@ -126,11 +132,12 @@ class RayEngine:
             self._folder = _new_folder()
             room = None if parallel is None else max(1, math.ceil(parallel * num_cpus))
             options |= {"num_cpus": room, "include_dashboard": False, "object_store_memory": _STORE_BYTES}
-            options["_temp_dir"] = self._folder
+            options |= {"_temp_dir": self._folder, "_system_config": {_KILLS_CHILDREN: False, "worker_niceness": 0}}
         try:
+            _check_answers(address)
             with _handler_of_sigterm_kept():
                 self._ray.init(**options)
-        except ConnectionError as error:
+        except OSError as error:
             raise ConnectionError(
                 f"no Ray cluster answers at {address!r}: start one there with 'ray start --head', or give no address "
                 "and have one started on this machine for the sweep"
@@ -227,10 +234,17 @@ def _check_resources(there: Mapping[str, float], needed: Mapping[str, float], *,
     """Refuse what this machine can never run, and Ray would have wait for ever; a cluster may grow."""
     for name, amount in needed.items():
         if is_local and amount > there.get(name, 0.0):
-            raise ValueError(
+            raise UsageError(
                 f"a chunk is to have {amount:g} {name}, and Ray finds {there.get(name, 0.0):g} on this machine: "
                 "ask for less, or give the address of a cluster that has them"
             )
+
+
+def _check_answers(address: str) -> None:
+    """Where nobody listens, Ray would try for two minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def _new_folder() -> str:

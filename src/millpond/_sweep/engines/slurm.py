@@ -29,7 +29,7 @@ from millpond._sweep.engines.far import cancelled, lost, run_until_signal
 from millpond._sweep.engines.slurm_jobs import Jobs, LocalJobs, SlurmJobs
 from millpond._sweep.engines.slurm_parameters import parameters_of_submitit
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome, EndedBy
-from millpond.errors import ClosedError
+from millpond.errors import ClosedError, UsageError
 
 _KINDS: dict[str, type[Jobs]] = {"slurm": SlurmJobs, "local": LocalJobs}
 _MOST_AT_A_TIME = 256  # submitit's own limit of an array's jobs that run at a time
@@ -51,7 +51,7 @@ class SlurmEngine:
 
     Raises:
         ImportError: submitit is not installed.
-        RuntimeError: This machine is no part of a Slurm cluster.
+        UsageError: This machine is no part of a Slurm cluster.
         ValueError: Something about a parameter.
     """
 
@@ -245,7 +245,7 @@ def _new_executor(parent: Path, cluster: str, parameters: Mapping[str, Any]) -> 
     """A folder of its own, and an executor of submitit's that fills it."""
     submitit = imported_submitit()
     if cluster == "slurm" and shutil.which("srun") is None:
-        raise RuntimeError(
+        raise UsageError(
             "there is no Slurm on this machine (no srun on PATH): start the sweep where jobs are submitted, or leave "
             "the engine out and have its chunks run here"
         )
