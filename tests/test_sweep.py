@@ -12,7 +12,7 @@ import pytest
 
 import millpond
 import sweep_child
-from sweeping import COMMAND, chunks_of, run_sweep, summary_of, write_jobs
+from sweeping import COMMAND, chunks_of, run_sweep, summary_of, sweep_arguments, write_jobs
 
 
 def test_metrics_are_the_same_bytes_however_jobs_are_cut(tmp_path: Path) -> None:
@@ -139,12 +139,21 @@ def test_a_changed_jobs_file_or_command_is_refused_unless_told_otherwise(tmp_pat
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_runs(
-    tmp_path: Path, options: tuple[str, ...], command: tuple[str, ...], told: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    command: tuple[str, ...],
+    told: str,
 ) -> None:
     write_jobs(tmp_path, 3)
-    ended = run_sweep(tmp_path, *options, command=command)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert told in ended.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["millpond", *sweep_arguments(*options, command=command)[2:]])
+    with pytest.raises(SystemExit) as ended:
+        app()
+    out, errors = capsys.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert told in errors
     assert os.listdir(tmp_path) == ["jobs.json"]
 
 

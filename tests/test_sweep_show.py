@@ -35,10 +35,8 @@ def run(show: SweepShow) -> None:
 def test_the_table_shows_chunk_jobs_current_job_and_memory() -> None:
     show, out = shown(SweepTable, terminal=True)
     run(show)
-    assert any(
-        all(text in line for text in ("1", "1/2", "job [b]", "3.00 GiB", "0:00:0"))
-        for line in out.getvalue().splitlines()
-    )
+    cells = ("1", "1/2", "job [b]", "3.00 GiB", "0:00:0")
+    assert any(all(text in line for text in cells) for line in out.getvalue().splitlines())
     assert "20/40" in out.getvalue()
 
 
@@ -65,7 +63,5 @@ def test_output_is_streamed_by_whole_lines_behind_the_chunks_number(capsys: pyte
     show.chunk_printed(2, b"other\n")
     show.chunk_printed(1, b"o\nrest \xff")
     show.chunk_ended(ChunkOutcome(1, 0), "", Counts(1, 1, 0))
-    assert (
-        capsys.readouterr().out
-        == "[chunk 1] one\n[chunk 2] other\n[chunk 1] two\n[chunk 1] rest \N{REPLACEMENT CHARACTER}\n"
-    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["[chunk 1] one", "[chunk 2] other", "[chunk 1] two", "[chunk 1] rest \N{REPLACEMENT CHARACTER}"]
