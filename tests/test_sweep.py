@@ -12,6 +12,7 @@ import pytest
 
 import millpond
 import sweep_child
+from millpond._cli import app
 from sweeping import COMMAND, chunks_of, run_sweep, summary_of, sweep_arguments, write_jobs
 
 
