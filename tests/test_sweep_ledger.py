@@ -111,6 +111,13 @@ def test_nothing_of_an_end_is_kept_when_one_job_of_it_is_not_in_the_chunk(ledger
     assert (states(ledger)["a"], ledger.metrics(), len(ledger.interrupted())) == ("running", {}, 1)
 
 
+def test_a_chunk_does_not_end_without_a_verdict_on_each_of_its_jobs(ledger: Ledger) -> None:
+    begin(ledger, 1, "a", "b")
+    with pytest.raises(InternalError, match=r"chunk 1 ends without a verdict on \['b'\]"):
+        ledger.end(ChunkOutcome(1, 0), [said("a", "done")], {"a": {}})
+    assert (states(ledger)["a"], ledger.chunks()[0].state) == ("running", ChunkState.RUNNING)
+
+
 def test_a_job_runs_in_one_chunk_at_a_time(ledger: Ledger) -> None:
     begin(ledger, 1, "a")
     with pytest.raises(InternalError, match="chunk 2 begins with job 'a'"):
@@ -136,12 +143,28 @@ def test_an_interrupted_chunk_is_recovered_job_by_job_and_counts_no_attempt(ledg
         begin(again, again.next_chunk_number, "b")
 
 
+def test_a_failed_job_that_is_interrupted_when_it_runs_again_tells_of_no_run(ledger: Ledger) -> None:
+    begin(ledger, 1, "a")
+    ledger.end(KILLED, [said("a", "failed", 1, "killed")], {})
+    begin(ledger, 2, "a")
+    ledger.recover(2, {})
+    job = ledger.jobs()[0]
+    assert (job.state, job.attempt, job.chunk, job.exit_code, job.duration_seconds) == ("pending", 1, None, None, None)
+
+
 def test_a_changed_sweep_keeps_what_is_done_of_jobs_that_are_still_named(ledger: Ledger) -> None:
     begin(ledger, 1, "a", "b")
     ledger.end(ChunkOutcome(1, 0), [said("a", "done"), said("b", "done")], {"a": {}, "b": {}})
     ledger.change({"jobs": "new"}, ["d", "b"])
     assert states(ledger) == {"d": "pending", "b": "done"}
     assert ledger.facts == {"jobs": "new"}
+
+
+def test_a_job_that_is_no_longer_named_is_not_recovered(ledger: Ledger) -> None:
+    begin(ledger, 1, "a", "b")
+    ledger.change({}, ["b", "c"])
+    ledger.recover(1, {"a": {}, "b": {}})
+    assert states(ledger) == {"b": "done", "c": "pending"}
 
 
 @pytest.mark.parametrize("changed", ['{"x":2}', "[]", '{"x":'])

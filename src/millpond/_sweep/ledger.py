@@ -138,6 +138,8 @@ class Ledger:
                 rows,
                 f"chunk {outcome.number} ends with",
             )
+            if left := self._running_in(outcome.number):
+                raise InternalError(f"chunk {outcome.number} ends without a verdict on {sorted(left)}")
 
     def recover(
         self,
@@ -150,10 +152,15 @@ class Ledger:
 
         Args:
             number: Of the chunk.
-            metrics: Of its jobs that had reported.
+            metrics: Of its jobs that had reported; those that `change` has dropped are left out.
             seconds: How long they took, where that is known.
         """
-        rows = [(*_stored(given), (seconds or {}).get(name), number, name) for name, given in metrics.items()]
+        running = self._running_in(number)
+        rows = [
+            (*_stored(given), (seconds or {}).get(name), number, name)
+            for name, given in metrics.items()
+            if name in running
+        ]
         with self._transaction():
             self._settle_chunk(number, {"state": ChunkState.INTERRUPTED.value})
             self._change_jobs(
@@ -163,7 +170,9 @@ class Ledger:
                 f"chunk {number} is recovered with",
             )
             self._connection.execute(
-                "UPDATE jobs SET state = 'pending', chunk = NULL WHERE chunk = ? AND state = 'running'", (number,)
+                "UPDATE jobs SET state = 'pending', chunk = NULL, exit_code = NULL, peak_rss_bytes = NULL,"
+                " duration_seconds = NULL WHERE chunk = ? AND state = 'running'",
+                (number,),
             )
 
     def jobs(self) -> tuple[JobRecord, ...]:
@@ -204,6 +213,10 @@ class Ledger:
 
     def _fetch(self, statement: str) -> list[sqlite3.Row]:
         return fetch(self._connection, self.path, statement)
+
+    def _running_in(self, number: int) -> set[str]:
+        rows = self._fetch(f"SELECT name FROM jobs WHERE chunk = {number:d} AND state = 'running'")
+        return {row["name"] for row in rows}
 
     def _change_jobs(self, statement: str, rows: Sequence[tuple[Any, ...]], what: str) -> None:
         """Run a statement once for each row, whose last value is a job's name; it must change that job."""
