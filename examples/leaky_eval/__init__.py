@@ -1,0 +1,1 @@
+"""A policy evaluation over a simulator that leaks, for `millpond sweep`."""
