@@ -111,7 +111,9 @@ def test_resume_runs_what_is_not_done_and_nothing_else(tmp_path: Path) -> None:
     assert run_sweep(tmp_path, *options).returncode == 3
     again = run_sweep(tmp_path, *options)
     assert (again.returncode, "--resume" in again.stderr) == (2, True)
+    assert summary_of(tmp_path / "out")["counts"] == {"total": 4, "done": 2, "failed": 1, "left": 1}
     assert run_sweep(tmp_path, *options, "--resume").returncode == 0
+    assert summary_of(tmp_path / "out")["counts"] == {"total": 4, "done": 4, "failed": 0, "left": 0}
     assert chunks_of(tmp_path / "out") == [[f"job-{number}"] for number in (0, 1, 2, 2, 3)]
 
 

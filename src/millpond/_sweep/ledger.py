@@ -175,6 +175,14 @@ class Ledger:
                 (number,),
             )
 
+    def reopen_failed(self) -> None:
+        """Jobs that have failed are pending again, with all their tries: who resumes has mended something."""
+        with self._transaction():
+            self._connection.execute(
+                "UPDATE jobs SET state = 'pending', attempt = 0, error = '', chunk = NULL, exit_code = NULL,"
+                " peak_rss_bytes = NULL, duration_seconds = NULL WHERE state = 'failed'"
+            )
+
     def jobs(self) -> tuple[JobRecord, ...]:
         """All of them, in the order of the jobs file."""
         columns = ", ".join(JobRecord.__slots__)

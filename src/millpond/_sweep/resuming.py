@@ -49,7 +49,11 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def recover(ledger: Ledger, out: OutFolder, work: Work, engine: Engine) -> int:
-    """Settle what a sweep that was killed has left: what its chunks reported counts. How many jobs are done now."""
+    """Settle what a former sweep has left: what chunks reported counts, what failed has another turn.
+
+    Returns:
+        How many jobs are done.
+    """
     interrupted = ledger.interrupted()
     handles = [record.handle for record in interrupted if record.handle]
     if handles:
@@ -57,6 +61,7 @@ def recover(ledger: Ledger, out: OutFolder, work: Work, engine: Engine) -> int:
     for record in interrupted:
         verdict = judge(_order(record, work), _outcome(record, out), must_report=work.must_report)
         ledger.recover(record.number, verdict.metrics, seconds=verdict.seconds)
+    ledger.reopen_failed()
     out.clear_work()
     return sum(1 for job in ledger.jobs() if job.state == JobState.DONE)
 
