@@ -160,7 +160,6 @@ def test_what_was_changed_in_a_dataset_is_seen_by_the_next_epoch_s_workers() -> 
 OF_A_JOB = """
 import multiprocessing, sys
 from dataclasses import dataclass
-from millpond.torch import DataLoader
 
 @dataclass
 class Point:
@@ -173,6 +172,7 @@ class Points:
 def own(samples): return [sample.x for sample in samples], samples[0]
 
 def job():
+    from millpond.torch import DataLoader  # here: it imports torch, and this module is imported by three processes
     for numbers, first in DataLoader(Points(), 2, num_workers=1, collate_fn=own):
         assert type(first) is Point
         print(numbers, flush=True)
