@@ -11,7 +11,7 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types setup bench bench-streaming bench-decoders bench-peers fuzz chaos soak clean
+.PHONY: demo test lint types setup bench bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -50,6 +50,15 @@ bench-decoders: $(TEST_ENV)/ready $(BENCH_DATA)
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/decoder_cache.json $(BENCH_OUT)/decoder_cache.svg
 	$(BIN)/python bench/random_access.py $(BENCH_DATA) --json $(BENCH_OUT)/random_access.json
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/random_access.json $(BENCH_OUT)/random_access.svg
+
+# Sweeps: memory of 200 jobs that leak 72 MB each (some minutes), what a chunk costs over subprocess.run, and whether
+# merged metrics are the same bytes. A process of the first takes 2.2 GB.
+bench-sweep: $(TEST_ENV)/ready
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/sweep_leak.py --json $(BENCH_OUT)/sweep_leak.json
+	$(BIN)/python bench/plot.py $(BENCH_OUT)/sweep_leak.json $(BENCH_OUT)/sweep.svg
+	$(BIN)/python bench/sweep_overhead.py --json $(BENCH_OUT)/sweep_overhead.json
+	$(BIN)/python bench/sweep_merge.py --json $(BENCH_OUT)/sweep_merge.json
 
 .cache/bench/av1_gop2: | $(TEST_ENV)/ready
 	$(BIN)/millpond synth $@ --episodes 30 --frames 100 --cameras 2 --size 640x480 --codec av1 --gop 2

@@ -1,4 +1,4 @@
-"""Draw what a bench measured as a small SVG: rates of contenders, or of `decoder_cache.py` lines over accesses.
+"""Draw what a bench measured as a small SVG: rates of contenders; or memory as lines, over accesses or over time.
 
 The SVG follows the reader's light or dark setting, and is written by hand: it needs no plotting library.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from _lines import Line, Panel, drawn_panel
+from _sweep_lines import leak_panels, of_sweep_leak
 
 WIDTH, LABEL, VALUE, BAR, GAP, HEAD = 760, 250, 210, 18, 6, 30
 STYLE = """
@@ -21,7 +22,7 @@ text { font: 13px system-ui, sans-serif; fill: #14201c }
 .name { font-weight: 600 } .quiet { fill: #5b6a64 }
 .ceiling { fill: #c9d2ce } .millpond { fill: #1f6fb2 } .lerobot { fill: #c98a2b }
 .grid { stroke: #c9d2ce; fill: none } .line { fill: none; stroke-width: 2 } .second { stroke-dasharray: 5 3 }
-.line.millpond { stroke: #1f6fb2 } .line.lerobot { stroke: #c98a2b }
+.line.millpond { stroke: #1f6fb2 } .line.lerobot { stroke: #c98a2b } .line.ceiling { stroke: #93a19b; fill: none }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6ede9 } .quiet { fill: #94a49d }
   .ceiling { fill: #46544e } .millpond { fill: #5aa9e6 } .lerobot { fill: #e0aa54 }
@@ -68,7 +69,8 @@ def main() -> None:
 
 def draw(measured: dict[str, Any]) -> str:
     title = f"{TITLES.get(measured['bench'], circumstances)(measured)}, {measured['environment']['machine']}"
-    marks, y = lines(measured) if measured["bench"] == "decoder_cache" else bars(measured)
+    panels_of = PANELS.get(measured["bench"])
+    marks, y = bars(measured) if panels_of is None else lines(panels_of(measured))
     marks.append(f'<text class="quiet" x="0" y="{y + 12}">{html.escape(title)}</text>')
     body = "\n".join(marks)
     return (
@@ -110,7 +112,7 @@ def cases_of(measured: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return cases
 
 
-def lines(measured: dict[str, Any]) -> tuple[list[str], float]:
+def cache_panels(measured: dict[str, Any]) -> list[Panel]:
     """The trajectory of the first seed of each side: memory, descriptors, and memory without a bound."""
     panels = [
         Panel("RSS over its baseline, MB", "accesses", list(trajectories(measured["bounded"], grown))),
@@ -119,6 +121,11 @@ def lines(measured: dict[str, Any]) -> tuple[list[str], float]:
     if "unbounded" in measured:
         few = measured["unbounded"]
         panels.append(Panel(f"without a bound, {few['files']} files: MB", "accesses", list(trajectories(few, grown))))
+    return panels
+
+
+def lines(panels: list[Panel]) -> tuple[list[str], float]:
+    """Marks of panels, one below the other, and their height."""
     marks: list[str] = []
     y = 0.0
     for panel in panels:
@@ -237,7 +244,9 @@ TITLES = {
     "streaming": of_streaming,
     "random_access": of_random_access,
     "decoder_cache": of_decoder_cache,
+    "sweep_leak": of_sweep_leak,
 }
+PANELS = {"decoder_cache": cache_panels, "sweep_leak": leak_panels}
 BARS = {"transport": transported, "streaming": streamed, "random_access": at_random}
 
 

@@ -1,0 +1,44 @@
+"""What `sweep_leak.py` measured, as lines: memory of a sweep's whole process tree over time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _lines import Line, Panel
+from millpond._values import parse_bytes
+
+_TITLES = {
+    "auto": "--chunk-size auto --max-rss {max_rss}, MB",
+    "script": "a script with millpond.sweep_jobs(), --max-rss {max_rss}, MB",
+}
+
+
+def of_sweep_leak(measured: dict[str, Any]) -> str:
+    settings = measured["settings"]
+    return f"PSS of the process tree; {settings['jobs']} jobs, each leaks {settings['leak_bytes'] / 1e6:g} MB"
+
+
+def leak_panels(measured: dict[str, Any]) -> list[Panel]:
+    """The first round: chunks of fixed size beside one process, and each way with a budget below it."""
+    settings, ways = measured["settings"], measured["ways"]
+    panels = []
+    if "chunks" in ways:
+        lines = [_memory("chunks", f"chunks of {settings['chunk_size']}", measured)]
+        if "one process" in ways:
+            for_all = ways["one process"]["results"]["gb_for_all_by_the_slope"]["median"]
+            label = f"one process ({for_all:.1f} GB for all)"
+            lines.append(_memory("one process", label, measured, look="lerobot"))
+        panels.append(Panel(f"--chunk-size {settings['chunk_size']}, MB", "seconds", lines))
+    for way in (way for way in _TITLES if way in ways):
+        lines = [_memory(way, "the sweep", measured)]
+        most_seconds, budget_mb = lines[0].points[-1][0], parse_bytes(settings["max_rss"]) / 1e6
+        budget = Line(f"budget: {budget_mb:,.0f}", "ceiling second", [(0.0, budget_mb), (most_seconds, budget_mb)])
+        panels.append(Panel(_TITLES[way].format(max_rss=settings["max_rss"]), "seconds", [budget, *lines]))
+    return panels
+
+
+def _memory(way: str, label: str, measured: dict[str, Any], look: str = "millpond") -> Line:
+    run = measured["ways"][way]["runs"][0]
+    looks = run["looks"]
+    points = list(zip(looks["seconds"], looks["mb"], strict=True))
+    return Line(f"{label}: most {run['peak_mb']:,.0f}", look, points)
