@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from _lines import Line, Panel
-from millpond._values import parse_bytes
+from millpond._amounts import parse_bytes
 
 _TITLES = {
     "auto": "--chunk-size auto --max-rss {max_rss}, MB",

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from millpond._amounts import parse_bytes
 from millpond._plan.epoch import blocks_needed, open_batches_needed
 from millpond._plan.memory import (
     MIB,
@@ -21,7 +22,6 @@ from millpond._plan.memory import (
     smallest_memory,
 )
 from millpond._plan.segments import cut_segments
-from millpond._values import parse_bytes
 
 Array = NDArray[np.int64]
 FRAME = 640 * 480 * 3

@@ -6,8 +6,8 @@ import math
 import os
 from typing import Any
 
+from millpond._amounts import parse_bytes
 from millpond._anon_memory import STATM_PATH
-from millpond._values import parse_bytes
 
 
 def check_integer(name: str, value: Any, *, least: int) -> None:

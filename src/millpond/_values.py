@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,23 +104,6 @@ class Field:
             return None
         last = len(self.shape) - 1
         return (*range(last - 2), last, last - 2, last - 1)
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20}
-_UNITS |= {"GIB": 1 << 30, "TIB": 1 << 40}
-
-
-def parse_bytes(size: float | str) -> int:
-    """A number of bytes from "2GiB", "500 MB" or a number; TypeError or ValueError names what is accepted."""
-    if isinstance(size, int | float) and not isinstance(size, bool) and math.isfinite(size):
-        return int(size)
-    if not isinstance(size, str):
-        raise TypeError(f"a size is a number of bytes or a text such as '2GiB', not {size!r}")
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-zA-Z]*)\s*", size)
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None:
-        raise ValueError(f"{size!r} is no size: write a number with one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * unit)
 
 
 def no_progress() -> None:

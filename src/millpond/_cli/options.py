@@ -42,7 +42,7 @@ def check_size(text: str | None) -> str | None:
 
 def check_memory(text: str) -> str:
     """Give the text back if it is a number of bytes."""
-    from millpond._values import parse_bytes
+    from millpond._amounts import parse_bytes
 
     try:
         parse_bytes(text)

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol
 
+from millpond._amounts import parse_bytes
 from millpond._datasets.episode_bytes import EpisodeBytes
 from millpond._datasets.episode_decoder import EpisodeDecoder
 from millpond._datasets.episode_loads import EpisodeCacheStatistics, EpisodeLoads, Fetch, Told
 from millpond._datasets.episode_room import Key, Room
 from millpond._datasets.episode_sources import source_of
-from millpond._values import parse_bytes
 from millpond.errors import UsageError
 
 _OWN_STATE = ("_loads", "_source", "_cache", "_finalizer")

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from millpond._amounts import parse_bytes
 from millpond._datasets.dataset_files import DatasetFiles, LocalFiles
 from millpond._datasets.writable_store import absolute, store_in
 from millpond._media.sidecars import SidecarStore
 from millpond._urls import path_of_file_url, query_digest, scheme_of
-from millpond._values import parse_bytes
 
 RANGES_FOLDER = "ranges"
 """In `cache_dir`: bytes that were fetched."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar
 
+from millpond._amounts import parse_bytes
 from millpond._guard.call_pool import PoolOptions
 from millpond._guard.calls import pack_function
 from millpond._guard.default_timeout import default_timeout_seconds
@@ -14,7 +15,6 @@ from millpond._guard.functions import send_main_by_value
 from millpond._guard.guarded_call import GuardedCall
 from millpond._guard.guarded_map import CallsAhead, OnError, results_of
 from millpond._guard.switchboard import Switchboard
-from millpond._values import parse_bytes
 from millpond._workers.cores import usable_cores
 from millpond._workers.outcomes import WorkerStatistics
 from millpond._workers.recycling import Recycling

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from millpond._amounts import parse_bytes
 from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
@@ -22,7 +23,6 @@ from millpond._loader.work import Transform
 from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
 from millpond._quarantine import Quarantine
-from millpond._values import parse_bytes
 from millpond._workers.cores import usable_cores
 from millpond._workers.recycling import Recycling
 from millpond._workers.verdicts import TaskLimits

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from millpond._amounts import parse_bytes, parse_seconds
 from millpond._arena.memory import available_bytes
-from millpond._values import parse_bytes
 
 AUTO = "auto"
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*([smhd]))+", re.IGNORECASE)
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
 _SHARE_OF_FREE_MEMORY = 0.5
 """What all chunks together may take where no budget is given; the rest is for whatever else the machine does."""
 
@@ -28,25 +25,6 @@ def parse_chunk_size(size: int | str | None) -> int | None:
     if isinstance(size, bool) or not re.fullmatch(r"\d+", text) or int(text) < 1:
         raise ValueError(f"chunk_size= is {size!r}, and takes a whole number from 1 on, or 'auto'")
     return int(text)
-
-
-def parse_seconds(duration: float | str) -> float:
-    """Seconds from a number, or from a text such as "3600", "90s", "10m", "1h30m".
-
-    Raises:
-        ValueError: It is neither, or not more than 0.
-    """
-    text = str(duration).strip()
-    if _DURATION.fullmatch(text.replace(" ", "")):
-        seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in _PART.findall(text))
-    else:
-        try:
-            seconds = float(text)
-        except ValueError:
-            seconds = 0.0
-    if isinstance(duration, bool) or not 0 < seconds < float("inf"):
-        raise ValueError(f"{duration!r} is no duration; write seconds, or a text such as '90s', '10m' or '1h30m'")
-    return seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class ChunkOutcome:
         peak_rss_bytes: Greatest RSS of any one process of it, as the kernel kept it.
         oom_kills: By how much the cgroup's count of OOM kills rose meanwhile.
         num_left_behind: Processes that the child left, and that were ended after it.
-        looks: Every look, the first at its start; thinned out when there are more than a thousand.
+        looks: Every look, the first 0.05 s after its start; thinned out when there are more than a thousand.
     """
 
     number: int

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from millpond._amounts import parse_bytes
 from millpond._checks import check_anon, check_integer, check_positive
-from millpond._values import parse_bytes
 from millpond.settings import DataLoaderSettings
 
 _NO_LIMIT = "none"

@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from millpond._amounts import parse_bytes
 from millpond._datasets.decoders.handles import Handle
 from millpond._datasets.decoders.opening import (
     DecoderBackend,
@@ -30,7 +31,6 @@ from millpond._datasets.media_by_url import UrlAccess
 from millpond._datasets.url_stores import UrlStores
 from millpond._datasets.writable_store import store_in
 from millpond._media.heap import HeapTrimmer
-from millpond._values import parse_bytes
 from millpond.errors import ClosedError, ObjectMissing, UnsupportedFormat
 
 
