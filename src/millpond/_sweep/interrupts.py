@@ -11,7 +11,10 @@ from types import FrameType
 
 @contextlib.contextmanager
 def told_of(signals: Sequence[int], tell: Callable[[int], None]) -> Iterator[None]:
-    """Within it, these signals only call `tell`; other threads than the main one can have no say in that."""
+    """Within it, these signals only call `tell`, where nobody else handles or ignores them (`nohup` does, for one).
+
+    Only the main thread can have a say in that; in another one nothing changes.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -19,9 +22,13 @@ def told_of(signals: Sequence[int], tell: Callable[[int], None]) -> Iterator[Non
     def handle(number: int, frame: FrameType | None) -> None:
         tell(number)
 
-    before = {number: signal.signal(number, handle) for number in signals}
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in signals}
+    ours = {number: handler for number, handler in before.items() if handler in defaults}
     try:
+        for number in ours:
+            signal.signal(number, handle)
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        for number, handler in ours.items():
+            signal.signal(number, handler)
