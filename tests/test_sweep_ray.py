@@ -38,18 +38,19 @@ SWEEP = """
     found["done"] = [told(future.result()) for future in done]
     (dead,) = engine.submit([order_of(folder, 3, KILLS_ITS_WORKER)])
     found["dead"] = told(dead.result())
-    guest = RayEngine(parallel=1)
-    (killed,) = guest.submit([order_of(folder, 7, HANGS)])
-    wait_until_it_hangs(folder, 7)
-    guest.close()
-    found["killed"] = told(killed.result())
-    running = engine.submit([order_of(folder, 4, HANGS), order_of(folder, 5, REPORTS)])
+    guest = RayEngine(parallel=1)  # in a program that is connected to Ray already
+    stopped = guest.submit([order_of(folder, 4, HANGS), order_of(folder, 5, REPORTS)])
     wait_until_it_hangs(folder, 4)
-    engine.cancel(signal.SIGINT)
-    running += engine.submit([order_of(folder, 6, REPORTS)])
-    found["cancelled"] = [told(future.result()) for future in running]
-    engine.close()
-    engine.close()
+    guest.cancel(signal.SIGINT)
+    stopped += guest.submit([order_of(folder, 6, REPORTS)])
+    found["cancelled"] = [told(future.result()) for future in stopped]
+    guest.close()
+    for number, closing in ((7, RayEngine(parallel=1)), (8, engine)):
+        (killed,) = closing.submit([order_of(folder, number, HANGS)])
+        wait_until_it_hangs(folder, number)
+        closing.close()
+        closing.close()
+        found[f"killed {number}"] = told(killed.result())
     found["has_folder"] = os.path.exists(engine._folder)
     found["threads"] = [thread.name for thread in threading.enumerate()]
     found["is_our_handler"] = signal.getsignal(signal.SIGTERM) is handler
@@ -102,8 +103,8 @@ def test_cancelled_chunks_keep_what_they_reported(found: Any) -> None:
     assert [end["metrics"] for end in found["cancelled"]] == [{"job 4": {"steps": 1}}, None, None]
 
 
-def test_an_engine_in_a_program_that_uses_ray_kills_its_own_chunks_when_closed_and_nothing_else(found: Any) -> None:
-    assert found["killed"]["ended_by"] == "cancelled"
+def test_closed_engines_kill_their_chunks_and_those_of_a_program_that_uses_ray_leave_it_running(found: Any) -> None:
+    assert (found["killed 7"]["ended_by"], found["killed 8"]["ended_by"]) == ("cancelled", "cancelled")
 
 
 def test_a_closed_ray_leaves_no_process_thread_file_or_handler(found: Any) -> None:

@@ -241,7 +241,7 @@ def _check_resources(there: Mapping[str, float], needed: Mapping[str, float], *,
 
 
 def _check_answers(address: str) -> None:
-    """Where nobody listens, Ray would try for two minutes."""
+    """Where nobody listens, Ray would try for minutes."""
     host, _, port = address.rpartition(":")
     if host and "/" not in host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
