@@ -32,7 +32,7 @@ subprocess.Popen(["setsid", "sleep", "60"])
 open(place, "w").write("hangs")
 time.sleep(60)
 """
-KILLS_ITS_WORKER = "os.kill(worker, signal.SIGKILL); time.sleep(60)"
+KILLS_ITS_WORKER = "report(steps=1); os.kill(worker, signal.SIGKILL); time.sleep(60)"
 TELLS_ITS_WORKER_TO_END = "report(steps=1); os.kill(worker, signal.SIGUSR2); time.sleep(60)"
 
 

@@ -85,17 +85,15 @@ def test_its_processes_can_be_interrupted_and_have_the_priority_of_the_sweep(fou
 
 
 def test_output_is_written_where_the_order_says(found: Any, folder: Path) -> None:
-    assert [(folder / f"{number}.log").read_text() for number in (1, 2, 4)] == [
-        "at job 1\n",
-        "at job 2\n",
-        "at job 4\n",
-    ]
+    for number in (1, 2, 3, 4):
+        assert (folder / f"{number}.log").read_text() == f"at job {number}\n"
     assert {end["log"] for end in found["done"]} == {""}
 
 
-def test_a_chunk_whose_worker_is_killed_is_lost_with_the_reason(found: Any) -> None:
+def test_a_chunk_whose_worker_is_killed_is_lost_with_the_reason_and_keeps_what_it_reported(found: Any) -> None:
     assert (found["dead"]["ended_by"], found["dead"]["exit_code"]) == ("lost", None)
     assert found["dead"]["problem"].startswith("its Ray worker was killed, possibly out of memory")
+    assert found["dead"]["metrics"] == {"job 3": {"steps": 1}}
 
 
 def test_cancelled_chunks_keep_what_they_reported(found: Any) -> None:

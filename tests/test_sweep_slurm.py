@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -46,6 +48,7 @@ def test_chunks_of_an_array_come_back_with_metrics_each_from_a_process_of_its_ow
         (2, 0, AT_REST),
     ]
     assert len({*workers, os.getpid()}) == 3
+    assert [json.loads(outcome.metrics)[f"job {outcome.number}"]["blocked"] for outcome in outcomes] == [[], []]
     assert [(tmp_path / f"{number}.log").read_text() for number in (1, 2)] == ["at job 1\n", "at job 2\n"]
     local.close()
     assert not (tmp_path / "slurm").exists()
@@ -60,6 +63,16 @@ def test_cancelled_chunks_keep_what_they_reported_and_leave_no_process(local: Sl
     assert (first.ended_by, second.ended_by) == (EndedBy.CANCELLED, EndedBy.CANCELLED)
     assert json.loads(first.metrics) == {"job 1": {"steps": 1}}
     assert not (tmp_path / "2.log").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_terminals_ctrl_c_is_left_to_the_sweep(local: SlurmEngine, tmp_path: Path) -> None:
+    local.submit([order_of(tmp_path, 1, HANGS)])
+    wait_until_it_hangs(tmp_path, 1)
+    controller = local.handles()[1].split()[0]
+    (blocked,) = re.findall(r"SigBlk:\s*(\w+)", Path(f"/proc/{controller}/status").read_text())
+    assert int(blocked, 16) >> (signal.SIGINT - 1) & 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_a_killed_chunk_leaves_no_process(local: SlurmEngine, tmp_path: Path) -> None:
@@ -79,7 +92,7 @@ def test_a_chunk_that_is_preempted_or_whose_process_dies_is_lost_with_the_reason
     told, killed = results(local.submit([order_of(tmp_path, number, code) for number, code in enumerate(codes)]))
     assert (told.ended_by, told.exit_code, json.loads(told.metrics)) == (EndedBy.LOST, None, {"job 0": {"steps": 1}})
     assert "told to end (SIGUSR2): at its time limit, preempted" in told.problem
-    assert killed.ended_by is EndedBy.LOST
+    assert (killed.ended_by, json.loads(killed.metrics)) == (EndedBy.LOST, {"job 1": {"steps": 1}})
     assert "ended without a result" in killed.problem
     assert str(tmp_path / "slurm") in killed.problem
     local.close()

@@ -1,8 +1,9 @@
 """Chunks as tasks of Ray: in a Ray of this machine's own, or on the nodes of a cluster that is there already.
 
-Each chunk is a task with `max_calls=1`, after which Ray ends its worker: every chunk has a fresh one. Nothing is taken
-to be shared between machines: an order brings its files, and metrics and output come back with the outcome. Ray has the
-function that a task runs imported by name, so every node needs millpond, of the same version.
+Each chunk is a task with `max_calls=1`, after which Ray ends its worker: every chunk has a fresh one. Nodes of a
+cluster are not taken to share a file system: an order brings its files, and metrics and output come back with the
+outcome, so what a chunk has reported is lost with its worker there. Ray imports the function that a task runs by name:
+every node needs millpond, of the same version.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class RayEngine:
         if self._is_cancelled:
             outcome.set_result(cancelled(order))
             return outcome
-        reference = self._task.remote(replace(order, work_folder=None, log_path=None))
+        is_here = self._folder is not None
+        reference = self._task.remote(order if is_here else replace(order, work_folder=None, log_path=None))
         self._sent[order.number] = _Sent(order, reference, outcome, time.time())
         reference.future().add_done_callback(partial(self._ended, self._sent[order.number]))
         return outcome
@@ -163,7 +165,7 @@ class RayEngine:
             return
         try:
             outcome = outcome_of()
-            if sent.order.log_path is not None:
+            if sent.order.log_path is not None and outcome.log:
                 _append(sent.order.log_path, outcome.log)
                 outcome = replace(outcome, log=b"")
         except BaseException as failure:  # noqa: BLE001 - whoever waits for this chunk must learn of it

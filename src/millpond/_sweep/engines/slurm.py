@@ -19,7 +19,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -133,7 +133,8 @@ class SlurmEngine:
             self._parent.rmdir()
 
     def _submit(self, chunks: Sequence[_Running]) -> None:
-        jobs = self._executor.map_array(run_in_job, [chunk.order for chunk in chunks])
+        with _sigint_blocked():
+            jobs = self._executor.map_array(run_in_job, [chunk.order for chunk in chunks])
         for chunk, job in zip(chunks, jobs, strict=True):
             chunk.job, chunk.handle = job, self._jobs.handle(job)
             self._running[chunk.order.number] = chunk
@@ -268,6 +269,19 @@ def imported_submitit() -> Any:
             "chunks run as jobs of Slurm by submitit, which is not installed: pip install 'millpond[slurm]'"
         ) from error
     return submitit
+
+
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes that are started within have it blocked: at a terminal's Ctrl-C they wait for what the sweep says.
+
+    submitit's local controllers would kill their chunks after one second, and print tracebacks.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _last_line(text: str) -> str:
