@@ -106,9 +106,9 @@ def end_in_good_order(running: Program) -> str:
     return log
 
 
-def enqueue(queue: QueueClient, images: ImageServer, kinds: Sequence[str]) -> dict[str, str]:
+def enqueue(queue: QueueClient, images: ImageServer, kinds: Sequence[str], prefix: str = "") -> dict[str, str]:
     """Tasks of these kinds. Returns what must become of each: the kind of its error, or the label of its disc."""
-    named = [f"{number}-{kind}" for number, kind in enumerate(kinds)]
+    named = [f"{prefix}{number}-{kind}" for number, kind in enumerate(kinds)]
     urls = [images.url(kind, number) for number, kind in enumerate(kinds)]
     queue.enqueue([Task(id=name, image_url=url, reply_subject="s") for name, url in zip(named, urls, strict=True)])
     ends = [kind if kind in ("missing", "corrupt") else picture(n).label for n, kind in enumerate(kinds)]
@@ -151,28 +151,24 @@ def ports_of(process: psutil.Process) -> list[int]:
 MIXED = ["good", "missing", "hanging", "corrupt", "good", "slow", "good", "good"]
 
 
-def test_a_loader_worker_that_is_killed_costs_no_task(queue: QueueClient, images: ImageServer, tmp_path: Path) -> None:
-    ends = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"])
+def test_a_loader_worker_that_is_killed_costs_no_task_and_a_task_whose_worker_dies_twice_is_an_error(
+    queue: QueueClient, images: ImageServer, tmp_path: Path
+) -> None:
     with service(queue, tmp_path / "a") as running:
+        twice = enqueue(queue, images, MIXED)
+        for _ in range(2):
+            worker_that_waits(images, running).kill()
+        found = replies(queue, len(twice))
+        once = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"], "once-")
         worker_that_waits(images, running).kill()
         images.hanging.get(timeout=60)  # somebody does it again
         images.released.set()
-        assert ends_of(replies(queue, len(ends))) == ends
+        ends = ends_of(replies(queue, len(twice) + len(once)))
         end_in_good_order(running)
-    assert queue.statistics()["expired"] == 0
-
-
-def test_a_task_whose_worker_dies_twice_is_an_error_and_the_only_one(
-    queue: QueueClient, images: ImageServer, tmp_path: Path
-) -> None:
-    ends = enqueue(queue, images, MIXED)
-    with service(queue, tmp_path / "a") as running:
-        for _ in range(2):
-            worker_that_waits(images, running).kill()
-        found = replies(queue, len(ends))
-        end_in_good_order(running)
-    assert ends_of(found) == {**ends, "2-hanging": "left_out"}
+    assert ends_of(found) == {**twice, "2-hanging": "left_out"}  # it alone
     assert (tmp_path / "a.jsonl").exists()  # as the message says
+    assert ends == {**ends_of(found), **once}
+    assert queue.statistics()["expired"] == 0
 
 
 def test_a_service_that_is_killed_costs_no_task(
