@@ -7,6 +7,8 @@ TEST_ENV := .venv/test
 PEERS_ENV := .venv/peers
 BIN := $(TEST_ENV)/bin
 PYTEST_ARGS ?=
+# Tests start hundreds of programs, and each would compile millpond anew.
+unexport PYTHONDONTWRITEBYTECODE
 BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_gop250
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
@@ -17,8 +19,9 @@ PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/py
 demo: $(DEMO_ENV)/ready
 	$(DEMO_ENV)/bin/millpond demo
 
+# What tests of one file share is made once where the same process runs most of them: hence worksteal.
 test: lint types
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(TEST_ENV)/ready
 	$(BIN)/ruff check
