@@ -31,6 +31,7 @@ from clip_sets import (
 )
 from millpond import VideoOptions
 from millpond._plan.frame_choice import choose_frames
+from transforms import short_sound, with_letters
 
 ALL = sorted(recipe.number for recipe in RECIPES.values())
 
@@ -191,19 +192,6 @@ def test_a_rate_takes_as_many_frames_as_the_clip_lasts(clips: Path) -> None:
     assert frames_shown(batch["video"][2][:8]) == list(range(0, 16, 2))
 
 
-def short_sound(sample: dict[str, Any]) -> dict[str, Any]:
-    assert sample["caption"].startswith("this is ")
-    assert sample["audio"].shape == (int(sample["audio_length"]),)
-    assert sample["video"].shape == (int(sample["video_length"]), 3, 64, 80)
-    assert sample["video_seconds"].shape == (int(sample["video_length"]),)
-    return {
-        "letters": np.asarray(len(sample["caption"])),
-        "loudness": np.abs(sample["audio"]).mean(),
-        "number": sample["number"],
-        "caption": sample["caption"],
-    }
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_transform_sees_true_lengths_and_text(clips: Path, num_workers: int) -> None:
     dataset = open_clips(clips, video=VideoOptions(fps=8, image_size=(64, 80)), audio=SOUND)
@@ -214,10 +202,6 @@ def test_a_transform_sees_true_lengths_and_text(clips: Path, num_workers: int) -
                 assert letters == len(caption)
                 seen[int(number)] = caption
     assert seen == {recipe.number: f"this is {name}" for name, recipe in RECIPES.items()}
-
-
-def with_letters(sample: dict[str, Any]) -> dict[str, Any]:
-    return {**sample, "letters": np.int64(len(sample["caption"]))}
 
 
 @pytest.mark.parametrize("padding", ["pad", "list"])

@@ -22,6 +22,7 @@ from millpond._loader.driver import Driving
 from millpond._workers.supervisor import Supervisor
 from millpond._workers.wakeup import Wakeup
 from test_loader_inline import checked, flat, make_loader, take
+from transforms import Unpicklable, index_only, sleep_at_77
 
 HERE = Path(__file__).parent
 
@@ -115,12 +116,6 @@ def test_such_a_sample_costs_its_gop_and_nothing_else(
         assert loader.statistics().counters["tasks_split"] >= 1
 
 
-def hang_at_77(sample: dict[str, Any]) -> dict[str, Any]:
-    while sample["index"] == 77:
-        pass
-    return {"index": sample["index"]}
-
-
 def test_a_reader_that_makes_no_progress_meets_the_stall_limit_and_a_transform_does_not(tmp_path: Path) -> None:
     def think(sample: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.4 if sample["index"] == 7 else 0)  # what a slow transform does; it has no counter
@@ -147,33 +142,29 @@ def test_workers_are_recycled_in_an_epoch_and_nothing_changes(calm: list[list[in
 def test_a_first_sample_that_hangs_does_not_hold_up_the_making_of_a_loader(tmp_path: Path) -> None:
     dataset = FakeDataset(stuck=frozenset({0}), gop=1)
     options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "memory": "300MiB"}
-    transform = _index_only
+    transform = index_only
     with make_loader(dataset, transform=transform, num_workers=2, stall_timeout=0.3, **options) as loader:
         samples = [sample for batch in loader for sample in batch["index"].tolist()]
     assert sorted(samples) == [*range(1, 400)]
 
 
-def _index_only(sample: dict[str, Any]) -> dict[str, Any]:
-    return {"index": sample["index"]}
-
-
 def test_a_hang_is_an_error_that_shows_where() -> None:
-    with make_loader(transform=hang_at_77, num_workers=2, memory="300MiB", timeout=0.5) as loader:
+    with make_loader(transform=sleep_at_77, num_workers=2, memory="300MiB", timeout=0.5) as loader:
         with pytest.raises(errors.DecodeTimeout) as caught:
             for _ in loader:
                 pass
-        assert "hang_at_77" in caught.value.stack
+        assert "sleep_at_77" in caught.value.stack
         assert caught.value.limit_seconds == 0.5
 
 
 def test_a_transform_that_hangs_costs_its_sample_and_nothing_else_when_skipped(tmp_path: Path) -> None:
     options: dict[str, Any] = {"on_error": "skip", "quarantine": tmp_path / "q.jsonl", "timeout": 0.5}
-    with make_loader(transform=hang_at_77, num_workers=2, memory="300MiB", **options) as loader:
+    with make_loader(transform=sleep_at_77, num_workers=2, memory="300MiB", **options) as loader:
         samples = [sample for batch in loader for sample in batch["index"].tolist()]
     skipped = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
     assert sorted(samples + [line["sample"] for line in skipped]) == list(range(400))
     assert [(line["sample"], line["error"]) for line in skipped] == [(77, "DecodeTimeout")]
-    assert "in hang_at_77" in skipped[0]["stack"]
+    assert "in sleep_at_77" in skipped[0]["stack"]
 
 
 def test_a_stopped_worker_changes_nothing(calm: list[list[int]]) -> None:
@@ -221,11 +212,6 @@ def test_a_loader_closed_by_another_thread_lets_its_consumer_go() -> None:
     assert waiting.wait(20)
     thread.join()
     assert isinstance(seen[0], errors.ClosedError)
-
-
-class Unpicklable(Exception):
-    def __reduce__(self) -> Any:
-        raise TypeError("this does not travel")
 
 
 def test_an_exception_that_does_not_travel_fails_its_sample_and_no_more(tmp_path: Path) -> None:

@@ -89,6 +89,34 @@ class HangingDataset(SpinningDataset):
         return HangingReader(self.inner.reader(), self.flag, self.sample)
 
 
+@dataclass
+class DeadlyReader(SpinningReader):
+    """A reader whose worker dies at a sample: once if there is a flag to take away, else always."""
+
+    sample: int = 0
+    dies_after: bool = False
+    always: bool = False
+
+    def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
+        report = self.inner.read(part, samples, sink, progress) if self.dies_after else None
+        if self.sample in samples and (self.always or self.flag.exists()):
+            self.flag.unlink(missing_ok=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return report or self.inner.read(part, samples, sink, progress)
+
+
+@dataclass
+class DeadlyDataset(SpinningDataset):
+    """Any dataset whose readers are `DeadlyReader`s."""
+
+    sample: int = 0
+    dies_after: bool = False
+    always: bool = False
+
+    def reader(self) -> Reader:  # type: ignore[override]
+        return DeadlyReader(self.inner.reader(), self.flag, self.sample, self.dies_after, self.always)
+
+
 BALLAST_FLOATS = 1 << 16
 """256 kB a sample: with the fakes' own few bytes a whole epoch would lie in the pond before anything happened."""
 

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deadlock import hold_the_gil
 from millpond._workers.messages import encode
-from millpond._workers.supervisor import Completed, Failed, Supervisor
+from millpond._workers.outcomes import Completed, Failed
+
+if TYPE_CHECKING:
+    from millpond._workers.supervisor import Supervisor
 
 Progress = Callable[[], None]
 
@@ -211,6 +214,8 @@ class NeverReady(CannotAttach):
 @contextmanager
 def workers(num_workers: int = 1, handler: Any = obey, **options: Any) -> Iterator[Supervisor]:
     """A supervisor of `obey`, closed at the end."""
+    from millpond._workers.supervisor import Supervisor  # here: workers need none
+
     with Supervisor(encode(handler), num_workers=num_workers, **options) as supervisor:
         yield supervisor
 

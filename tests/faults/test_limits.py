@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import millpond
-from deadlock import hold_the_gil
 from fakes import FakeDataset
 from millpond import errors
 from programs import program
 from synthesized import MakeDataset
 from test_loader_inline import make_loader, take
 from torment import BallastDataset, HangingDataset
+from transforms import hang_at
 
 FEW_DESCRIPTORS = """
 import os
@@ -126,12 +126,6 @@ def test_no_process_of_a_large_loader_or_guard_maps_anything_of_dev_shm() -> Non
             assert not [files for pid in pids if (files := shared_memory_files(pid))]
             del batch
     assert large[99, 99] == 7
-
-
-def hang_at(sample: dict[str, Any], *, number: int) -> dict[str, Any]:
-    if sample["index"] == number:
-        hold_the_gil()
-    return {"index": sample["index"]}
 
 
 def test_a_reader_that_hangs_in_c_costs_its_gop_and_the_next_batches_come(tmp_path: Path) -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from millpond import LeRobotDataset, Loader, errors
-from millpond._datasets.base import Progress, Reader, ReadReport, Sink
 from store_server import StoreServer
 from streamed import (
     MANY,
@@ -37,7 +32,7 @@ from streamed import (
     transcode,
 )
 from synthesized import FRONT, FRONT_PATH, MakeDataset
-from torment import SpinningDataset, SpinningReader, Tormentor
+from torment import DeadlyDataset, SpinningDataset, Tormentor
 
 RING_BYTES = 8 << 10
 """Three or four tasks."""
@@ -195,34 +190,6 @@ def test_workers_that_are_killed_and_stopped_while_requests_fail_change_nothing(
             assert_balance(loader)
         assert loader.statistics().worker_restarts >= tormentor.done.kills == 8
         assert tormentor.done.stops == 4
-
-
-@dataclass
-class DeadlyReader(SpinningReader):
-    """A reader whose worker dies at a sample: once if there is a flag to take away, else always."""
-
-    sample: int = 0
-    dies_after: bool = False
-    always: bool = False
-
-    def read(self, part: str, samples: NDArray[np.int64], sink: Sink, progress: Progress) -> ReadReport:
-        report = self.inner.read(part, samples, sink, progress) if self.dies_after else None
-        if self.sample in samples and (self.always or self.flag.exists()):
-            self.flag.unlink(missing_ok=True)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return report or self.inner.read(part, samples, sink, progress)
-
-
-@dataclass
-class DeadlyDataset(SpinningDataset):
-    """Any dataset whose readers are `DeadlyReader`s."""
-
-    sample: int = 0
-    dies_after: bool = False
-    always: bool = False
-
-    def reader(self) -> Reader:  # type: ignore[override]
-        return DeadlyReader(self.inner.reader(), self.flag, self.sample, self.dies_after, self.always)
 
 
 def wrapped(dataset: Any) -> LeRobotDataset:
