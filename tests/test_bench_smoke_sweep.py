@@ -21,11 +21,12 @@ def test_sweep_leak_tells_and_draws_the_peak_of_each_chunk(tmp_path: Path) -> No
     report = json.loads(run("sweep_leak.py", *small, *ways, "--json", written, cache_dir=tmp_path))
     chunks, one = report["ways"]["chunks"], report["ways"]["one process"]
     assert chunks["runs"][0]["chunk_sizes"] == [2, 2]
-    assert min(chunks["runs"][0]["chunk_peaks_mb"]) > 8.0
+    assert len(chunks["runs"][0]["chunk_peaks_mb"]) == 2
+    assert chunks["results"]["peak_mb"]["median"] > 8.0
     assert 3.9 < one["results"]["mb_per_job"]["median"] < 4.3
     assert is_met(report)["chunks: MB beside a chunk's jobs"]
     run("plot.py", written, tmp_path / "out.svg", cache_dir=tmp_path)
-    assert "one process (0.0 GB for all): most" in texts(tmp_path / "out.svg")
+    assert "one process, 3 jobs: 1" in texts(tmp_path / "out.svg")
 
 
 def test_sweep_overhead_counts_every_chunk(tmp_path: Path) -> None:
@@ -37,8 +38,8 @@ def test_sweep_overhead_counts_every_chunk(tmp_path: Path) -> None:
 
 
 def test_sweep_merge_finds_the_same_bytes_and_no_job_that_ran_for_nothing(tmp_path: Path) -> None:
-    small = ("--jobs", "16", "--job-seconds", "0.03", "--killed-size", "2", "--kill-seeds", "0", "--kills", "1")
+    small = ("--jobs", "24", "--job-seconds", "0.05", "--killed-size", "4", "--kill-seeds", "2", "--kills", "1")
     report = json.loads(run("sweep_merge.py", *small, "--chunk-sizes", "--no-ray", cache_dir=tmp_path))
-    assert [way["chunks"] for way in report["ways"].values()][:2] == [8, 1]
-    assert len(report["ways"]["killed 1 times, seed 0"]["reported_at_kills"]) == 1
+    assert [way["chunks"] for way in report["ways"].values()][:2] == [6, 1]
+    assert len(report["ways"]["killed 1 times, seed 2"]["reported_at_kills"]) == 1
     assert all(is_met(report).values()), report["table"]
