@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from programs import outlive
+from programs import outlive, runs
 from sweeping import chunks_of, run_sweep, summary_of, sweep_arguments, write_jobs
 
 FILES = ["ledger.sqlite", "logs", "metrics.json", "report.html", "summary.json"]
@@ -49,6 +49,20 @@ def test_three_kills_lose_nothing_and_the_result_is_the_same_bytes(tmp_path: Pat
     assert run_sweep(tmp_path, "--chunk-size", "10", "--out", "calm").returncode == 0
     for name in ("metrics.json", "summary.json"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "calm" / name).read_bytes()
+
+
+def test_what_outlives_a_sweep_and_its_keeper_is_ended_by_resume(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 2, {0: "leave a process", 1: "once hang"})
+    options = ("--chunk-size", "2", "--out", "out", "--resume")
+    with sweep_until(tmp_path, "job-1 hangs", *options) as sweep:
+        below = psutil.Process(sweep.pid).children(recursive=True)
+        (stray,) = [process for process in below if process.name() == "sleep"]
+        for process in (psutil.Process(sweep.pid), *psutil.Process(sweep.pid).children()):
+            process.kill()
+    assert not outlive([process for process in below if process != stray], 10)
+    assert runs(stray)
+    assert run_sweep(tmp_path, *options).returncode == 0
+    assert not outlive([stray], 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,7 @@ import math
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from millpond._observe.memory import process_memory, tree_pids
 from millpond._sweep.cancel import KILLED, Cancel
@@ -16,7 +16,7 @@ from millpond._sweep.keeper import Ended, Keeper
 from millpond._sweep.keeper_process import STUCK_SECONDS
 from millpond._sweep.looks import Looks
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome, EndedBy, Look
-from millpond._sweep.progress import VARIABLE, Progress
+from millpond._sweep.progress import Progress
 from millpond._sweep.strays import kill_strays
 from millpond._sweep.work_folder import WorkFolder
 from millpond._workers.oom import oom_kill_count
@@ -134,25 +134,24 @@ class _ChunkRun:
 
     def wait(self) -> Ended:
         """Start it, and attend to it until nothing is left of it."""
-        environment = self._folder.environment()
         with (
             contextlib.closing(GrowingFile(self._folder.log_path, from_end=True)) as log,
             contextlib.closing(GrowingFile(self._folder.progress_path)) as told,
         ):
-            self._start(environment)
+            self._start()
             while (ended := self._keeper.poll()) is None:
                 self._attend(log, told, time.monotonic())
                 self._sleep()
             if ended.is_lost:
-                kill_strays(VARIABLE, environment[VARIABLE])
+                kill_strays([self._folder.progress_path])
             while self._pass_on(log):
                 pass
             return ended
 
-    def _start(self, environment: Mapping[str, str]) -> None:
+    def _start(self) -> None:
         folder = self._folder
         removed = folder.path if folder.is_temporary else ""
-        self._keeper.start(folder.command(), environment, folder.directory(), folder.log_path, removed)
+        self._keeper.start(folder.command(), folder.environment(), folder.directory(), folder.log_path, removed)
 
     def _attend(self, log: GrowingFile, told: GrowingFile, now: float) -> None:
         """Do all that is due."""

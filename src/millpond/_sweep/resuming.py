@@ -11,6 +11,7 @@ from millpond._sweep.ledger import Ledger
 from millpond._sweep.ledger_records import ChunkRecord
 from millpond._sweep.orders import METRICS_FILE, PROGRESS_FILE, ChunkOrder, ChunkOutcome, EndedBy
 from millpond._sweep.out_folder import OutFolder
+from millpond._sweep.strays import kill_strays
 from millpond._sweep.verdict import judge
 from millpond._sweep.work import Work
 from millpond.errors import UsageError
@@ -58,6 +59,9 @@ def recover(ledger: Ledger, out: OutFolder, work: Work, engine: Engine) -> int:
     handles = [record.handle for record in interrupted if record.handle]
     if handles:
         engine.abandon(handles)
+    if interrupted:
+        # where a sweep and its keepers are killed at once (`pkill -9 -f millpond`), nobody is left to end the others
+        kill_strays({str(out.work_folder(record.number) / PROGRESS_FILE) for record in interrupted})
     for record in interrupted:
         verdict = judge(_order(record, work), _outcome(record, out), must_report=work.must_report)
         ledger.recover(record.number, verdict.metrics, seconds=verdict.seconds)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Collection
 
 import psutil
+
+from millpond._sweep.progress import VARIABLE, ChildSettings
 
 _PATIENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.005
 
 
-def kill_strays(variable: str, value: str) -> int:
-    """Kill every process that was started with this variable, and wait until they are gone; how many there were.
+def kill_strays(progress_paths: Collection[str]) -> int:
+    """Kill every process of the chunks with these progress files, and wait until they are gone; how many there were.
 
     One that cleared its environment is not found.
     """
     give_up_at = time.monotonic() + _PATIENCE_SECONDS
     killed: set[int] = set()
-    while (found := _started_with(variable, value)) and time.monotonic() < give_up_at:
+    while (found := _of_chunks(progress_paths)) and time.monotonic() < give_up_at:
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -27,10 +30,12 @@ def kill_strays(variable: str, value: str) -> int:
     return len(killed)
 
 
-def _started_with(variable: str, value: str) -> list[psutil.Process]:
+def _of_chunks(progress_paths: Collection[str]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # it has ended, or is another user's
-            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(psutil.Error, OSError, ValueError, TypeError):  # it has ended, or is another user's
+            told = process.environ().get(VARIABLE)
+            is_ours = told is not None and ChildSettings.from_json(told).progress_path in progress_paths
+            if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
