@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from kept_ranges import ETAG, NAME, data_of, find, keep
 from millpond._sources import cached_ranges, range_cache
 from millpond._sources.object_store import ObjectStore
 from millpond._sources.range_cache import RangeCache
@@ -26,21 +27,7 @@ from millpond._values import ByteRange, FileIdentity
 from programs import environment_of_tests, forked, start_python
 from store_server import StoreServer, serving_store
 
-NAME = "s3://bucket/a"
-ETAG = FileIdentity(10_000, 0, '"a"')
 PATIENCE_SECONDS = 60.0
-
-
-def data_of(i: int, size_bytes: int = 1000) -> bytes:
-    return (i.to_bytes(4, "little") * (size_bytes // 4 + 1))[:size_bytes]
-
-
-def keep(cache: RangeCache, i: int, size_bytes: int = 1000) -> None:
-    cache.keep(NAME, ETAG, ByteRange(i, i + size_bytes), data_of(i, size_bytes))
-
-
-def find(cache: RangeCache, i: int, size_bytes: int = 1000) -> bytes | None:
-    return cache.find(NAME, ETAG, ByteRange(i, i + size_bytes))
 
 
 def size_of(folder: Path) -> int:
@@ -223,7 +210,7 @@ def test_a_writer_that_is_stopped_keeps_nobody(cache: RangeCache, monkeypatch: p
 _WRITER = """
 import sys
 from pathlib import Path
-from test_sources_cache import RangeCache, data_of, find, keep
+from kept_ranges import RangeCache, data_of, find, keep
 cache = RangeCache(Path(sys.argv[1]), 100_000)
 for round in range(int(sys.argv[3])):
     for i in range(int(sys.argv[2]), int(sys.argv[2]) + 150):
@@ -265,7 +252,7 @@ def test_a_writer_that_was_killed_amid_a_file_leaves_nothing_for_long(cache: Ran
     code = """
 import os, signal, sys
 from pathlib import Path
-from test_sources_cache import RangeCache, keep
+from kept_ranges import RangeCache, keep
 os.replace = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 keep(RangeCache(Path(sys.argv[1]), 100_000), 5)
 """
@@ -285,7 +272,7 @@ def test_a_writer_that_was_killed_when_its_range_was_in_place_had_it_counted(cac
     code = """
 import os, signal, sys
 from pathlib import Path
-from test_sources_cache import RangeCache, keep
+from kept_ranges import RangeCache, keep
 cache, replace = RangeCache(Path(sys.argv[1]), 100_000), os.replace
 keep(cache, 5)
 def replace_and_die(*arguments):
