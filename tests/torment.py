@@ -117,6 +117,20 @@ class DeadlyDataset(SpinningDataset):
         return DeadlyReader(self.inner.reader(), self.flag, self.sample, self.dies_after, self.always)
 
 
+@dataclass(frozen=True)
+class DeadlyLooker:
+    """Looks at rows of clips like their survey, and dies at one."""
+
+    source: Any
+
+    def __call__(self, sample: int) -> Any:
+        from millpond._datasets.clip_headers import look_at_row  # here: most of who imports this module looks at none
+
+        if sample == 2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return look_at_row(self.source, sample)
+
+
 BALLAST_FLOATS = 1 << 16
 """256 kB a sample: with the fakes' own few bytes a whole epoch would lie in the pond before anything happened."""
 

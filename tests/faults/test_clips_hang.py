@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,7 @@ import pytest
 
 from clip_sets import FOUR_FRAMES, NAMES, RECIPES, make_loader, open_clips, take
 from millpond import VideoOptions, errors
-from millpond._datasets.clip_headers import RowFacts, look_at_row
-from millpond._datasets.clip_reader import ClipSource
+from torment import DeadlyLooker
 
 HANGING = "av1.mp4"
 STALL_SECONDS = 1.0
@@ -63,22 +60,10 @@ def test_a_clip_that_hangs_in_the_survey_costs_its_own_sample_and_is_not_tried_a
     assert json.loads((tmp_path / "q.jsonl").read_text())["error"] == "DecodeTimeout"
 
 
-@dataclass(frozen=True)
-class Deadly:
-    """Looks at rows like the survey, and dies at one."""
-
-    source: ClipSource
-
-    def __call__(self, sample: int) -> RowFacts:
-        if sample == 2:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return look_at_row(self.source, sample)
-
-
 def test_a_clip_that_kills_who_looks_at_it_costs_its_own_sample(
     own_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("millpond._datasets.clip_survey._Looker", Deadly)
+    monkeypatch.setattr("millpond._datasets.clip_survey._Looker", DeadlyLooker)
     dataset = open_clips(own_clips, video=VideoOptions(fps=4))
     assert {row: error.signal_name for row, error in dataset.problems.items()} == {2: "SIGSEGV"}
     with make_loader(dataset, num_workers=0, on_error="skip", quarantine=tmp_path / "q.jsonl") as loader:
