@@ -60,6 +60,17 @@ sys.exit(5)
     assert os.listdir(tmp_path) == ["jobs.json"]
 
 
+@pytest.mark.parametrize("outer", [{}, {"MILLPOND_CHUNK": "1"}], ids=["whole", "in a chunk"])
+def test_a_command_that_is_not_split_ignores_no_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outer: dict[str, str]
+) -> None:
+    write_jobs(tmp_path, 1)
+    for name, value in outer.items():
+        monkeypatch.setenv(name, value)
+    ended = run_sweep(tmp_path, command=("grep", "SigIgn", "/proc/self/status", "{jobs}"))
+    assert ended.stdout.split()[1] == "0" * 16, ended.stderr
+
+
 def test_a_child_never_splits_again(tmp_path: Path) -> None:
     write_jobs(tmp_path, 4)
     inner = (sys.executable, "-m", "millpond", "sweep", "{jobs}", "--chunk-size", "1", "--", *COMMAND)
@@ -196,6 +207,16 @@ def test_within_a_chunk_a_function_is_not_split_again(tmp_path: Path) -> None:
 
     result = millpond.sweep([1, 5], run_job, chunk_size=1, out=tmp_path / "out")
     assert dict(result.metrics) == {"1": {"ones": [1, 2], "folder": None}, "5": {"ones": [5, 6], "folder": None}}
+
+
+def test_a_function_that_ends_its_process_is_named_and_no_job_after_it_is_blamed(tmp_path: Path) -> None:
+    def run_job(job: int) -> dict[str, int]:
+        return {"job": job} if job != 1 else sys.exit(0)
+
+    result = millpond.sweep(range(4), run_job, chunk_size=4, out=tmp_path / "out", on_error="continue")
+    assert sorted(result.metrics) == ["0", "2", "3"]
+    assert [(one.job, one.reason) for one in result.failures] == [("1", "exited with code 0 before its job was over")]
+    assert result.exit_code == 3
 
 
 def test_a_function_that_raises_names_its_job_and_the_others_get_their_turn(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ def test_outside_of_a_sweep_a_script_is_given_all_jobs(tmp_path: Path, script: t
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == {"job-0", "job-1", "job-2"}
     assert list(millpond.sweep_jobs(["a", "b"])) == ["a", "b"]
     assert [job["name"] for job in millpond.sweep_jobs(tmp_path / "jobs.json")] == ["job-0", "job-1", "job-2"]
+
+
+def test_metrics_are_written_to_their_end_where_a_disk_takes_them_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setenv("MILLPOND_METRICS", str(tmp_path / "metrics"))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    millpond.report_metrics("a", {"return": 1.5})
+    assert json.loads((tmp_path / "metrics").read_text()) == {"name": "a", "metrics": {"return": 1.5}}
 
 
 def test_without_any_jobs_a_script_is_told_how_to_name_them() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from datetime import datetime
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from millpond._sweep.out_folder import OutFolder, default_out_path
+from millpond._sweep.out_folder import OutFolder, claim_default_path
 from millpond.errors import UsageError
 
 
@@ -23,11 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_default_name_is_the_time_and_no_other_sweeps(tmp_path: Path) -> None:
     now = datetime(2026, 1, 31, 23, 59, 58)
-    names = []
-    for _ in range(3):
-        made = default_out_path(now, tmp_path)
-        made.mkdir()
-        names.append(made.name)
+    names = [claim_default_path(now, tmp_path).name for _ in range(3)]
     assert names == ["sweep-20260131-235958", "sweep-20260131-235958-2", "sweep-20260131-235958-3"]
 
 
@@ -101,6 +98,17 @@ def test_a_lock_that_its_holder_has_removed_is_not_taken_for_the_present_one(
         assert os.path.samestat(os.fstat(second.lock_descriptor), os.stat(path / "lock"))
 
 
+def test_closing_leaves_the_lock_of_a_sweep_that_has_the_place_of_a_removed_folder(path: Path) -> None:
+    with OutFolder(path) as removed:
+        removed.open(resume=False)
+        shutil.rmtree(path)
+        with OutFolder(path) as present:
+            present.open(resume=False)
+            removed.close()
+            with pytest.raises(UsageError, match="another sweep runs"):
+                OutFolder(path).open(resume=False)
+
+
 def test_closing_leaves_results_and_nothing_else(path: Path) -> None:
     with OutFolder(path) as folder:
         folder.open(resume=False)
@@ -144,7 +152,7 @@ def test_a_write_that_fails_leaves_the_former_file(path: Path, monkeypatch: pyte
         folder.open(resume=False)
         folder.write(folder.summary_path, "former")
         monkeypatch.setattr("millpond._sweep.whole_files.os.fsync", fails)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(UsageError, match=r"summary.json' .*No space.*make room"):
             folder.write(folder.summary_path, b"newer")
     assert [(file.name, file.read_text()) for file in path.iterdir()] == [("summary.json", "former")]
 

@@ -108,6 +108,8 @@ def _become(command: tuple[str, ...], jobs: str) -> NoReturn:
     """Within a chunk of another sweep: be the command itself, with the jobs that it was given."""
     metrics, chunk = os.environ.get(METRICS_VARIABLE, os.devnull), int(os.environ[CHUNK_VARIABLE])
     filled = fill_command(command, jobs=jobs, metrics=metrics, chunk=chunk)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and what is ignored stays so through an exec
+        signal.signal(number, signal.SIG_DFL)
     os.execvpe(filled[0], filled, {**os.environ, JOBS_VARIABLE: jobs})
 
 

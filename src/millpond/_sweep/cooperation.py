@@ -135,10 +135,15 @@ def plain_metrics(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def append(path: str, line: bytes) -> None:
-    """Write one line in one piece: what is there is whole, whenever the process dies."""
+    """Write one line in one piece: what is there is whole, whenever the process dies.
+
+    Raises:
+        OSError: It cannot be written, or, on a full disk, not all of it.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line)
+        while line:
+            line = line[os.write(descriptor, line) :]
     finally:
         os.close(descriptor)
 

@@ -26,14 +26,20 @@ from millpond._sweep.whole_files import write_whole
 from millpond.errors import UsageError
 
 
-def default_out_path(now: datetime, parent: Path) -> Path:
-    """`sweep-20260131-235959` in `parent`; with -2, -3, ... behind it where that is taken."""
+def claim_default_path(now: datetime, parent: Path) -> Path:
+    """Make `sweep-20260131-235959` in `parent`; with -2, -3, ... behind it where another sweep was faster."""
     name = f"sweep-{now:%Y%m%d-%H%M%S}"
     path, tries = parent / name, 1
-    while path.exists():
-        tries += 1
-        path = parent / f"{name}-{tries}"
-    return path
+    while True:
+        try:
+            path.mkdir()
+        except FileExistsError:
+            tries += 1
+            path = parent / f"{name}-{tries}"
+        except OSError:
+            return path  # whoever opens it says what is wrong
+        else:
+            return path
 
 
 class OutFolder:
@@ -107,7 +113,8 @@ class OutFolder:
         for folder in (self._work, self._logs):
             with contextlib.suppress(OSError):  # it is in use
                 folder.rmdir()
-        self._lock_path.unlink(missing_ok=True)
+        if _is_at(lock, self._lock_path):  # not if the folder was removed, and is another sweep's now
+            self._lock_path.unlink()
         os.close(lock)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -135,8 +142,18 @@ class OutFolder:
         """Write one of the files in one step: a reader sees the former one or this one, also after a power cut.
 
         Halves of surrogate pairs, which UTF-8 does not have, are written as escapes.
+
+        Raises:
+            UsageError: It cannot be written: the disk is full, ...
         """
-        write_whole(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+        try:
+            write_whole(path, content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {str(path)!r} ({error}); the ledger holds what is done: make room on its disk, or make "
+                "it writable, and go on with --resume",
+                path=str(path),
+            ) from error
 
     def _refuse_sweep(self, *, resume: bool) -> None:
         if self.holds_sweep and not resume:

@@ -16,7 +16,7 @@ from millpond._sweep.function_work import FunctionWork
 from millpond._sweep.interrupts import told_of
 from millpond._sweep.log import SweepLog
 from millpond._sweep.options import SweepOptions
-from millpond._sweep.out_folder import OutFolder, default_out_path
+from millpond._sweep.out_folder import OutFolder, claim_default_path
 from millpond._sweep.results import SummaryKeys, SweepResult, write_results
 from millpond._sweep.resuming import check_unchanged, open_ledger
 from millpond._sweep.runner import SweepRun
@@ -145,7 +145,7 @@ def run_sweep(
         keys: Of the summary.
         signals: That end the sweep while it runs.
     """
-    path = default_out_path(datetime.now(), Path.cwd()) if out is None else Path(out)
+    path = claim_default_path(datetime.now(), Path.cwd()) if out is None else Path(out)
     folder = OutFolder(path)
     folder.open(resume=resume, patience_seconds=_FORMER_SWEEP_SECONDS if resume else 0.0)
     with folder:

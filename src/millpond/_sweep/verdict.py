@@ -38,6 +38,9 @@ def judge(order: ChunkOrder, outcome: ChunkOutcome, *, must_report: bool) -> Ver
     progress = Progress()
     progress.feed(outcome.progress)
     reports = read_reports(outcome.metrics, order.names, name_key=order.name_key, may_be_cut=not is_clean)
+    reason = "" if is_clean else exit_in_words(outcome)
+    if is_clean and _left_amid_job(progress, reports):
+        is_clean, reason = False, f"{exit_in_words(outcome)} before its job was over"
     metrics = dict(reports.metrics)
     if not must_report and not outcome.metrics:
         metrics = {name: {} for name in _done_without_metrics(order, progress, is_clean=is_clean)}
@@ -51,7 +54,7 @@ def judge(order: ChunkOrder, outcome: ChunkOutcome, *, must_report: bool) -> Ver
         done=frozenset(metrics),
         errors=errors,
         is_clean=is_clean,
-        reason="" if is_clean else exit_in_words(outcome),
+        reason=reason,
         is_over_budget=outcome.ended_by is EndedBy.BUDGET,
         is_drained=progress.is_drained,
         cooperates=progress.cooperates,
@@ -59,6 +62,12 @@ def judge(order: ChunkOrder, outcome: ChunkOutcome, *, must_report: bool) -> Ver
         peak_bytes=max(outcome.peak_pss_bytes, outcome.peak_rss_bytes),
     )
     return Verdict(end, metrics, progress.seconds, _warning(reports))
+
+
+def _left_amid_job(progress: Progress, reports: Reports) -> bool:
+    """Whether a process ended in a job it had told of, such as by `sys.exit()`: its other jobs have no part in that."""
+    name = progress.current
+    return bool(name) and name not in reports.metrics and name not in reports.errors
 
 
 def _done_without_metrics(order: ChunkOrder, progress: Progress, *, is_clean: bool) -> list[str]:

@@ -14,9 +14,11 @@ from concurrent.futures import Future
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome
 from millpond._sweep.work_folder import WorkFolder
 
-# PR_SET_PDEATHSIG outlives the exec: the command ends with the sweep, also where that is killed.
+# PR_SET_PDEATHSIG outlives the exec: the command ends with the sweep, also where that is killed. So does what is
+# ignored, as Python does with two signals; `_signal` is built in, `signal` would take longer than all the rest.
 _DIE_WITH_PARENT = (
-    "import ctypes, os, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
+    "import ctypes, os, sys, _signal; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, 9, 0, 0, 0); "
+    "[_signal.signal(number, _signal.SIG_DFL) for number in (_signal.SIGPIPE, _signal.SIGXFSZ)]; "
     "os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"
 )
 
@@ -29,6 +31,7 @@ class InertEngine:
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._is_started = threading.Event()
 
     def submit(self, orders: Sequence[ChunkOrder]) -> list[Future[ChunkOutcome]]:
         """See `Engine`."""
@@ -36,6 +39,7 @@ class InertEngine:
         future = Future[ChunkOutcome]()
         self._thread = threading.Thread(target=self._run, args=(order, future), name="millpond-sweep-0", daemon=True)
         self._thread.start()
+        self._is_started.wait()  # a signal that comes now is the command's
         return [future]
 
     def _run(self, order: ChunkOrder, future: Future[ChunkOutcome]) -> None:
@@ -43,12 +47,15 @@ class InertEngine:
             future.set_result(self._outcome(order))
         except BaseException as error:  # noqa: BLE001 - the future's owner is to see it
             future.set_exception(error)
+        finally:
+            self._is_started.set()
 
     def _outcome(self, order: ChunkOrder) -> ChunkOutcome:
         began_at, began = time.time(), time.monotonic()
         with WorkFolder(order) as folder:
             shim = (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()))
             self._child = subprocess.Popen([*shim, *folder.command()], env=folder.environment())
+            self._is_started.set()
             exit_code = self._child.wait()
             return ChunkOutcome(
                 order.number,
@@ -61,7 +68,7 @@ class InertEngine:
 
     def cancel(self, number: int) -> None:
         """Pass a signal on, but for a terminal's Ctrl-C, which the command has had from the terminal."""
-        if self._child is not None and not (number == signal.SIGINT and sys.stdin.isatty()):
+        if self._child is not None and not (number == signal.SIGINT and _has_terminal()):
             self._child.send_signal(number)
 
     def kill(self) -> None:
@@ -81,3 +88,7 @@ class InertEngine:
         if self._thread is not None:
             self.kill()
             self._thread.join()
+
+
+def _has_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed when Python began
