@@ -28,12 +28,14 @@ class SweptChunk:
         num_done: How many of them it got through.
         began_at: Seconds since the epoch.
         seconds: From its start to its end; None where the sweep was killed.
+        peak_rss_bytes: Greatest RSS of any one process of it, as the kernel kept it.
     """
 
     names: tuple[str, ...]
     num_done: int
     began_at: float
     seconds: float | None
+    peak_rss_bytes: int
 
 
 @contextmanager
@@ -63,11 +65,9 @@ def chunks_of(out: Path) -> list[SweptChunk]:
     """All that began, in order."""
     with closing(sqlite3.connect(out / "ledger.sqlite")) as ledger:
         done = dict(ledger.execute("SELECT chunk, count(*) FROM jobs WHERE state = 'done' GROUP BY chunk"))
-        rows = ledger.execute("SELECT number, names, began_at, duration_seconds FROM chunks ORDER BY number").fetchall()
-    return [
-        SweptChunk(tuple(json.loads(names)), done.get(number, 0), began_at, seconds)
-        for number, names, began_at, seconds in rows
-    ]
+        columns = "number, names, began_at, duration_seconds, peak_rss_bytes"
+        rows = ledger.execute(f"SELECT {columns} FROM chunks ORDER BY number").fetchall()
+    return [SweptChunk(tuple(json.loads(names)), done.get(number, 0), *rest) for number, names, *rest in rows]
 
 
 def summary(values: Sequence[float], digits: int = 2) -> dict[str, float]:

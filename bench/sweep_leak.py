@@ -33,8 +33,8 @@ WAYS = {
     "script": "a script with millpond.sweep_jobs(), and --max-rss BUDGET",
     "one process": "a few jobs, without millpond",
 }
-MOST_SPREAD, MOST_BESIDE_MB = 0.05, 150.0
-"""What is wanted: chunks' peaks that are one like the other, and little beside the chunk's own jobs."""
+MOST_SPREAD, MOST_BESIDE_MB = 0.02, 150.0
+"""What is wanted: chunks' peaks that are one like the other, and little beside what a chunk may take."""
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,32 @@ class Watched:
     Attributes:
         began_at: Seconds since the epoch.
         seconds: Until it ended.
-        points: Looks at its tree, by seconds since `began_at`.
+        points: Looks at its tree; `elapsed_seconds` is when one was over, since `began_at`.
+        interval_seconds: From the end of a look to the beginning of the next.
     """
 
     began_at: float
     seconds: float
     points: list[MemoryPoint]
+    interval_seconds: float
 
-    def peak_mb(self, chunk: SweptChunk | None = None) -> float:
-        """Of the whole tree, over all of it or while a chunk ran."""
-        return max((megabytes(point.total.pss_bytes) for point in self._during(chunk)), default=0.0)
+    @property
+    def peak_mb(self) -> float:
+        """Of the whole tree."""
+        return max(megabytes(point.total.pss_bytes) for point in self.points)
 
-    def _during(self, chunk: SweptChunk | None) -> list[MemoryPoint]:
-        if chunk is None:
-            return self.points
+    def chunk_peak_mb(self, chunk: SweptChunk) -> float:
+        """Of the whole tree, by looks that began while a chunk ran; 0.0 if none did."""
         start = chunk.began_at - self.began_at
-        return [point for point in self.points if start <= point.elapsed_seconds <= start + (chunk.seconds or 0.0)]
+        stop = start + (chunk.seconds or 0.0)
+        return max(
+            (
+                megabytes(point.total.pss_bytes)
+                for before, point in itertools.pairwise(self.points)
+                if start <= before.elapsed_seconds + self.interval_seconds <= stop
+            ),
+            default=0.0,
+        )
 
 
 def watch(argv: list[str], interval_seconds: float) -> Watched:
@@ -77,7 +87,8 @@ def watch(argv: list[str], interval_seconds: float) -> Watched:
         process.terminate()
     if code:
         raise RuntimeError(f"{argv[1:5]} ended with exit code {code}")
-    return Watched(began_at, time.time() - began_at, [point for point in sampler.points if point.total.num_processes])
+    points = [point for point in sampler.points if point.total.num_processes]
+    return Watched(began_at, time.time() - began_at, points, interval_seconds)
 
 
 def megabytes(num_bytes: float) -> float:
@@ -100,7 +111,8 @@ def swept(way: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]
         **facts(watched),
         "jobs_done": len(metrics),
         "chunk_sizes": [chunk.num_done for chunk in chunks],
-        "chunk_peaks_mb": [round(watched.peak_mb(chunk), 1) for chunk in chunks],
+        "chunk_peaks_mb": [round(watched.chunk_peak_mb(chunk), 1) for chunk in chunks],
+        "chunk_peaks_rss_mb": [round(megabytes(chunk.peak_rss_bytes), 1) for chunk in chunks],
         "sweep_itself_mb": round(max(megabytes(point.training.pss_bytes) for point in watched.points), 1),
     }
 
@@ -124,7 +136,7 @@ def in_one_process(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def facts(watched: Watched) -> dict[str, Any]:
     return {
-        "peak_mb": round(watched.peak_mb(), 1),
+        "peak_mb": round(watched.peak_mb, 1),
         "seconds": round(watched.seconds, 2),
         "looks": {
             "seconds": [round(point.elapsed_seconds, 2) for point in watched.points],
@@ -142,21 +154,22 @@ def results(way: str, runs: list[dict[str, Any]], options: argparse.Namespace) -
         return found
     found["chunks"] = [len(run["chunk_sizes"]) for run in runs]
     found["sweep_itself_mb"] = summary([run["sweep_itself_mb"] for run in runs])
-    full = [whole_chunks(run) for run in runs]
-    found["chunk_peaks_mb"] = summary(list(itertools.chain(*full)))
+    for name in ("chunk_peaks_mb", "chunk_peaks_rss_mb"):
+        found[name] = summary(list(itertools.chain(*(whole_chunks(run, name) for run in runs))))
     if way == "chunks":
         found["over_jobs_of_a_chunk"] = round(found["peak_mb"]["most"] / chunk_mb(options), 4)
-        trends = [trend_of(peaks) for peaks in full if len(peaks) > 2]
-        found["trend_of_chunk_peaks"] = [{**asdict(trend), "is_flat": trend.is_flat} for trend in trends]
+        trends = [trend_of(run["chunk_peaks_rss_mb"]) for run in runs if len(run["chunk_sizes"]) > 2]
+        found["trend_of_chunk_peaks_rss"] = [{**asdict(trend), "is_flat": trend.is_flat} for trend in trends]
     else:
-        found["over_budget"] = round(found["peak_mb"]["most"] / megabytes(parse_bytes(options.max_rss)), 4)
+        most = max(max(run["chunk_peaks_rss_mb"]) for run in runs)
+        found["chunk_over_budget"] = round(most / megabytes(parse_bytes(options.max_rss)), 4)
     return found
 
 
-def whole_chunks(run: dict[str, Any]) -> list[float]:
+def whole_chunks(run: dict[str, Any], name: str) -> list[float]:
     """Peaks of chunks that got as many jobs as most did: not the first ones, that are for learning, nor the last."""
     usual = max(set(run["chunk_sizes"]), key=run["chunk_sizes"].count)
-    return [peak for size, peak in zip(run["chunk_sizes"], run["chunk_peaks_mb"], strict=True) if size == usual]
+    return [peak for size, peak in zip(run["chunk_sizes"], run[name], strict=True) if size == usual]
 
 
 def chunk_mb(options: argparse.Namespace) -> float:
@@ -169,7 +182,7 @@ def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict
     rows: dict[str, tuple[float, float]] = {}
     if "chunks" in found:
         chunks = found["chunks"]
-        rows["chunks: spread of chunks' peaks"] = (chunks["chunk_peaks_mb"]["spread"], MOST_SPREAD)
+        rows["chunks: spread of chunks' peak RSS"] = (chunks["chunk_peaks_rss_mb"]["spread"], MOST_SPREAD)
         rows["chunks: MB beside a chunk's jobs"] = (chunks["peak_mb"]["most"] - chunk_mb(options), MOST_BESIDE_MB)
     for way in ("auto", "script"):
         if way in found:
@@ -190,7 +203,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--few-jobs", type=int, default=30, help="in one process; at least 3")
     parser.add_argument("--leak-bytes", type=int, default=72_000_000, help="of each job")
-    parser.add_argument("--job-seconds", type=float, default=0.15, help="that a job takes after its leak")
+    parser.add_argument("--job-seconds", type=float, default=0.2, help="that a job takes after its leak")
     parser.add_argument("--chunk-size", type=int, default=10)
     parser.add_argument("--max-rss", default="800MiB", help="budget of `auto` and `script`")
     parser.add_argument("--interval", type=float, default=0.1, help="seconds from look to look")
