@@ -2,7 +2,8 @@
 
 A process that leaks needs `base + growth * jobs` bytes at its peak. Both are learned from chunks that ended well: the
 growth by least squares over the greatest peak seen for each number of jobs, the base so that no peak lies above the
-line. A chunk that passed the budget halves what any later one may get.
+line. A chunk that passed the budget halves what later ones may get. That may have been a single hungry job: after some
+chunks that ended well at this limit it is doubled, as far as the line allows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ BUDGET_SHARE = 0.9
 
 MOST_GROWTH = 4
 """A chunk gets at most so many times the jobs of the largest that ended well: a leak may begin late."""
+
+
+_CHUNKS_AT_LIMIT = 4
+"""End well before the limit is doubled; four times as many each time that this was too early."""
 
 
 class ChunkSizes:
@@ -28,13 +33,15 @@ class ChunkSizes:
         self._fixed = chunk_size
         self._budget_bytes = budget_bytes or 0
         self._limit: int | None = None
+        self._is_raised = False
+        self._num_left_at_limit = self._patience = _CHUNKS_AT_LIMIT
         self._peaks: dict[int, int] = {}
         self._learned = 1
         self._cooperates = False
         self._reports_as_it_goes = False
 
     def within_limit(self, num_jobs: int) -> int:
-        """As many of them as a chunk may get after what passed the budget so far."""
+        """As many of them as a chunk may get after what passed the budget lately."""
         return num_jobs if self._limit is None else min(num_jobs, self._limit)
 
     def next_size(self, num_jobs: int, num_free: int) -> int:
@@ -58,6 +65,15 @@ class ChunkSizes:
         if num_reported and peak_bytes:
             self._peaks[num_reported] = max(peak_bytes, self._peaks.get(num_reported, 0))
             self._learned = learned_size(self._peaks, self._budget_bytes)
+            if self._limit is not None and num_reported >= self._limit:
+                self._ended_well_at(self._limit)
+
+    def _ended_well_at(self, limit: int) -> None:
+        self._num_left_at_limit -= 1
+        if self._num_left_at_limit == 0:
+            self._limit = max(limit, min(2 * limit, self._learned))
+            self._num_left_at_limit = self._patience
+            self._is_raised = self._limit > limit
 
     def ended_early(self, num_jobs: int, num_reported: int) -> None:
         """A process died, or was ended: where some of its jobs have reported, each does when it is over."""
@@ -66,8 +82,8 @@ class ChunkSizes:
     def went_over(self, num_jobs: int, num_reported: int) -> bool:
         """A process was ended because it passed the budget.
 
-        Later chunks get at most half of what it got through; half of all its jobs where that is not known. A chunk of
-        one job says nothing about others.
+        The next chunks get at most half of what it got through; half of all its jobs where that is not known. A chunk
+        of one job says nothing about others.
 
         Returns:
             Whether its first job did that by itself. It is to be run alone then, and says nothing about the others.
@@ -79,6 +95,8 @@ class ChunkSizes:
             return True
         got_through = min(num_reported + 1, num_jobs) if num_reported else num_jobs
         self._limit = self.within_limit(max(1, got_through // 2))
+        self._patience *= 4 if self._is_raised else 1
+        self._num_left_at_limit, self._is_raised = self._patience, False
         return False
 
 

@@ -184,7 +184,7 @@ class SweepRun:
 def _failures(outcome: ChunkOutcome, verdict: Verdict, jobs: Sequence[JobVerdict], log: str) -> list[Failure]:
     """Jobs that are given up; or the chunk, where it ended badly though all its jobs are done."""
     failed = [job for job in jobs if job.state is JobState.FAILED]
-    if not failed and not verdict.end.is_clean and all(job.state is JobState.DONE for job in jobs):
+    if not failed and verdict.end.has_failed and all(job.state is JobState.DONE for job in jobs):
         reason = f"{verdict.end.reason}, after all its jobs had reported"
         return [Failure(job="", reason=reason, chunk=outcome.number, attempt=0, log=log)]
     return [Failure(job.name, job.reason, outcome.number, job.attempt, log) for job in failed]
