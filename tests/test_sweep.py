@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,40 @@ print(file["seed"], json.dumps(file["env"]), [job["name"] for job in file["jobs"
         "[chunk 1] 7 {\"name\": \"t\\u00f8uch\"} ['job-0', 'job-1'] 1",
         '[chunk 2] 7 {"name": "t\\u00f8uch"} [\'job-2\'] 2',
     ]
+
+
+def test_jobs_from_a_pipe_are_read_once_and_handed_on(tmp_path: Path) -> None:
+    text = write_jobs(tmp_path, 2).read_text()
+    (tmp_path / "jobs.json").unlink()
+    os.mkfifo(tmp_path / "jobs.json")
+    writer = threading.Thread(target=(tmp_path / "jobs.json").write_text, args=(text,))
+    writer.start()
+    assert run_sweep(tmp_path, "--out", "out").returncode == 0
+    writer.join()
+    assert summary_of(tmp_path / "out")["counts"]["done"] == 2
+
+
+def test_a_sweep_goes_on_when_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 3)
+    arguments = sweep_arguments("--chunk-size", "1", "--stream", "--out", "out", command=("echo", "{jobs}"))
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run([sys.executable, *arguments], cwd=tmp_path, stdout=writes, stderr=writes, check=False)
+    os.close(writes)
+    assert (ended.returncode, summary_of(tmp_path / "out")["counts"]["done"]) == (0, 3)
+
+
+def test_letters_that_standard_output_does_not_have_are_printed_as_escapes(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 2)
+    code = "import sys, json; print('tøuch'); json.dump({'job-0': {'\\ud800': 1}, 'job-1': {}}, open(sys.argv[1], 'w'))"
+    command = (sys.executable, "-X", "utf8", "-c", code, "{metrics}", "{jobs}")
+    options = ("--timeout", "50", "--stream", "--out", "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONIOENCODING", "ascii")
+        ended = run_sweep(tmp_path, *options, command=("env", "-u", "PYTHONIOENCODING", *command))
+    assert ended.returncode == 0, ended.stderr
+    assert "[chunk 1] t\\xf8uch" in ended.stdout
+    assert "\\ud800" in ended.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--chunk-size", "3")])
@@ -169,6 +205,20 @@ def test_what_cannot_work_is_refused_before_anything_runs(
     assert (ended.value.code, out) == (2, "")
     assert told in errors
     assert os.listdir(tmp_path) == ["jobs.json"]
+
+
+def test_a_process_that_passes_the_budget_after_its_jobs_have_reported_fails_nothing(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 2)
+    code = """
+import json, sys, time
+json.dump({"job-0": {}, "job-1": {}}, open(sys.argv[2], "w"))
+held = b"x" * (96 << 20)
+time.sleep(60)
+"""
+    command = (sys.executable, "-I", "-S", "-c", code, "{jobs}", "{metrics}")
+    ended = run_sweep(tmp_path, "--chunk-size", "2", "--max-rss", "48MiB", "--out", "out", command=command)
+    assert (ended.returncode, chunks_of(tmp_path / "out", "ended_by")) == (0, [("budget",)])
+    assert summary_of(tmp_path / "out")["failures"] == []
 
 
 def test_a_learned_chunk_size_stays_within_the_budget(tmp_path: Path) -> None:

@@ -84,16 +84,21 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metrics: dict[str, A
 def test_scalars_and_arrays_are_reported_as_the_numbers_they_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Tensor:  # as torch has it: `size` is a method
+        shape, size, tolist, item = (1,), lambda: (1,), lambda self: [2.5], lambda self: 2.5
+
     metrics = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.arange(2), "e": np.array(1.5)}
-    assert report(tmp_path, monkeypatch, metrics) == {
+    assert report(tmp_path, monkeypatch, {**metrics, "f": np.array([[1.5]]), "g": Tensor()}) == {
         "name": "j",
-        "metrics": {"a": 0.5, "b": 3, "c": True, "d": [0, 1], "e": 1.5},
+        "metrics": {"a": 0.5, "b": 3, "c": True, "d": [0, 1], "e": 1.5, "f": 1.5, "g": 2.5},
     }
 
 
 def test_what_json_has_no_word_for_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"job 'j'.*object is no number"):
         report(tmp_path, monkeypatch, {"a": object()})
+    with pytest.raises(ValueError, match=r"job 'j'.*the key '1' twice"):
+        report(tmp_path, monkeypatch, {"a": {1: 0.5, "1": 0.7}})
 
 
 def test_progress_that_a_full_disk_has_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:

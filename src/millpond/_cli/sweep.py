@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from millpond._cli.options import as_options
-from millpond._cli.sweep_watch import SweepLines, SweepShow, SweepTable
+from millpond._cli.sweep_watch import LastingConsole, SweepLines, SweepShow, SweepTable
 from millpond._sweep.command import fill_command
 from millpond._sweep.engines.choice import INERT, EngineChoice
 from millpond._sweep.exits import exit_code_of
@@ -67,7 +68,8 @@ def run_sweep_command(
         size = len(file.names) if all_at_once else chunk_size
         options = SweepOptions.of(chunk_size=size, max_rss=max_rss, parallel=parallel, **how)
         fits = options.chunk_size is not None and options.chunk_size >= len(file.names)
-        is_inert = fits and not options.is_supervised and not resume and engine == "local"
+        can_be_inert = not options.is_supervised and not resume and engine == "local"
+        is_inert = fits and can_be_inert and jobs.is_file()  # a pipe has been read by now
         work = CommandWork(file, command, jobs_from_environment=jobs_from_environment, is_inert=is_inert)
         choice = EngineChoice(INERT if is_inert else engine, parallel, _engine_options(engine_options, address))
     watcher = _Inert() if is_inert else _show(stream=stream, quiet=quiet)
@@ -138,7 +140,9 @@ def _end_inert(result: SweepResult, exit_code: int, *, keep: bool) -> None:
 
 
 def _show(*, stream: bool, quiet: bool) -> SweepShow:
-    console = Console(stderr=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names and output hold letters that it may not have
+    console = LastingConsole(stderr=True)
     kind = SweepShow if quiet else SweepTable if console.is_terminal else SweepLines
     return kind(console, stream=stream)
 
@@ -155,7 +159,7 @@ def _refusing(*kinds: type[Exception]) -> Iterator[None]:
 
 def _print_result(result: SweepResult) -> None:
     """The summary's metrics, how many jobs are done, and where all of it is."""
-    console = Console()
+    console = LastingConsole()
     metrics, success = result.summary["metrics"], result.summary["success"]
     if metrics or success:
         table = Table("metric", "count", "mean", "std", "min", "max", box=None, header_style="bold")

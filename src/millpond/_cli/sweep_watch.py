@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -18,6 +20,15 @@ from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
 
 _REDRAWS_PER_SECOND = 4
+
+
+class LastingConsole(Console):
+    """Falls silent when nobody reads any more (`| head`), where rich would end this process: the sweep goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """As rich calls it."""
+        self.quiet = True
+        _fall_silent(self.file.fileno())
 
 
 class SweepShow(Watcher):
@@ -67,10 +78,15 @@ class SweepShow(Watcher):
 
     def say(self, line: str, *, style: str | None = None) -> None:
         """Print a line of the sweep's own, as it is: names may hold brackets, and are not broken."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
+        with contextlib.suppress(OSError):  # the terminal is gone, or a disk is full: no reason to end a sweep
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
     def _print(self, number: int, line: bytes) -> None:
-        print(f"[chunk {number}] {line.decode(errors='replace')}", file=sys.stdout, flush=True)
+        try:
+            print(f"[chunk {number}] {line.decode(errors='replace')}", file=sys.stdout, flush=True)
+        except OSError as error:
+            _fall_silent(sys.stdout.fileno())
+            self.say(f"standard output takes no more ({error.strerror}): what chunks print is in their logs")
 
 
 class SweepLines(SweepShow):
@@ -131,7 +147,8 @@ class SweepTable(SweepShow):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._rows.clear()
-        self._live.stop()
+        with contextlib.suppress(OSError):
+            self._live.stop()
 
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say where it goes, and draw the bar."""
@@ -174,6 +191,13 @@ class SweepTable(SweepShow):
             elapsed = _clock(time.monotonic() - row.began)
             table.add_row(str(number), jobs, Text(look.current), sized(look.pss_bytes), elapsed)
         return Group(table, self._bar) if self._rows else Group(self._bar)
+
+
+def _fall_silent(descriptor: int) -> None:
+    """Let it lead nowhere: else what is in its buffer would fail again at the end of this process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class Pace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from millpond._observe.memory import tree_memory
 from millpond._sweep.job_names import job_name
 from millpond._sweep.jobs_file import read_jobs_file
+from millpond._sweep.json_text import fault_of, parse_json
 from millpond._sweep.progress import VARIABLE, ChildSettings, ProgressWriter
 from millpond._sweep.variables import JOBS_VARIABLE, METRICS_VARIABLE
 from millpond.errors import UsageError
@@ -128,7 +130,9 @@ def record_line(name: str, metrics: Mapping[str, Any], name_key: str) -> bytes:
 def plain_metrics(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A job's metrics as JSON has them."""
     try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(metrics), default=_plain))
+        plain: dict[str, Any] = parse_json(json.dumps(dict(metrics), default=_plain))
+        if fault := fault_of(plain):  # the keys 1 and "1" are one in JSON
+            raise ValueError(fault)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the metrics of job {name!r} cannot be reported: {error}") from None
     return plain
@@ -153,4 +157,4 @@ def _plain(value: Any) -> Any:
     tolist = getattr(value, "tolist", None)
     if not callable(tolist):
         raise TypeError(f"{type(value).__name__} is no number, bool, text, list or mapping")
-    return value.item() if getattr(value, "size", None) == 1 or getattr(value, "ndim", 1) == 0 else tolist()
+    return value.item() if math.prod(getattr(value, "shape", (0,))) == 1 else tolist()

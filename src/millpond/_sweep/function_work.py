@@ -94,7 +94,15 @@ class FunctionWork:
 
     def facts(self) -> Mapping[str, str]:
         """Names, since two pickles of one function are not always the same bytes."""
-        return {"jobs": digest(json.dumps(self.names).encode()), "function": name_of(self.run_job)}
+        return {"jobs": digest(_spelled(self.jobs).encode()), "function": name_of(self.run_job)}
+
+
+def _spelled(jobs: Mapping[str, Any]) -> str:
+    """Jobs as far as JSON has words for them; of what it has none for the type, since a pickle may differ each time."""
+    try:
+        return json.dumps(list(jobs.items()), default=lambda value: type(value).__name__, skipkeys=True)
+    except (ValueError, RecursionError):  # it holds itself, or is very deep
+        return json.dumps(list(jobs))
 
 
 def _name(job: Any, position: int, name_key: str) -> str:

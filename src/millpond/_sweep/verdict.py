@@ -78,7 +78,8 @@ def _done_without_metrics(order: ChunkOrder, progress: Progress, *, is_clean: bo
 
 
 def _why_silent(reports: Reports) -> str:
-    return f"{_REPORTED_NOTHING}: {reports.problem}" if reports.problem else _REPORTED_NOTHING
+    what_it_reported = _warning(reports)
+    return f"{_REPORTED_NOTHING}: {what_it_reported}" if what_it_reported else _REPORTED_NOTHING
 
 
 def _warning(reports: Reports) -> str:

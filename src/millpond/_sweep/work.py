@@ -110,7 +110,7 @@ class CommandWork:
         return {
             "jobs file": self.file.sha256,
             "command": json.dumps(self.command),
-            "working directory": os.getcwd(),
+            "working directory": os.fsencode(os.getcwd()).decode(errors="backslashreplace"),
         }
 
 
