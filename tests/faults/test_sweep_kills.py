@@ -57,7 +57,10 @@ def test_what_outlives_a_sweep_and_its_keeper_is_ended_by_resume(tmp_path: Path)
     with sweep_until(tmp_path, "job-1 hangs", *options) as sweep:
         below = psutil.Process(sweep.pid).children(recursive=True)
         (stray,) = [process for process in below if process.name() == "sleep"]
-        for process in (psutil.Process(sweep.pid), *psutil.Process(sweep.pid).children()):
+        both = [psutil.Process(sweep.pid), *psutil.Process(sweep.pid).children()]
+        for process in both:
+            process.suspend()  # so that neither sees the other die
+        for process in both:
             process.kill()
     assert not outlive([process for process in below if process != stray], 10)
     assert runs(stray)
