@@ -6,18 +6,22 @@ the leak) and always reports. MARKS is a file to which each job's beginning and 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import random
 import sys
 import time
-from typing import Any
+import zlib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def act(job: dict[str, Any]) -> None:
     """What a job does before it reports."""
     if num_bytes := job.get("leak_bytes", 0):
+        import ctypes  # only where it is needed, as this is to start fast
+
         allocate = ctypes.CDLL(None).malloc
         allocate.restype = ctypes.c_void_p
         ctypes.memset(ctypes.c_void_p(allocate(ctypes.c_size_t(num_bytes))), 1, num_bytes)
@@ -27,9 +31,9 @@ def act(job: dict[str, Any]) -> None:
 
 def metrics_of(name: str) -> dict[str, Any]:
     """The same for a name in every process: floats whose sum depends on their order."""
-    numbers = random.Random(name)
-    value = numbers.uniform(-1, 1) * 10 ** numbers.randint(-8, 8)
-    return {"return": value, "success": numbers.random() < 0.5, "count": numbers.randint(1, 9), "group": name[-1]}
+    bits = zlib.crc32(name.encode())
+    value = (bits / 2**31 - 1) / 3 * 10.0 ** (bits % 17 - 8)
+    return {"return": value, "success": bits % 2 == 0, "count": 1 + bits % 9, "group": name[-1]}
 
 
 def resident_bytes() -> int:
