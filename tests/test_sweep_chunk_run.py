@@ -83,6 +83,16 @@ def test_a_directory_that_is_not_there_is_that_of_the_sweep() -> None:
     assert run_chunk(order).log.decode().strip() == os.getcwd()
 
 
+def test_a_directory_that_was_removed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    outcome = run_chunk(command_order("true", directory=str(gone)))
+    assert outcome.exit_code is None
+    assert outcome.problem == f"cannot start 'true' in '{gone}': No such file or directory"
+
+
 def test_a_process_has_no_input_and_no_signal_settings_of_ours() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     try:

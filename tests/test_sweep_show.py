@@ -57,6 +57,13 @@ def test_quiet_tells_of_failures_and_nothing_else() -> None:
     ]
 
 
+def test_a_line_without_an_end_is_streamed_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:
+    show = SweepShow(Console(), stream=True)
+    for _ in range(3):
+        show.chunk_printed(1, b"x" * 50_000)
+    assert capsys.readouterr().out == f"[chunk 1] {'x' * 100_000}\n"
+
+
 def test_output_is_streamed_by_whole_lines_behind_the_chunks_number(capsys: pytest.CaptureFixture[str]) -> None:
     show = SweepShow(Console(file=io.StringIO()), stream=True)
     show.chunk_printed(1, b"one\ntw")

@@ -20,6 +20,8 @@ from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
 
 _REDRAWS_PER_SECOND = 4
+_LONGEST_LINE_BYTES = 1 << 16
+"""Of what a chunk prints; a longer one is broken, since it may never end."""
 
 
 class LastingConsole(Console):
@@ -53,8 +55,10 @@ class SweepShow(Watcher):
         pass
 
     def chunk_printed(self, number: int, output: bytes) -> None:
-        """Print the lines that are whole."""
+        """Print the lines that are whole, or long."""
         *lines, rest = (self._unfinished.pop(number, b"") + output).split(b"\n")
+        if len(rest) > _LONGEST_LINE_BYTES:
+            lines, rest = [*lines, rest], b""
         self._unfinished[number] = rest
         for line in lines:
             self._print(number, line)

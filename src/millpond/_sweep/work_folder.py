@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -90,8 +91,12 @@ class WorkFolder:
         }
 
     def directory(self) -> str:
-        """Where the command runs."""
-        return os.path.abspath(self._order.directory if os.path.isdir(self._order.directory) else ".")
+        """Where the command runs; where that is not on this machine, this process's own."""
+        wanted = self._order.directory
+        if not os.path.isdir(wanted):
+            with contextlib.suppress(FileNotFoundError):  # it was removed: the chunk cannot be started, and says so
+                return os.getcwd()
+        return os.path.abspath(wanted)
 
     def metrics(self) -> bytes:
         """What the child has reported; empty where that is nothing."""
