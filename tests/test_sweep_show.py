@@ -40,6 +40,16 @@ def test_the_table_shows_chunk_jobs_current_job_and_memory() -> None:
     assert "20/40" in out.getvalue()
 
 
+def test_any_job_has_one_line_of_the_table() -> None:
+    show, out = shown(SweepTable, terminal=True)
+    with show:
+        show.chunk_began(1, ("a",), 1)
+        show.chunk_looked(1, Look(0.5, 3 << 20, 0, "a\nb\x1b[2J" + "c" * 300))
+        assert isinstance(show, SweepTable)
+        show.redraw()
+    assert any(r"a\nb\x1b[2Jccc" in line and "3 MiB" in line for line in out.getvalue().splitlines())
+
+
 def test_lines_say_how_each_chunk_ended_and_how_much_is_left() -> None:
     show, out = shown(SweepLines, terminal=False)
     run(show)

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from millpond._cli.options import as_options
-from millpond._cli.sweep_watch import LastingConsole, SweepLines, SweepShow, SweepTable
+from millpond._cli.sweep_watch import LastingConsole, SweepLines, SweepShow, SweepTable, on_one_line
 from millpond._sweep.command import fill_command
 from millpond._sweep.engines.choice import INERT, EngineChoice
 from millpond._sweep.exits import exit_code_of
@@ -164,9 +164,12 @@ def _print_result(result: SweepResult) -> None:
     if metrics or success:
         table = Table("metric", "count", "mean", "std", "min", "max", box=None, header_style="bold")
         for name, figures in metrics.items():
-            table.add_row(Text(name), *(_figure(figures[column]) for column in ("count", "mean", "std", "min", "max")))
+            table.add_row(
+                Text(on_one_line(name)),
+                *(_figure(figures[column]) for column in ("count", "mean", "std", "min", "max")),
+            )
         for name, figures in success.items():
-            table.add_row(Text(name), _figure(figures["count"]), f"{figures['rate']:.2%}")
+            table.add_row(Text(on_one_line(name)), _figure(figures["count"]), f"{figures['rate']:.2%}")
         console.print(table)
     counts = result.counts
     failed = f", {counts.failed} failed" if counts.failed else ""

@@ -192,8 +192,9 @@ class SweepTable(SweepShow):
         for number, row in list(self._rows.items()):  # the console's thread draws, too
             look = row.look or Look(0.0, 0)
             jobs = f"{look.num_reported}/{row.num_jobs}" if look.current or look.num_reported else str(row.num_jobs)
+            at = Text(on_one_line(look.current), no_wrap=True, overflow="ellipsis")
             elapsed = _clock(time.monotonic() - row.began)
-            table.add_row(str(number), jobs, Text(look.current), sized(look.pss_bytes), elapsed)
+            table.add_row(str(number), jobs, at, sized(look.pss_bytes), elapsed)
         return Group(table, self._bar) if self._rows else Group(self._bar)
 
 
@@ -218,6 +219,11 @@ class Pace:
         if done <= 0 or counts.left <= 0:
             return ""
         return _clock((time.monotonic() - self._began) / done * counts.left)
+
+
+def on_one_line(name: str) -> str:
+    """A name as a terminal can show it: what would move its cursor, or change its colours, is an escape."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
 def sized(num_bytes: int) -> str:
