@@ -422,6 +422,14 @@ def test_without_a_leak_the_size_grows_fourfold_at_a_time() -> None:
     assert [len(chunk.names) for chunk in chunks] == [1, 2, 8, 32, 57]
 
 
+def test_a_process_that_gives_jobs_back_is_not_offered_all_of_very_many() -> None:
+    def run(chunk: Chunk) -> ChunkEnd:
+        return well(*chunk.names[:2000], is_drained=len(chunk.names) > 2000, cooperates=True, peak_bytes=100)
+
+    _, chunks = sweep(make_plan(10_000, chunk_size=None, budget_bytes=1000), run)
+    assert [len(chunk.names) for chunk in chunks] == [1, 1000, 4000, 6999, 4999, 2999, 999]
+
+
 def test_where_nobody_looked_at_memory_chunks_stay_at_one_job() -> None:
     _, chunks = sweep(make_plan(5, chunk_size=None, budget_bytes=1000), all_done)
     assert [len(chunk.names) for chunk in chunks] == [1] * 5

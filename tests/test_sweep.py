@@ -80,6 +80,7 @@ def test_letters_that_standard_output_does_not_have_are_printed_as_escapes(tmp_p
     assert ended.returncode == 0, ended.stderr
     assert "[chunk 1] t\\xf8uch" in ended.stdout
     assert "\\ud800" in ended.stdout
+    assert "2 of 2 jobs done (1 of them without metrics);" in ended.stdout
 
 
 @pytest.mark.parametrize("options", [(), ("--chunk-size", "3")])

@@ -174,7 +174,9 @@ def _print_result(result: SweepResult) -> None:
     counts = result.counts
     failed = f", {counts.failed} failed" if counts.failed else ""
     left = f", {counts.left} left" if counts.left else ""
-    line = f"{counts.done} of {counts.total} jobs done{failed}{left}; results in '{result.folder}'"
+    num_bare = sum(1 for each in result.metrics.values() if not each)
+    bare = f" ({num_bare} of them without metrics)" if 0 < num_bare < counts.done else ""
+    line = f"{counts.done} of {counts.total} jobs done{bare}{failed}{left}; results in '{result.folder}'"
     console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -17,6 +17,9 @@ MOST_GROWTH = 4
 """A chunk gets at most so many times the jobs of the largest that ended well: a leak may begin late."""
 
 
+_OFFERED = 1000
+"""Jobs that a process which gives some back is offered; more only once some process has done that many."""
+
 _CHUNKS_AT_LIMIT = 4
 """End well before the limit is doubled; four times as many each time that this was too early."""
 
@@ -38,6 +41,7 @@ class ChunkSizes:
         self._peaks: dict[int, int] = {}
         self._learned = 1
         self._cooperates = False
+        self._most_done = 0
         self._reports_as_it_goes = False
 
     def within_limit(self, num_jobs: int) -> int:
@@ -54,7 +58,8 @@ class ChunkSizes:
         if self._fixed is not None:
             return self.within_limit(min(self._fixed, num_jobs))
         share = -(-num_jobs // num_free)
-        return self.within_limit(share if self._cooperates else min(share, self._learned))
+        most = max(_OFFERED, MOST_GROWTH * self._most_done) if self._cooperates else self._learned
+        return self.within_limit(min(share, most))
 
     def child_cooperates(self) -> None:
         """It ends by itself at the budget, and gives back what it has not begun: sizes need not be learned."""
@@ -62,6 +67,7 @@ class ChunkSizes:
 
     def ended_well(self, num_reported: int, peak_bytes: int) -> None:
         """A chunk's process ended by itself; `peak_bytes` is 0 where nobody looked, and then nothing is learned."""
+        self._most_done = max(self._most_done, num_reported)
         if num_reported and peak_bytes:
             self._peaks[num_reported] = max(peak_bytes, self._peaks.get(num_reported, 0))
             self._learned = learned_size(self._peaks, self._budget_bytes)
