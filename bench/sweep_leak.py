@@ -174,7 +174,7 @@ def whole_chunks(run: dict[str, Any], name: str) -> list[float]:
 
 def chunk_mb(options: argparse.Namespace) -> float:
     """What the jobs of a chunk of fixed size leak together."""
-    return options.chunk_size * megabytes(options.leak_bytes)
+    return float(options.chunk_size * megabytes(options.leak_bytes))
 
 
 def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:

@@ -235,8 +235,8 @@ def parse() -> argparse.Namespace:
         description=__doc__, epilog=f"Commands: {commands}.", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--commands", nargs="+", choices=ALL, default=list(ALL), help="(default: all)")
-    parser.add_argument("--chunks", type=int, default=50, help="of a turn, at least 4 (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=4, help="sweeps of each command (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, default=20, help="of a turn, at least 4 (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=10, help="sweeps of each command (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="the report goes here, too")
     options = parser.parse_args()
     if options.chunks < 4 or options.turns < 1:
