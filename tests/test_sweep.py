@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -153,6 +154,21 @@ def test_a_job_that_reports_nothing_or_twice_is_an_error(tmp_path: Path) -> None
     assert "twice" in failures["job-3"]
 
 
+def test_a_silent_job_has_failed_also_in_a_chunk_of_its_own_where_nobody_named_a_metrics_file(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 3, {1: "silent"})
+    command = ("sh", "-c", f"exec {shlex.join(COMMAND[:-2])} $MILLPOND_JOBS $MILLPOND_METRICS")
+    options = ("--chunk-size", "1", "--jobs-from-environment", "--on-error", "continue", "--out", "out")
+    assert run_sweep(tmp_path, *options, command=command).returncode == 3
+    assert [failure["job"] for failure in summary_of(tmp_path / "out")["failures"]] == ["job-1"]
+
+
+def test_resume_needs_to_know_the_folder(tmp_path: Path) -> None:
+    write_jobs(tmp_path, 2)
+    ended = run_sweep(tmp_path, "--chunk-size", "1", "--resume")
+    assert (ended.returncode, "--resume needs --out" in ended.stderr) == (2, True)
+    assert os.listdir(tmp_path) == ["jobs.json"]
+
+
 def test_resume_runs_what_is_not_done_and_nothing_else(tmp_path: Path) -> None:
     write_jobs(tmp_path, 4, {2: "once exit3"})
     options = ("--chunk-size", "1", "--out", "out")
@@ -183,6 +199,9 @@ def test_a_changed_jobs_file_or_command_is_refused_unless_told_otherwise(tmp_pat
         (("--chunk-size", "-3"), COMMAND, "--chunk-size"),
         (("--chunk-size", "many"), COMMAND, "--chunk-size"),
         (("--max-rss", "much"), COMMAND, "GiB"),
+        (("--max-rss", "8"), COMMAND, "8GiB"),
+        (("--engine", "slurm"), COMMAND, "timeout_min"),
+        (("--engine-option", "num_gpus=1"), COMMAND, "engine 'local'"),
         (("--timeout", "soon"), COMMAND, "10m"),
         (("--chunk-size", "2"), (sys.executable, "run.py"), "{jobs}"),
         (("--chunk-size", "2"), (), "command"),
@@ -236,14 +255,22 @@ def test_a_function_runs_in_a_fresh_process_for_each_chunk(tmp_path: Path) -> No
     def run_job(job: int) -> dict[str, Any]:
         import os
 
-        return {"pid": os.getpid(), "square": job**2}
+        return {"pid": os.getpid(), "square": job**2, "arguments": sys.argv}
 
     result = millpond.sweep(range(5), run_job, chunk_size=2, out=tmp_path / "out")
     assert [metrics["square"] for metrics in result.metrics.values()] == [0, 1, 4, 9, 16]
     pids = [metrics["pid"] for metrics in result.metrics.values()]
     assert len(set(pids)) == 3
     assert os.getpid() not in pids
+    assert all(metrics["arguments"] == sys.argv for metrics in result.metrics.values())
     assert (result.exit_code, result.failures) == (0, ())
+
+
+def test_a_function_that_cannot_travel_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"cannot pickle.*within it"):
+        millpond.sweep([1], lambda job: {"locked": lock.locked()}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_within_a_chunk_a_function_is_not_split_again(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_metrics_are_written_to_their_end_where_a_disk_takes_them_in_pieces(
     assert json.loads((tmp_path / "metrics").read_text()) == {"name": "a", "metrics": {"return": 1.5}}
 
 
+def test_outside_of_a_sweep_jobs_may_be_named_by_any_key_and_metrics_are_looked_at_all_the_same() -> None:
+    for job in millpond.sweep_jobs([{"id": "a"}], name_key="id"):
+        millpond.report_metrics(job, {"return": 0.3})
+        with pytest.raises(ValueError, match=r"are 3 \(int\): give a mapping"):
+            millpond.report_metrics(job, 3)  # type: ignore[arg-type]
+
+
 def test_without_any_jobs_a_script_is_told_how_to_name_them() -> None:
     with pytest.raises(millpond.UsageError, match="MILLPOND_JOBS"):
         list(millpond.sweep_jobs())

@@ -50,6 +50,18 @@ def test_any_job_has_one_line_of_the_table() -> None:
     assert any(r"a\nb\x1b[2Jccc" in line and "3 MiB" in line for line in out.getvalue().splitlines())
 
 
+def test_a_failure_is_red_and_the_table_below_it_is_not() -> None:
+    out = io.StringIO()
+    show = SweepTable(Console(file=out, force_terminal=True, width=100, color_system="standard", _environ={}))
+    with show:
+        show.chunk_began(1, ("a",), 1)
+        show.job_failed(FAILURE)
+        show.redraw()
+    red = [line for line in out.getvalue().splitlines() if "\x1b[31m" in line or "\x1b[2;31m" in line]
+    assert len(red) == 1
+    assert "SIGKILL" in red[0]
+
+
 def test_lines_say_how_each_chunk_ended_and_how_much_is_left() -> None:
     show, out = shown(SweepLines, terminal=False)
     run(show)

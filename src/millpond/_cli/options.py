@@ -104,7 +104,6 @@ ImageSize = Annotated[
 Seed = Annotated[int, typer.Option(help="Of the order.")]
 
 _KEYWORDS = (
-    "allow_changes",
     "batch_size",
     "chunk_size",
     "engine",
@@ -115,9 +114,11 @@ _KEYWORDS = (
     "name_key",
     "num_workers",
     "on_error",
+    "out",
     "parallel",
     "retries",
 )
+_SWITCHES = re.compile(r"\b(allow_changes|resume)=True\b")
 _KEYWORD = re.compile(rf"(?<![\w/'\"-])({'|'.join(_KEYWORDS)})=(\w?)")
 
 
@@ -128,7 +129,8 @@ def as_options(message: str) -> str:
         value = match[2] and f" {match[2]}"
         return f"--{match[1].replace('_', '-')}{value}"
 
-    return _KEYWORD.sub(option, message)
+    as_switches = _SWITCHES.sub(lambda match: f"--{match[1].replace('_', '-')}", message)
+    return _KEYWORD.sub(option, as_switches)
 
 
 def parse_storage_options(texts: Sequence[str]) -> dict[str, Any]:

@@ -80,10 +80,16 @@ class SweepShow(Watcher):
         else:
             self.say(f"{signal_name}: ending what runs; --resume goes on later", style="yellow")
 
+    def say_began(self, counts: Counts, folder: str) -> None:
+        """Say what is to be done, and where it goes."""
+        before = f" ({counts.done} done before)" if counts.done else ""
+        self.say(f"{counts.total} jobs{before} into '{folder}'")
+
     def say(self, line: str, *, style: str | None = None) -> None:
         """Print a line of the sweep's own, as it is: names may hold brackets, and are not broken."""
         with contextlib.suppress(OSError):  # the terminal is gone, or a disk is full: no reason to end a sweep
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
+            # a style of print() would colour the table below the line, too
+            self.console.print(Text(line, style=style or ""), soft_wrap=True)
 
     def _print(self, number: int, line: bytes) -> None:
         try:
@@ -103,17 +109,16 @@ class SweepLines(SweepShow):
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say what is to be done, and where it goes."""
         self._pace.begin(counts)
-        before = f" ({counts.done} done before)" if counts.done else ""
-        self.say(f"{counts.total} jobs{before} into '{folder}'")
+        self.say_began(counts, folder)
 
     def chunk_ended(self, outcome: ChunkOutcome, reason: str, counts: Counts) -> None:
         """Say how it ended, and how far the sweep is."""
         super().chunk_ended(outcome, reason, counts)
-        how = reason.strip() or "done"
+        how = f"{reason.strip()}; took" if reason.strip() else "done after"
         left = self._pace.left(counts)
         peak = sized(max(outcome.peak_pss_bytes, outcome.peak_rss_bytes))
         self.say(
-            f"chunk {outcome.number}: {how} after {outcome.duration_seconds:.1f} s, peak {peak}; "
+            f"chunk {outcome.number}: {how} {outcome.duration_seconds:.1f} s, peak {peak}; "
             f"{counts.done} of {counts.total} jobs done{f', {left} left' if left else ''}"
         )
 
@@ -157,7 +162,7 @@ class SweepTable(SweepShow):
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say where it goes, and draw the bar."""
         self._pace.begin(counts)
-        self.say(f"{counts.total} jobs into '{folder}'")
+        self.say_began(counts, folder)
         self._advance(counts)
 
     def chunk_began(self, number: int, names: tuple[str, ...], attempt: int) -> None:

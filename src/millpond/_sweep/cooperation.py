@@ -103,7 +103,7 @@ class _Growth:
 def report_metrics(job: Any, metrics: Mapping[str, Any]) -> None:
     """Give a job's metrics to the sweep that runs this script; at once, so that they outlive what comes after.
 
-    Appends a line to `$MILLPOND_METRICS`; does nothing where that is not set.
+    Appends a line to `$MILLPOND_METRICS`; where that is not set the metrics are looked at, and go nowhere.
 
     Args:
         job: The job as `sweep_jobs` gave it, or its name.
@@ -114,12 +114,12 @@ def report_metrics(job: Any, metrics: Mapping[str, Any]) -> None:
         ValueError: A value that JSON has no word for; names the job and the metric.
     """
     path = os.environ.get(METRICS_VARIABLE)
+    if not path:
+        plain_metrics(str(job), metrics)
+        return
     text = os.environ.get(VARIABLE)
     name_key = "name" if text is None else ChildSettings.from_json(text).name_key
-    name = job_name(job, 0, name_key)
-    line = record_line(name, metrics, name_key)
-    if path:
-        append(path, line)
+    append(path, record_line(job_name(job, 0, name_key), metrics, name_key))
 
 
 def record_line(name: str, metrics: Mapping[str, Any], name_key: str) -> bytes:
@@ -130,7 +130,14 @@ def record_line(name: str, metrics: Mapping[str, Any], name_key: str) -> bytes:
 def plain_metrics(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """A job's metrics as JSON has them."""
     try:
-        plain: dict[str, Any] = parse_json(json.dumps(dict(metrics), default=_plain))
+        by_name = dict(metrics)
+    except (TypeError, ValueError):
+        kind = type(metrics).__name__
+        raise ValueError(
+            f"the metrics of job {name!r} are {metrics!r:.60} ({kind}): give a mapping, such as {{'return': 0.3}}"
+        ) from None
+    try:
+        plain: dict[str, Any] = parse_json(json.dumps(by_name, default=_plain))
         if fault := fault_of(plain):  # the keys 1 and "1" are one in JSON
             raise ValueError(fault)
     except (TypeError, ValueError) as error:

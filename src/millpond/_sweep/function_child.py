@@ -20,6 +20,7 @@ def main(path: str) -> None:
     settings = ChildSettings.from_json(os.environ[VARIABLE])
     given = pickle.loads(Path(path).read_bytes())
     sys.path[:] = given["sys_path"]
+    sys.argv[:] = given["arguments"]  # as processes of multiprocessing have them: functions parse them
     run_job = pickle.loads(Path(path).with_name("function.pickle").read_bytes())
     jobs = pickle.loads(given["jobs"])
     writer = ProgressWriter(settings.progress_path)

@@ -38,7 +38,7 @@ class FunctionWork:
 
     def __post_init__(self) -> None:
         send_main_by_value()
-        object.__setattr__(self, "_pickled", cloudpickle.dumps(self.run_job))
+        object.__setattr__(self, "_pickled", _pickled_function(self.run_job))
 
     @classmethod
     def of(
@@ -48,7 +48,7 @@ class FunctionWork:
 
         Raises:
             ValueError: No jobs, or two of one name.
-            TypeError: `run_job` cannot be called, or `jobs` is a mapping or a text.
+            TypeError: `run_job` cannot be called, or cannot be pickled, or `jobs` is a mapping or a text.
         """
         if not callable(run_job):
             raise TypeError(f"run_job= is {run_job!r}, and has to be a function of one job")
@@ -56,7 +56,7 @@ class FunctionWork:
             raise TypeError("jobs= has to be a list of jobs; for a jobs file use `millpond sweep`, or read it first")
         listed = list(jobs)
         if not listed:
-            raise ValueError("jobs= has no jobs")
+            raise ValueError("jobs= has no jobs: give at least one")
         names = [_name(job, position, name_key) for position, job in enumerate(listed)]
         check_unique(names)
         return cls(run_job, dict(zip(names, listed, strict=True)), stops, name_key)
@@ -87,9 +87,11 @@ class FunctionWork:
         return ""
 
     def files(self, names: Sequence[str]) -> Mapping[str, bytes]:
-        """The function, these jobs, and where modules are looked for."""
+        """The function, these jobs, where modules are looked for, and the arguments of the program."""
         payload = cloudpickle.dumps([(name, self.jobs[name]) for name in names])
-        surroundings = pickle.dumps({"sys_path": absolute_sys_path(), "stops": self.stops, "jobs": payload})
+        surroundings = pickle.dumps(
+            {"sys_path": absolute_sys_path(), "arguments": sys.argv, "stops": self.stops, "jobs": payload}
+        )
         return {_JOBS_FILE: surroundings, _FUNCTION_FILE: self._pickled}
 
     def facts(self) -> Mapping[str, str]:
@@ -103,6 +105,17 @@ def _spelled(jobs: Mapping[str, Any]) -> str:
         return json.dumps(list(jobs.items()), default=lambda value: type(value).__name__, skipkeys=True)
     except (ValueError, RecursionError):  # it holds itself, or is very deep
         return json.dumps(list(jobs))
+
+
+def _pickled_function(run_job: Callable[[Any], Mapping[str, Any] | None]) -> bytes:
+    try:
+        pickled: bytes = cloudpickle.dumps(run_job)
+    except (TypeError, pickle.PicklingError) as error:
+        raise TypeError(
+            f"run_job= cannot travel to a fresh process ({error}): what it refers to has to pickle; make anything else "
+            "within it, such as an environment or a lock"
+        ) from error
+    return pickled
 
 
 def _name(job: Any, position: int, name_key: str) -> str:

@@ -19,9 +19,9 @@ class SweepLog(Watcher):
 
     def chunk_ended(self, outcome: ChunkOutcome, reason: str, counts: Counts) -> None:
         """How it ended, and how far the sweep is."""
-        how = reason.strip() or "done"
+        how = f"{reason.strip()}; took" if reason.strip() else "done after"
         _log.info(
-            "chunk %d: %s after %.1f s; %d of %d jobs done",
+            "chunk %d: %s %.1f s; %d of %d jobs done",
             outcome.number,
             how,
             outcome.duration_seconds,

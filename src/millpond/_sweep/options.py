@@ -12,6 +12,9 @@ AUTO = "auto"
 _SHARE_OF_FREE_MEMORY = 0.5
 """What all chunks together may take where no budget is given; the rest is for whatever else the machine does."""
 
+_LEAST_BUDGET_BYTES = 1 << 20
+"""A bare number is of bytes: who writes 8 means something else."""
+
 
 def parse_chunk_size(size: int | str | None) -> int | None:
     """Jobs of a chunk; None for "auto".
@@ -81,8 +84,8 @@ class SweepOptions:
         if on_error not in ("stop", "continue"):
             raise ValueError(f"on_error= is {on_error!r}, and takes 'stop' or 'continue'")
         budget = None if max_rss is None else parse_bytes(max_rss)
-        if budget is not None and budget < 1:
-            raise ValueError(f"max_rss= is {max_rss!r}, and takes a size such as '8GiB'")
+        if budget is not None and budget < _LEAST_BUDGET_BYTES:
+            raise ValueError(f"max_rss= is {max_rss!r}, less than any process needs: write a size such as '8GiB'")
         if size is None and budget is None:
             budget = int(available_bytes() * _SHARE_OF_FREE_MEMORY / parallel)
         return cls(

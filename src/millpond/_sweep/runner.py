@@ -9,10 +9,11 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 from millpond._plan.chunks import Chunk, JobState, JobVerdict, SweepPlan
 from millpond._sweep.engines import Engine
@@ -53,6 +54,7 @@ class SweepRun:
         self._running: dict[int, tuple[Chunk, ChunkOrder]] = {}
         self._signals: list[int] = []
         self._child_code = 0
+        self._must_report = work.must_report
         self.failures: list[Failure] = []
 
     @property
@@ -83,6 +85,7 @@ class SweepRun:
         """Run what is not done, until it is, or is given up, or the sweep is interrupted."""
         self._engine, self._ledger = engine, ledger
         self._num_done = recover(ledger, self._out, self._work, engine)
+        self._note_reports(ledger.metrics())
         self._watcher.sweep_began(self._counts, folder=str(self._out.path))
         if self._num_done < len(self._work.names):
             self._plan = self._make_plan(engine.capacity)
@@ -155,7 +158,8 @@ class SweepRun:
     def _ended(self, future: Future[ChunkOutcome]) -> None:
         outcome = future.result()
         chunk, order = self._running.pop(outcome.number)
-        verdict = judge(order, outcome, must_report=self._work.must_report)
+        verdict = judge(order, outcome, must_report=self._must_report)
+        self._note_reports(verdict.metrics)
         if outcome.ended_by is EndedBy.CANCELLED:
             jobs = self._plan.cancelled(chunk, verdict.end.done)
         else:
@@ -171,6 +175,10 @@ class SweepRun:
         self._watcher.chunk_ended(outcome, reason, self._counts)
         for failure in failures:
             self._watcher.job_failed(failure)
+
+    def _note_reports(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Once a job has reported, a chunk in which none does has failed: a silent job is one however jobs are cut."""
+        self._must_report = self._must_report or any(metrics.values())
 
     def _interrupt(self, number: int) -> None:
         self._signals.append(number)

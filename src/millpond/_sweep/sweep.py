@@ -24,6 +24,7 @@ from millpond._sweep.sweep_here import run_here
 from millpond._sweep.variables import CHUNK_VARIABLE
 from millpond._sweep.watching import Watcher
 from millpond._sweep.work import Work
+from millpond.errors import UsageError
 
 _FORMER_SWEEP_SECONDS = 30.0
 """How long a resumed sweep waits for processes of one that was killed; their keepers end them at once."""
@@ -87,7 +88,7 @@ def sweep(
     Raises:
         ValueError: An argument that cannot work, no jobs, or two of one name; before anything runs.
         JobFailed: A job failed, and `on_error` is "stop".
-        UsageError: `out` holds another sweep, or this one, and `resume` does not say so.
+        UsageError: `out` holds another sweep, or this one, and `resume` does not say so; or `resume` without `out`.
         KeyboardInterrupt: Ctrl-C; what was done is in the folder.
     """
     options = SweepOptions.of(
@@ -144,7 +145,12 @@ def run_sweep(
         choice: Where.
         keys: Of the summary.
         signals: That end the sweep while it runs.
+
+    Raises:
+        UsageError: A folder that cannot be swept into, or none that is to be resumed.
     """
+    if resume and out is None:
+        raise UsageError("resume=True needs out=: say which folder holds the sweep that is to go on")
     path = claim_default_path(datetime.now(), Path.cwd()) if out is None else Path(out)
     folder = OutFolder(path)
     folder.open(resume=resume, patience_seconds=_FORMER_SWEEP_SECONDS if resume else 0.0)

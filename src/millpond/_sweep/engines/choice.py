@@ -34,15 +34,17 @@ class EngineChoice:
         known = _OPTIONS.get(name, set())
         if name != SLURM and (unknown := sorted(options.keys() - known)):
             takes = f"takes {', '.join(sorted(known))}" if known else "takes no options"
-            raise ValueError(f"engine {name!r} {takes}, and was given {', '.join(unknown)}")
+            shown = LOCAL if name == INERT else name
+            raise ValueError(f"engine {shown!r} {takes}, and was given {', '.join(unknown)}")
         if name == RAY:
             from millpond._sweep.engines.ray import imported_ray
 
             imported_ray()
         elif name == SLURM:
-            from millpond._sweep.engines.slurm import imported_submitit
+            from millpond._sweep.engines.slurm import check_parameters, imported_submitit
 
             imported_submitit()
+            check_parameters(*_of_slurm(self._options))
 
     def make(
         self,
@@ -68,9 +70,14 @@ class EngineChoice:
         if self._name == SLURM:
             from millpond._sweep.engines.slurm import SlurmEngine
 
-            cluster = self._options.get("cluster", SLURM)
-            parameters = {name: value for name, value in self._options.items() if name != "cluster"}
+            parameters, cluster = _of_slurm(self._options)
             return SlurmEngine(out.path / "slurm", parallel=self._parallel, parameters=parameters, cluster=cluster)
         from millpond._sweep.engines.local import LocalEngine
 
         return LocalEngine(self._parallel or 1, keep=(out.lock_descriptor,), looked=looked, printed=printed)
+
+
+def _of_slurm(options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Parameters for submitit, and the kind of cluster."""
+    parameters = {name: value for name, value in options.items() if name != "cluster"}
+    return parameters, options.get("cluster", SLURM)

@@ -63,8 +63,7 @@ class SlurmEngine:
         parameters: Mapping[str, Any] | None = None,
         cluster: str = "slurm",
     ) -> None:
-        if cluster not in _KINDS:
-            raise ValueError(f"cluster= is {cluster!r}, and takes 'slurm' or 'local'")
+        check_parameters(parameters or {}, cluster)
         self._jobs = _KINDS[cluster]()
         is_slurm = cluster == "slurm"
         self._capacity = parallel or (_MOST_AT_A_TIME if is_slurm else os.cpu_count() or 1)
@@ -257,8 +256,21 @@ def _new_executor(parent: Path, cluster: str, parameters: Mapping[str, Any]) -> 
         executor.update_parameters(**parameters)
     except (NameError, AssertionError, ValueError) as error:
         os.rmdir(folder)
+        with contextlib.suppress(OSError):  # others use it
+            parent.rmdir()
         raise ValueError(f"submitit does not take the parameters of Slurm's jobs: {error}") from error
     return folder, executor
+
+
+def check_parameters(parameters: Mapping[str, Any], cluster: str) -> None:
+    """See that they can work, as far as that can be known without submitit.
+
+    Raises:
+        ValueError: There is no such cluster, no time limit, or more than one process for a chunk.
+    """
+    if cluster not in _KINDS:
+        raise ValueError(f"cluster= is {cluster!r}, and takes 'slurm' or 'local'")
+    parameters_of_submitit(parameters, parallel=1, needs_time=cluster == "slurm")
 
 
 def imported_submitit() -> Any:
