@@ -82,6 +82,19 @@ def test_a_child_does_not_inherit_the_lock_by_itself(path: Path) -> None:
         assert not os.get_inheritable(folder.lock_descriptor)
 
 
+def test_the_lock_is_no_standard_stream_where_those_are_closed(path: Path) -> None:
+    code = """
+import sys
+from millpond._sweep.out_folder import OutFolder
+folder = OutFolder(sys.argv[1])
+folder.open(resume=False)
+sys.exit(folder.lock_descriptor)
+"""
+    arguments = [sys.executable, "-c", code, str(path)]
+    ended = subprocess.run(["sh", "-c", 'exec "$@" <&- >&-', "sh", *arguments], check=False)
+    assert ended.returncode > 2
+
+
 def test_a_lock_that_its_holder_has_removed_is_not_taken_for_the_present_one(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

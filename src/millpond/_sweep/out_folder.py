@@ -15,6 +15,7 @@ killed keep the next one waiting until they are gone.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -165,7 +166,7 @@ class OutFolder:
     def _locked(self, patience_seconds: float) -> int:
         while True:
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = _above_standard(os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
             try:
                 if not lock_soon(descriptor, patience_seconds):
                     raise self._taken(descriptor, patience_seconds)
@@ -189,6 +190,14 @@ class OutFolder:
 
 def _stem(number: int) -> str:
     return f"chunk-{number:04d}"
+
+
+def _above_standard(descriptor: int) -> int:
+    """The same file, not as 0 to 2: who inherits those has something else there (they are free where closed: `<&-`)."""
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
