@@ -38,7 +38,7 @@ def test_a_folder_that_holds_a_sweep_is_only_opened_to_resume_it(path: Path) -> 
     path.mkdir()
     (path / "ledger.sqlite").touch()
     with OutFolder(path) as folder:
-        with pytest.raises(UsageError, match=r"holds a sweep already: .*--resume"):
+        with pytest.raises(UsageError, match=r"holds a sweep already: .*resume=True"):
             folder.open(resume=False)
         folder.open(resume=True)
         assert folder.holds_sweep

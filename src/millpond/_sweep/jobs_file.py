@@ -87,6 +87,8 @@ def _contents(path: Path) -> bytes:
             f"there is no jobs file {str(path)!r} (in {os.getcwd()!r}): write one, such as "
             '{"jobs": [{"name": "first"}, {"name": "second"}]}, or correct its path'
         ) from None
+    except IsADirectoryError:
+        raise IsADirectoryError(f"the jobs file {str(path)!r} is a folder: name a file in it") from None
 
 
 def _form_of(data: bytes, suffix: str, jobs_key: str) -> Form:

@@ -159,7 +159,7 @@ class OutFolder:
     def _refuse_sweep(self, *, resume: bool) -> None:
         if self.holds_sweep and not resume:
             raise UsageError(
-                f"{str(self.path)!r} holds a sweep already: go on with it by --resume, or give another --out",
+                f"{str(self.path)!r} holds a sweep already: go on with it by resume=True, or give another out=",
                 path=str(self.path),
             )
 
