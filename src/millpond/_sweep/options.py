@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from millpond._amounts import parse_bytes, parse_seconds
 from millpond._arena.memory import available_bytes
 
 AUTO = "auto"
+_Amount = TypeVar("_Amount", int, float)
 _SHARE_OF_FREE_MEMORY = 0.5
 """What all chunks together may take where no budget is given; the rest is for whatever else the machine does."""
 
@@ -83,7 +86,7 @@ class SweepOptions:
                 raise ValueError(f"{name}= is {value!r}, and takes a whole number from {least} on")
         if on_error not in ("stop", "continue"):
             raise ValueError(f"on_error= is {on_error!r}, and takes 'stop' or 'continue'")
-        budget = None if max_rss is None else parse_bytes(max_rss)
+        budget = None if max_rss is None else _parsed(parse_bytes, max_rss, "max_rss")
         if budget is not None and budget < _LEAST_BUDGET_BYTES:
             raise ValueError(f"max_rss= is {max_rss!r}, less than any process needs: write a size such as '8GiB'")
         if size is None and budget is None:
@@ -91,9 +94,17 @@ class SweepOptions:
         return cls(
             chunk_size=size,
             budget_bytes=budget,
-            timeout_seconds=None if timeout is None else parse_seconds(timeout),
+            timeout_seconds=None if timeout is None else _parsed(parse_seconds, timeout, "timeout"),
             retries=retries,
             bisect=bisect,
             stop_on_error=on_error == "stop",
-            grace_seconds=parse_seconds(grace),
+            grace_seconds=_parsed(parse_seconds, grace, "grace"),
         )
+
+
+def _parsed(parse: Callable[[float | str], _Amount], value: float | str, name: str) -> _Amount:
+    """What a value means; an error says which one it is."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name}= {error}") from None
