@@ -16,6 +16,7 @@ import pytest
 import millpond
 import sweep_child
 from millpond._cli import app
+from millpond._sweep.function_work import FunctionWork
 from sweeping import COMMAND, chunks_of, run_sweep, summary_of, sweep_arguments, write_jobs
 
 
@@ -264,6 +265,16 @@ def test_a_function_runs_in_a_fresh_process_for_each_chunk(tmp_path: Path) -> No
     assert os.getpid() not in pids
     assert all(metrics["arguments"] == sys.argv for metrics in result.metrics.values())
     assert (result.exit_code, result.failures) == (0, ())
+
+
+def test_jobs_of_a_function_have_names_and_a_change_inside_of_them_is_noticed() -> None:
+    def work_of(*jobs: Any) -> FunctionWork:
+        return FunctionWork.of(jobs, dict, stops=True, name_key="name")
+
+    assert work_of(7, "a", True, 0.5, {"x": 1}).names == ("7", "a", "job-00002", "job-00003", "job-00004")
+    assert work_of({"name": "a", "lr": 1}).facts() == work_of({"name": "a", "lr": 1}).facts()
+    assert work_of({"name": "a", "lr": 1}).facts() != work_of({"name": "a", "lr": 2}).facts()
+    assert work_of({"name": "a", "of": object()}).facts() == work_of({"name": "a", "of": object()}).facts()
 
 
 def test_a_function_that_cannot_travel_is_refused_with_a_remedy(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def sweep(
         ),
     ] = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Also print what chunks print, behind their number.")
+        bool, typer.Option("--stream", help="Also print what chunks of this machine print, behind their number.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No table and no lines; failures are still told.")] = False,
 ) -> None:

@@ -119,6 +119,5 @@ def _pickled_function(run_job: Callable[[Any], Mapping[str, Any] | None]) -> byt
 
 
 def _name(job: Any, position: int, name_key: str) -> str:
-    if isinstance(job, str | int) or (isinstance(job, Mapping) and name_key in job):
-        return job_name(job, position, name_key)
-    return f"job-{position:05d}"
+    has_name = name_key in job if isinstance(job, Mapping) else isinstance(job, str | int) and not isinstance(job, bool)
+    return job_name(job, position, name_key) if has_name else f"job-{position:05d}"
