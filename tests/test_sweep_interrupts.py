@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 from millpond._sweep.interrupts import told_of
@@ -43,3 +45,20 @@ def test_in_another_thread_handlers_stay_as_they_are() -> None:
     thread.start()
     thread.join()
     assert handlers == [signal.getsignal(signal.SIGHUP)]
+
+
+def test_ctrl_c_of_a_terminal_reaches_what_runs_in_its_foreground_whatever_its_input_is() -> None:
+    asks = "from millpond._sweep.interrupts import is_in_foreground; print(is_in_foreground())"
+    code = """
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.execv(sys.executable, [sys.executable, "-c", sys.argv[1]])
+print(os.read(terminal, 1000).decode())
+os.waitpid(pid, 0)
+"""
+    for arguments, answer in ((("-c", asks), "False"), (("-c", code, asks), "True")):
+        command = [sys.executable, *arguments]
+        ended = subprocess.run(command, start_new_session=True, capture_output=True, text=True, check=False)
+        assert ended.stdout.split() == [answer], ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -32,3 +33,17 @@ def told_of(signals: Sequence[int], tell: Callable[[int], None]) -> Iterator[Non
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
+
+
+def is_in_foreground() -> bool:
+    """Whether a terminal's Ctrl-C goes to this process and those it starts, wherever their input is from."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # it hung up
+        return False
+    finally:
+        os.close(terminal)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
+from millpond._sweep.interrupts import is_in_foreground
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome
 from millpond._sweep.work_folder import WorkFolder
 
@@ -68,7 +69,7 @@ class InertEngine:
 
     def cancel(self, number: int) -> None:
         """Pass a signal on, but for a terminal's Ctrl-C, which the command has had from the terminal."""
-        if self._child is not None and not (number == signal.SIGINT and _has_terminal()):
+        if self._child is not None and not (number == signal.SIGINT and is_in_foreground()):
             self._child.send_signal(number)
 
     def kill(self) -> None:
@@ -88,7 +89,3 @@ class InertEngine:
         if self._thread is not None:
             self.kill()
             self._thread.join()
-
-
-def _has_terminal() -> bool:
-    return sys.stdin is not None and sys.stdin.isatty()  # None: it was closed when Python began
