@@ -156,11 +156,12 @@ def test_a_job_that_reports_nothing_or_twice_is_an_error(tmp_path: Path) -> None
 
 
 def test_a_silent_job_has_failed_also_in_a_chunk_of_its_own_where_nobody_named_a_metrics_file(tmp_path: Path) -> None:
-    write_jobs(tmp_path, 3, {1: "silent"})
+    write_jobs(tmp_path, 4, {0: "silent", 2: "silent"})
     command = ("sh", "-c", f"exec {shlex.join(COMMAND[:-2])} $MILLPOND_JOBS $MILLPOND_METRICS")
     options = ("--chunk-size", "1", "--jobs-from-environment", "--on-error", "continue", "--out", "out")
     assert run_sweep(tmp_path, *options, command=command).returncode == 3
-    assert [failure["job"] for failure in summary_of(tmp_path / "out")["failures"]] == ["job-1"]
+    assert [failure["job"] for failure in summary_of(tmp_path / "out")["failures"]] == ["job-2", "job-0"]
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == {"job-1", "job-3"}
 
 
 def test_resume_needs_to_know_the_folder(tmp_path: Path) -> None:
@@ -205,6 +206,7 @@ def test_a_changed_jobs_file_or_command_is_refused_unless_told_otherwise(tmp_pat
         (("--engine-option", "num_gpus=1"), COMMAND, "engine 'local'"),
         (("--grace", "soon"), COMMAND, "grace= 'soon' is no duration"),
         (("--chunk-size", "2"), (sys.executable, "run.py"), "{jobs}"),
+        (("--chunk-size", "2"), (*COMMAND[:-1], "{metric}"), "write {metrics}"),
         (("--chunk-size", "2"), (), "command"),
         (("--chunk-size", "2"), ("no-such-program", "{jobs}"), "no-such-program"),
     ],

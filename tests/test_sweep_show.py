@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,6 +12,10 @@ from millpond._cli.sweep_watch import SweepLines, SweepShow, SweepTable
 from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure
 
+FAILURE_LINES = [
+    "chunk 2: job 'job [9]' failed: killed by SIGKILL (9)",
+    "  'out/logs/chunk-0002.log' ends with: nothing",
+]
 FAILURE = Failure("job [9]", "killed by SIGKILL (9)", 2, 1, "chunk-0002.log")
 
 
@@ -65,18 +70,27 @@ def test_a_failure_is_red_and_the_table_below_it_is_not() -> None:
 def test_lines_say_how_each_chunk_ended_and_how_much_is_left() -> None:
     show, out = shown(SweepLines, terminal=False)
     run(show)
-    first, chunk, failure = out.getvalue().splitlines()
+    first, chunk, *failure = out.getvalue().splitlines()
     assert first == "40 jobs (10 done before) into 'out'"
     assert chunk.startswith("chunk 1: done after 2.0 s, peak 3.00 GiB; 20 of 40 jobs done, 0:00:0")
-    assert failure == "chunk 2: job 'job [9]' failed: killed by SIGKILL (9) (log: logs/chunk-0002.log)"
+    assert failure == FAILURE_LINES
 
 
 def test_quiet_tells_of_failures_and_nothing_else() -> None:
     show, out = shown(SweepShow, terminal=True)
     run(show)
-    assert out.getvalue().splitlines() == [
-        "chunk 2: job 'job [9]' failed: killed by SIGKILL (9) (log: logs/chunk-0002.log)"
-    ]
+    assert out.getvalue().splitlines() == FAILURE_LINES
+
+
+def test_the_end_of_the_log_of_a_chunk_that_failed_is_shown_once(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / FAILURE.log).write_bytes(b"x" * 999 + b"\nout of paint\n\n")
+    show, out = shown(SweepShow, terminal=False)
+    show.sweep_began(Counts(2, 0, 0), folder=str(tmp_path))
+    show.job_failed(FAILURE)
+    show.job_failed(FAILURE)
+    last = f"  '{tmp_path}/logs/chunk-0002.log' ends with: out of paint"
+    assert out.getvalue().splitlines() == [FAILURE_LINES[0], last, FAILURE_LINES[0]]
 
 
 def test_a_line_without_an_end_is_streamed_in_pieces(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -20,6 +21,7 @@ from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
 
 _REDRAWS_PER_SECOND = 4
+_TAIL_BYTES = 400
 _LONGEST_LINE_BYTES = 1 << 16
 """Of what a chunk prints; a longer one is broken, since it may never end."""
 
@@ -45,6 +47,8 @@ class SweepShow(Watcher):
         self.console = console
         self.wants_output = stream
         self._unfinished: dict[int, bytes] = {}
+        self._logs = Path()
+        self._last_failed = 0
 
     def __enter__(self) -> SweepShow:
         return self
@@ -53,6 +57,10 @@ class SweepShow(Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    def sweep_began(self, counts: Counts, *, folder: str) -> None:
+        """Keep where logs are."""
+        self._logs = Path(folder, "logs")
 
     def chunk_printed(self, number: int, output: bytes) -> None:
         """Print the lines that are whole, or long."""
@@ -71,7 +79,11 @@ class SweepShow(Watcher):
     def job_failed(self, failure: Failure) -> None:
         """Say which, why, and where more is to be read."""
         what = f"job {failure.job!r} failed" if failure.job else "ended badly"
-        self.say(f"chunk {failure.chunk}: {what}: {failure.reason.strip()} (log: logs/{failure.log})", style="red")
+        self.say(f"chunk {failure.chunk}: {what}: {failure.reason.strip()}", style="red")
+        if failure.chunk != self._last_failed:
+            self._last_failed = failure.chunk
+            log = self._logs / failure.log
+            self.say(f"  '{log}' ends with: {on_one_line(_last_line(log)) or 'nothing'}")
 
     def interrupted(self, signal_name: str, *, is_last_warning: bool) -> None:
         """Say what is done about it."""
@@ -108,6 +120,7 @@ class SweepLines(SweepShow):
 
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say what is to be done, and where it goes."""
+        super().sweep_began(counts, folder=folder)
         self._pace.begin(counts)
         self.say_began(counts, folder)
 
@@ -161,6 +174,7 @@ class SweepTable(SweepShow):
 
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say where it goes, and draw the bar."""
+        super().sweep_began(counts, folder=folder)
         self._pace.begin(counts)
         self.say_began(counts, folder)
         self._advance(counts)
@@ -238,3 +252,14 @@ def sized(num_bytes: int) -> str:
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def _last_line(log: Path) -> str:
+    """Of a log, as far as it is no longer than some terminal lines."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 JOBS, METRICS, CHUNK = "{jobs}", "{metrics}", "{chunk}"
 """Placeholders: of the chunk's jobs file, of the file its metrics are read from, and of its number."""
 
+_NAMES = ("jobs", "metrics", "chunk")
 _PLACEHOLDER = re.compile(r"\{(jobs|metrics|chunk)\}")
 
 
@@ -23,7 +25,7 @@ def check_command(command: Sequence[str], *, jobs_from_environment: bool = False
 
     Raises:
         TypeError: It is one text, not a list of arguments.
-        ValueError: It is empty, or nothing in it is `{jobs}`.
+        ValueError: It is empty, nothing in it is `{jobs}`, or a placeholder is misspelt.
         FileNotFoundError: There is no such program.
         PermissionError: Its program is a file that may not be executed.
     """
@@ -36,8 +38,17 @@ def check_command(command: Sequence[str], *, jobs_from_environment: bool = False
             "nothing in the command is {jobs}: write {jobs} where your program takes its jobs file, such as "
             "--eval_jobs_config {jobs}; or read $MILLPOND_JOBS and say --jobs-from-environment"
         )
+    _check_spelling(command)
     if runs_here:
         _check_program(command[0])
+
+
+def _check_spelling(command: Sequence[str]) -> None:
+    """Other braces are the program's own, but for those that are nearly a placeholder; `${job}` is a shell's."""
+    for word in re.findall(r"(?<!\$)\{(\w+)\}", " ".join(command)):
+        meant = difflib.get_close_matches(word.lower(), _NAMES, n=1, cutoff=0.8)
+        if word not in _NAMES and meant:
+            raise ValueError(f"the command has {{{word}}}, which nothing is filled in for: write {{{meant[0]}}}")
 
 
 def fill_command(command: Sequence[str], *, jobs: str, metrics: str, chunk: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ def append(path: str, line: bytes) -> None:
             line = line[os.write(descriptor, line) :]
     finally:
         os.close(descriptor)
+
+
+def exception_in_words(error: BaseException) -> str:
+    """Class and message, as the last lines of a traceback have them."""
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def _plain(value: Any) -> Any:

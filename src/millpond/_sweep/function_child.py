@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from millpond._sweep.cooperation import append, handed_out, record_line
+from millpond._sweep.cooperation import append, exception_in_words, handed_out, record_line
 from millpond._sweep.progress import VARIABLE, ChildSettings, ProgressWriter
 from millpond._sweep.variables import METRICS_VARIABLE
 
@@ -39,10 +39,11 @@ def _run(
 ) -> bool:
     """One job; whether it went well."""
     try:
-        line = record_line(name, run_job(job) or {}, settings.name_key)
-    except Exception:  # noqa: BLE001 - whatever it raises is what the sweep has to tell of this job
-        traceback.print_exc()
-        writer.failed(name, traceback.format_exc())
+        metrics = run_job(job)
+        line = record_line(name, {} if metrics is None else metrics, settings.name_key)
+    except Exception as error:  # noqa: BLE001 - whatever it raises is what the sweep has to tell of this job
+        traceback.print_exc()  # the log has all of it
+        writer.failed(name, exception_in_words(error))
         return False
     append(os.environ[METRICS_VARIABLE], line)
     writer.over(name)

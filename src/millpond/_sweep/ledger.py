@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,16 @@ class Ledger:
                 "UPDATE jobs SET state = 'pending', chunk = NULL, exit_code = NULL, peak_rss_bytes = NULL,"
                 " duration_seconds = NULL WHERE chunk = ? AND state = 'running'",
                 (number,),
+            )
+
+    def fail(self, names: Collection[str], reason: str) -> None:
+        """Jobs that were taken for done have failed after all."""
+        with self._transaction():
+            self._change_jobs(
+                "UPDATE jobs SET state = 'failed', metrics = NULL, checksum = '', error = ?"
+                " WHERE state = 'done' AND name = ?",
+                [(reason, name) for name in names],
+                "the sweep ends with",
             )
 
     def reopen_failed(self) -> None:

@@ -59,7 +59,7 @@ class ProgressWriter:
         self._write({"event": _OVER, "job": job})
 
     def failed(self, job: str, error: str) -> None:
-        """It raised; `error` is the traceback."""
+        """It raised; `error` says what."""
         self._write({"event": _FAILED, "job": job, "error": error})
 
     def given_back(self) -> None:
@@ -85,7 +85,7 @@ class Progress:
         current: The job that has begun and is not over; "" between jobs.
         last_time: When it told something last, seconds since the epoch; 0.0 before.
         seconds: How long each job that is over took.
-        failures: Tracebacks of jobs that raised.
+        failures: What jobs raised, in words.
         is_drained: Whether it gave back the jobs that it had not begun.
     """
 

@@ -148,7 +148,10 @@ def _values_of_lines(
             if may_be_cut and number == len(lines):
                 return
             if number == first:  # a document over many lines that is cut: none of them says what it is part of
-                problems.append(f"it is neither one JSON value ({error_of_whole}) nor one a line ({error})")
+                problems.append(
+                    f"the file is neither one JSON value ({error_of_whole}) nor one a line ({error}); write an "
+                    'object by job name, or a line {"name": ..., "metrics": {...}} for each job'
+                )
                 return
             problems.append(f"line {number} is not JSON: {error}")
         else:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
 
 from millpond._plan.chunks import Chunk, JobState, JobVerdict, SweepPlan
 from millpond._sweep.engines import Engine
@@ -23,7 +22,7 @@ from millpond._sweep.options import SweepOptions
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome, EndedBy, Look
 from millpond._sweep.out_folder import OutFolder
 from millpond._sweep.resuming import recover
-from millpond._sweep.verdict import Verdict, judge
+from millpond._sweep.verdict import REPORTED_NOTHING, Verdict, judge
 from millpond._sweep.watching import Counts, Failure, Watcher
 from millpond._sweep.work import Work
 
@@ -55,6 +54,7 @@ class SweepRun:
         self._signals: list[int] = []
         self._child_code = 0
         self._must_report = work.must_report
+        self._silent: dict[str, int] = {}  # done in chunks that wrote no metrics, by chunk
         self.failures: list[Failure] = []
 
     @property
@@ -85,11 +85,13 @@ class SweepRun:
         """Run what is not done, until it is, or is given up, or the sweep is interrupted."""
         self._engine, self._ledger = engine, ledger
         self._num_done = recover(ledger, self._out, self._work, engine)
-        self._note_reports(ledger.metrics())
+        self._must_report = self._must_report or any(ledger.metrics().values())
         self._watcher.sweep_began(self._counts, folder=str(self._out.path))
         if self._num_done < len(self._work.names):
             self._plan = self._make_plan(engine.capacity)
             self._loop()
+            if self._must_report and self._silent:
+                self._fail_silent()
         self._watcher.sweep_ended(self._counts)
 
     def _make_plan(self, capacity: int) -> SweepPlan:
@@ -149,7 +151,7 @@ class SweepRun:
             jobs_key=self._work.jobs_key,
             name_key=self._work.name_key,
         )
-        log = self._out.log_path(chunk.number).name
+        log = self._log_of(chunk.number)
         self._ledger.begin(chunk.number, chunk.names, attempt=chunk.attempt, log=log, began_at=time.time())
         self._running[chunk.number] = (chunk, order)
         self._watcher.chunk_began(chunk.number, chunk.names, chunk.attempt)
@@ -159,26 +161,42 @@ class SweepRun:
         outcome = future.result()
         chunk, order = self._running.pop(outcome.number)
         verdict = judge(order, outcome, must_report=self._must_report)
-        self._note_reports(verdict.metrics)
+        self._note_reports(chunk, verdict)
         if outcome.ended_by is EndedBy.CANCELLED:
             jobs = self._plan.cancelled(chunk, verdict.end.done)
         else:
             jobs = self._plan.ended(chunk, verdict.end)
         reason = verdict.end.reason or verdict.warning
         self._ledger.end(outcome, jobs, verdict.metrics, seconds=verdict.seconds, reason=reason)
+        self._start()  # before the folder is removed, which may take some milliseconds
         shutil.rmtree(self._out.work_folder(chunk.number), ignore_errors=True)
         self._num_done += len(verdict.metrics)
-        failures = _failures(outcome, verdict, jobs, self._out.log_path(chunk.number).name)
-        if failures and self._options.stop_on_error:
+        failures = _failures(outcome, verdict, jobs, self._log_of(chunk.number))
+        if failures and self._options.stop_on_error and outcome.ended_by in (EndedBy.ITSELF, EndedBy.TIMEOUT):
             self._child_code = self._child_code or exit_code_of(outcome)
         self.failures += failures
         self._watcher.chunk_ended(outcome, reason, self._counts)
         for failure in failures:
             self._watcher.job_failed(failure)
 
-    def _note_reports(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-        """Once a job has reported, a chunk in which none does has failed: a silent job is one however jobs are cut."""
-        self._must_report = self._must_report or any(metrics.values())
+    def _log_of(self, number: int) -> str:
+        return self._out.log_path(number).name
+
+    def _note_reports(self, chunk: Chunk, verdict: Verdict) -> None:
+        """Once a job has reported, all must have: a silent job is one however jobs are cut."""
+        if any(verdict.metrics.values()):
+            self._must_report = True
+        elif not self._must_report:
+            self._silent |= dict.fromkeys(verdict.metrics, chunk.number)
+
+    def _fail_silent(self) -> None:
+        """Jobs whose chunks wrote nothing before it was known that jobs of this sweep report."""
+        self._ledger.fail(self._silent, REPORTED_NOTHING)
+        self._num_done -= len(self._silent)
+        for name, number in self._silent.items():
+            failure = Failure(name, REPORTED_NOTHING, number, 1, self._log_of(number))
+            self.failures.append(failure)
+            self._watcher.job_failed(failure)
 
     def _interrupt(self, number: int) -> None:
         self._signals.append(number)

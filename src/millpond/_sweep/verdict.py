@@ -12,7 +12,7 @@ from millpond._sweep.orders import ChunkOrder, ChunkOutcome, EndedBy
 from millpond._sweep.progress import Progress
 from millpond._sweep.reports import Reports, read_reports
 
-_REPORTED_NOTHING = "reported nothing, though its process ended well"
+REPORTED_NOTHING = "reported nothing, though its process ended well"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ def _done_without_metrics(order: ChunkOrder, progress: Progress, *, is_clean: bo
 
 def _why_silent(reports: Reports) -> str:
     what_it_reported = _warning(reports)
-    return f"{_REPORTED_NOTHING}: {what_it_reported}" if what_it_reported else _REPORTED_NOTHING
+    return f"{REPORTED_NOTHING}: {what_it_reported}" if what_it_reported else REPORTED_NOTHING
 
 
 def _warning(reports: Reports) -> str:
     if not reports.strangers:
         return reports.problem
     names = ", ".join(map(repr, reports.strangers[:5]))
-    return f"metrics of {len(reports.strangers)} names that are no jobs of this chunk were left out: {names}"
+    return f"its metrics are of names that are no jobs of this chunk, and were left out: {names}"
