@@ -126,8 +126,9 @@ class WorkerSet:
 
     def _flush(self, worker: Worker) -> None:
         """Send the rest of a long task, which may have waited for this thread: its time runs from here."""
+        is_of_later_task = bool(worker.tasks) and self._is_running(worker)  # asked now: a moment later it may run
         worker.flush()
-        if worker.tasks and worker.state is State.BUSY and not self._is_running(worker):
+        if worker.tasks and worker.state is State.BUSY and not is_of_later_task:
             self._watch_head(worker)
 
     def _is_running(self, worker: Worker) -> bool:
