@@ -40,7 +40,7 @@ def run(show: SweepShow) -> None:
 def test_the_table_shows_chunk_jobs_current_job_and_memory() -> None:
     show, out = shown(SweepTable, terminal=True)
     run(show)
-    cells = ("1", "1/2", "job [b]", "3.00 GiB", "0:00:0")
+    cells = ("1", "1/2", "job [b]", "3.0 GiB", "0:00:0")
     assert any(all(text in line for text in cells) for line in out.getvalue().splitlines())
     assert "20/40" in out.getvalue()
 
@@ -72,7 +72,7 @@ def test_lines_say_how_each_chunk_ended_and_how_much_is_left() -> None:
     run(show)
     first, chunk, *failure = out.getvalue().splitlines()
     assert first == "40 jobs (10 done before) into 'out'"
-    assert chunk.startswith("chunk 1: done after 2.0 s, peak 3.00 GiB; 20 of 40 jobs done, 0:00:0")
+    assert chunk.startswith("chunk 1: done after 2.0 s, peak 3.0 GiB; 20 of 40 jobs done, 0:00:0")
     assert failure == FAILURE_LINES
 
 

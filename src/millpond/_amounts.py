@@ -25,6 +25,11 @@ def parse_bytes(size: float | str) -> int:
     return int(float(match[1]) * unit)
 
 
+def size_in_words(num_bytes: int) -> str:
+    """ "7.9 GiB", or "512 MiB": for people."""
+    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+
+
 def parse_seconds(duration: float | str) -> float:
     """Seconds from a number, or from a text such as "3600", "90s", "10m", "1h30m".
 

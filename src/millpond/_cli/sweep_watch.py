@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from millpond._amounts import size_in_words
 from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
 
@@ -129,7 +130,7 @@ class SweepLines(SweepShow):
         super().chunk_ended(outcome, reason, counts)
         how = f"{reason.strip()}; took" if reason.strip() else "done after"
         left = self._pace.left(counts)
-        peak = sized(max(outcome.peak_pss_bytes, outcome.peak_rss_bytes))
+        peak = size_in_words(max(outcome.peak_pss_bytes, outcome.peak_rss_bytes))
         self.say(
             f"chunk {outcome.number}: {how} {outcome.duration_seconds:.1f} s, peak {peak}; "
             f"{counts.done} of {counts.total} jobs done{f', {left} left' if left else ''}"
@@ -213,7 +214,7 @@ class SweepTable(SweepShow):
             jobs = f"{look.num_reported}/{row.num_jobs}" if look.current or look.num_reported else str(row.num_jobs)
             at = Text(on_one_line(look.current), no_wrap=True, overflow="ellipsis")
             elapsed = _clock(time.monotonic() - row.began)
-            table.add_row(str(number), jobs, at, sized(look.pss_bytes), elapsed)
+            table.add_row(str(number), jobs, at, size_in_words(look.pss_bytes), elapsed)
         return Group(table, self._bar) if self._rows else Group(self._bar)
 
 
@@ -243,11 +244,6 @@ class Pace:
 def on_one_line(name: str) -> str:
     """A name as a terminal can show it: what would move its cursor, or change its colours, is an escape."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
-def sized(num_bytes: int) -> str:
-    """Bytes for a reader."""
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
 
 
 def _clock(seconds: float) -> str:

@@ -14,8 +14,8 @@ from millpond._observe.memory import tree_memory
 from millpond._sweep.job_names import job_name
 from millpond._sweep.jobs_file import read_jobs_file
 from millpond._sweep.json_text import fault_of, parse_json
-from millpond._sweep.progress import VARIABLE, ChildSettings, ProgressWriter
-from millpond._sweep.variables import JOBS_VARIABLE, METRICS_VARIABLE
+from millpond._sweep.progress import ChildSettings, ProgressWriter, append_line
+from millpond._sweep.variables import CHILD_VARIABLE, JOBS_VARIABLE, METRICS_VARIABLE
 from millpond.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def sweep_jobs(
         UsageError: Neither `$MILLPOND_JOBS` nor `jobs` says which jobs.
         ValueError: A jobs file that cannot be used.
     """
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(CHILD_VARIABLE)
     path = os.environ.get(JOBS_VARIABLE)
     if text is None or path is None:
         yield from _all_jobs(path, jobs, jobs_key, name_key)
@@ -118,9 +118,9 @@ def report_metrics(job: Any, metrics: Mapping[str, Any]) -> None:
     if not path:
         plain_metrics(str(job), metrics)
         return
-    text = os.environ.get(VARIABLE)
+    text = os.environ.get(CHILD_VARIABLE)
     name_key = "name" if text is None else ChildSettings.from_json(text).name_key
-    append(path, record_line(job_name(job, 0, name_key), metrics, name_key))
+    append_line(path, record_line(job_name(job, 0, name_key), metrics, name_key))
 
 
 def record_line(name: str, metrics: Mapping[str, Any], name_key: str) -> bytes:
@@ -144,20 +144,6 @@ def plain_metrics(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"the metrics of job {name!r} cannot be reported: {error}") from None
     return plain
-
-
-def append(path: str, line: bytes) -> None:
-    """Write one line in one piece: what is there is whole, whenever the process dies.
-
-    Raises:
-        OSError: It cannot be written, or, on a full disk, not all of it.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        while line:
-            line = line[os.write(descriptor, line) :]
-    finally:
-        os.close(descriptor)
 
 
 def exception_in_words(error: BaseException) -> str:

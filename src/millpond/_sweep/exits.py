@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from millpond._amounts import size_in_words
 from millpond._sweep.orders import ChunkOutcome, EndedBy
 
 _TIMED_OUT_CODE = 124
@@ -48,7 +49,7 @@ def _ending(outcome: ChunkOutcome) -> str:
     if outcome.ended_by is EndedBy.TIMEOUT:
         return f"ended at its timeout, after {outcome.duration_seconds:.1f} s"
     if outcome.ended_by is EndedBy.BUDGET:
-        return f"ended over its memory budget, at {_in_words(outcome.peak_pss_bytes)}"
+        return f"ended over its memory budget, at {size_in_words(outcome.peak_pss_bytes)}"
     return "cancelled" if outcome.ended_by is EndedBy.CANCELLED else _own_end(outcome)
 
 
@@ -64,13 +65,9 @@ def _own_end(outcome: ChunkOutcome) -> str:
 
 
 def _memory_in_words(outcome: ChunkOutcome, *, is_kill: bool) -> str:
-    peak = f"peak RSS {_in_words(outcome.peak_rss_bytes)}"
+    peak = f"peak RSS {size_in_words(outcome.peak_rss_bytes)}"
     if outcome.oom_kills:
         kills = "1 OOM kill" if outcome.oom_kills == 1 else f"{outcome.oom_kills} OOM kills"
         verdict = ", out of memory" if is_kill else ""
         return f"{verdict}: the cgroup counted {kills} meanwhile ({peak})"
     return f", possibly out of memory ({peak})" if is_kill else ""
-
-
-def _in_words(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.0f} MiB"

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from millpond._sweep.cooperation import append, exception_in_words, handed_out, record_line
-from millpond._sweep.progress import VARIABLE, ChildSettings, ProgressWriter
-from millpond._sweep.variables import METRICS_VARIABLE
+from millpond._sweep.cooperation import exception_in_words, handed_out, record_line
+from millpond._sweep.progress import ChildSettings, ProgressWriter, append_line
+from millpond._sweep.variables import CHILD_VARIABLE, METRICS_VARIABLE
 
 
 def main(path: str) -> None:
     """Run the jobs of a chunk, and tell of each."""
-    settings = ChildSettings.from_json(os.environ[VARIABLE])
+    settings = ChildSettings.from_json(os.environ[CHILD_VARIABLE])
     given = pickle.loads(Path(path).read_bytes())
     sys.path[:] = given["sys_path"]
     sys.argv[:] = given["arguments"]  # as processes of multiprocessing have them: functions parse them
@@ -45,7 +45,7 @@ def _run(
         traceback.print_exc()  # the log has all of it
         writer.failed(name, exception_in_words(error))
         return False
-    append(os.environ[METRICS_VARIABLE], line)
+    append_line(os.environ[METRICS_VARIABLE], line)
     writer.over(name)
     return True
 

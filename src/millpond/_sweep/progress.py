@@ -12,9 +12,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-VARIABLE = "MILLPOND_SWEEP_CHILD"
-"""Names, for a child, what it needs to tell of its jobs: JSON of `ChildSettings`."""
-
 _BEGUN, _OVER, _FAILED, _GIVEN_BACK = "begun", "over", "failed", "given back"
 
 
@@ -44,6 +41,20 @@ class ChildSettings:
         return cls(**json.loads(text))
 
 
+def append_line(path: str, line: bytes) -> None:
+    """Write one line in one piece: what is there is whole, whenever the process dies.
+
+    Raises:
+        OSError: It cannot be written, or, on a full disk, not all of it.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        while line:
+            line = line[os.write(descriptor, line) :]
+    finally:
+        os.close(descriptor)
+
+
 class ProgressWriter:
     """Appends what happens; each line is written at once, so that it is there when the process is killed."""
 
@@ -68,11 +79,7 @@ class ProgressWriter:
 
     def _write(self, record: dict[str, str]) -> None:
         line = json.dumps({**record, "time": time.time()}) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        append_line(self._path, line.encode())
 
 
 @dataclass(slots=True)

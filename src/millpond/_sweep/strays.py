@@ -8,7 +8,8 @@ from collections.abc import Collection
 
 import psutil
 
-from millpond._sweep.progress import VARIABLE, ChildSettings
+from millpond._sweep.progress import ChildSettings
+from millpond._sweep.variables import CHILD_VARIABLE
 
 _PATIENCE_SECONDS = 5.0
 _AGAIN_SECONDS = 0.005
@@ -34,7 +35,7 @@ def _of_chunks(progress_paths: Collection[str]) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError, TypeError):  # it has ended, or is another user's
-            told = process.environ().get(VARIABLE)
+            told = process.environ().get(CHILD_VARIABLE)
             is_ours = told is not None and ChildSettings.from_json(told).progress_path in progress_paths
             if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)

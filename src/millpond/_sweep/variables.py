@@ -8,3 +8,6 @@ METRICS_VARIABLE = "MILLPOND_METRICS"
 
 CHUNK_VARIABLE = "MILLPOND_CHUNK"
 """The chunk's number. Where it is set, nothing is split again."""
+
+CHILD_VARIABLE = "MILLPOND_SWEEP_CHILD"
+"""What a child that cooperates needs besides: JSON of `progress.ChildSettings`."""

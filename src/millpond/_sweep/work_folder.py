@@ -11,7 +11,8 @@ from types import TracebackType
 
 from millpond._sweep.command import fill_command
 from millpond._sweep.orders import METRICS_FILE, PROGRESS_FILE, ChunkOrder
-from millpond._sweep.progress import VARIABLE, ChildSettings
+from millpond._sweep.progress import ChildSettings
+from millpond._sweep.variables import CHILD_VARIABLE, CHUNK_VARIABLE, JOBS_VARIABLE, METRICS_VARIABLE
 
 _LOG_FILE = "output.log"
 LOG_LIMIT_BYTES = 16 << 20
@@ -84,10 +85,10 @@ class WorkFolder:
             "PYTHONUNBUFFERED": "1",  # what a child printed last must not be lost when it is killed
             **os.environ,
             **order.environment,
-            "MILLPOND_JOBS": self._jobs_path,
-            "MILLPOND_METRICS": self._metrics_path,
-            "MILLPOND_CHUNK": str(order.number),
-            VARIABLE: child.to_json(),
+            JOBS_VARIABLE: self._jobs_path,
+            METRICS_VARIABLE: self._metrics_path,
+            CHUNK_VARIABLE: str(order.number),
+            CHILD_VARIABLE: child.to_json(),
         }
 
     def directory(self) -> str:

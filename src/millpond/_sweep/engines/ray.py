@@ -225,6 +225,7 @@ def _beginning(text: str) -> str:
 
 
 def imported_ray() -> Any:
+    """The package; ImportError with the remedy where it is not installed."""
     try:
         import ray
     except ImportError as error:

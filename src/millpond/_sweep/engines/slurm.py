@@ -274,6 +274,7 @@ def check_parameters(parameters: Mapping[str, Any], cluster: str) -> None:
 
 
 def imported_submitit() -> Any:
+    """The package; ImportError with the remedy where it is not installed."""
     try:
         import submitit
     except ImportError as error:
