@@ -348,14 +348,14 @@ def test_the_first_job_over_the_budget_runs_alone_where_others_would_have_report
 
 def piece_while_stopping() -> tuple[SweepPlan, Chunk]:
     """The first four of 12 jobs run again; the next four have failed."""
-    plan = make_plan(
-        12, capacity=2, budget_bytes=1000, retries=1, stop_on_error=True, attempts=dict.fromkeys(names_of(12)[4:], 1)
-    )
+    plan = make_plan(12, capacity=2, budget_bytes=1000, retries=1, stop_on_error=True)
     first, second = next_of(plan), next_of(plan)
     plan.ended(first, died())
     plan.ended(second, died("job004"))
+    piece, other = next_of(plan), next_of(plan)
+    plan.ended(other, died())
     assert plan.is_stopping
-    return plan, next_of(plan)
+    return plan, piece
 
 
 def test_a_piece_over_the_budget_stays_a_piece() -> None:
@@ -509,13 +509,6 @@ def test_a_chunk_that_was_interrupted_is_no_attempt() -> None:
     verdicts = plan.cancelled(next_of(plan), frozenset("b"))
     assert verdicts == (JobVerdict("a", PENDING, 0), JobVerdict("b", DONE, 1), JobVerdict("c", PENDING, 0))
     assert next_of(plan) == Chunk(2, ("a", "c"), 1)
-
-
-def test_attempts_before_a_resumption_count() -> None:
-    plan = make_plan(["a", "b"], retries=2, attempts={"a": 2, "gone": 9})
-    chunk = next_of(plan)
-    assert chunk.attempt == 3
-    assert states(plan.ended(chunk, died())) == "fp"
 
 
 # -- calls that make no sense

@@ -70,7 +70,7 @@ def run_sweep_command(
         fits = options.chunk_size is not None and options.chunk_size >= len(file.names)
         can_be_inert = not options.is_supervised and not resume and engine == "local"
         is_inert = fits and can_be_inert and jobs.is_file()  # a pipe has been read by now
-        work = CommandWork(file, command, jobs_from_environment=jobs_from_environment, is_inert=is_inert)
+        work = CommandWork(file, command, jobs_from_environment, runs_here=engine == "local", is_inert=is_inert)
         choice = EngineChoice(INERT if is_inert else engine, parallel, _engine_options(engine_options, address))
     watcher = _Inert() if is_inert else _show(stream=stream, quiet=quiet)
     with watcher, _refusing(UsageError, ConnectionError):
@@ -135,7 +135,7 @@ def _end_inert(result: SweepResult, exit_code: int, *, keep: bool) -> None:
     if not keep and not any(result.metrics.values()) and result.folder is not None:
         shutil.rmtree(result.folder, ignore_errors=True)
     elif result.failures and exit_code == 0:
-        print(f"millpond: {len(result.failures)} jobs did not report; see '{result.folder}'", file=sys.stderr)
+        print(f"millpond: jobs that did not report: {len(result.failures)}; see '{result.folder}'", file=sys.stderr)
     raise typer.Exit(exit_code)
 
 

@@ -97,7 +97,6 @@ class SweepPlan:
         bisect: Whether a chunk that died, and has used its tries, is split until the job that it dies of is found.
         stop_on_error: Whether new jobs are left pending once one has failed.
         first_number: Of the first chunk.
-        attempts: Charged to jobs earlier, where a sweep is resumed; they count against `retries`.
 
     Raises:
         ValueError: A number that makes no sense, a name twice, or neither `chunk_size` nor `budget_bytes`.
@@ -114,7 +113,6 @@ class SweepPlan:
         bisect: bool = False,
         stop_on_error: bool = True,
         first_number: int = 1,
-        attempts: Mapping[str, int] | None = None,
     ) -> None:
         _check_numbers(chunk_size=chunk_size, budget_bytes=budget_bytes, capacity=capacity)
         if retries < 0:
@@ -129,7 +127,7 @@ class SweepPlan:
         self._bisect = bisect
         self._stop_on_error = stop_on_error
         self._next_number = first_number
-        self._attempts = {name: (attempts or {}).get(name, 0) for name in names}
+        self._attempts = dict.fromkeys(names, 0)
         self._states = dict.fromkeys(names, JobState.PENDING)
         self._queue = JobQueue(names)
         self._running: dict[int, Chunk] = {}

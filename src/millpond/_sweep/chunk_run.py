@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
-from millpond._observe.memory import process_memory, tree_pids
+from millpond._observe.memory import tree_memory
 from millpond._sweep.cancel import KILLED, Cancel
 from millpond._sweep.growing_file import GrowingFile
 from millpond._sweep.keeper import Ended, Keeper
@@ -190,8 +190,7 @@ class _ChunkRun:
             self._progressed = now
 
     def _look(self, now: float) -> None:
-        below = [pid for pid in tree_pids(self._keeper.pid) if pid != self._keeper.pid]
-        pss_bytes = sum(process_memory(pid).pss_bytes for pid in below)
+        pss_bytes = tree_memory(self._keeper.pid, without={self._keeper.pid}).pss_bytes
         look = Look(now - self._began, pss_bytes, len(self._progress.seconds), self._progress.current)
         self.looks.add(look)
         if self._looked is not None:

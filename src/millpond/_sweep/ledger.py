@@ -99,7 +99,7 @@ class Ledger:
         with self._transaction():
             self._connection.execute(f"INSERT INTO chunks ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)
             self._change_jobs(
-                "UPDATE jobs SET state = ?, chunk = ? WHERE name = ? AND state IN ('pending', 'failed')",
+                "UPDATE jobs SET state = ?, chunk = ? WHERE name = ? AND state = 'pending'",
                 [(JobState.RUNNING.value, number, name) for name in names],
                 f"chunk {number} begins with",
             )
@@ -215,10 +215,6 @@ class Ledger:
         """
         rows = self._fetch("SELECT name, metrics, checksum FROM jobs WHERE state = 'done' ORDER BY position")
         return {name: self._checked(name, text, written) for name, text, written in rows}
-
-    def attempts(self) -> dict[str, int]:
-        """How often each job was tried, as far as that counts."""
-        return {row["name"]: row["attempt"] for row in self._fetch("SELECT name, attempt FROM jobs")}
 
     @property
     def next_chunk_number(self) -> int:

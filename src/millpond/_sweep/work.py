@@ -59,6 +59,7 @@ class CommandWork:
         file: The jobs.
         command: With `{jobs}` and, where it takes them, `{metrics}` and `{chunk}`.
         jobs_from_environment: Whether the command reads `$MILLPOND_JOBS`, and so needs no `{jobs}`.
+        runs_here: Whether its program has to be on this machine.
         is_inert: Whether all jobs are one chunk that runs as the command would by itself: with the file that was given,
             and this process's terminal.
     """
@@ -66,10 +67,11 @@ class CommandWork:
     file: JobsFile
     command: tuple[str, ...]
     jobs_from_environment: bool = False
+    runs_here: bool = True
     is_inert: bool = False
 
     def __post_init__(self) -> None:
-        check_command(self.command, jobs_from_environment=self.jobs_from_environment)
+        check_command(self.command, jobs_from_environment=self.jobs_from_environment, runs_here=self.runs_here)
 
     @property
     def names(self) -> tuple[str, ...]:
