@@ -11,15 +11,15 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "millpond"
 
 # Bottom first; modules of one line are siblings.
 LAYERS = [
-    {"errors", "settings", "_values", "_arrays", "_once", "_locks", "_anon_memory", "_amounts"},
+    {"errors", "settings", "_values", "_arrays", "_once", "_locks", "_anon_memory", "_amounts", "_flat"},
     {"_urls", "_checks", "_quarantine"},
     {"_plan"},
     {"_media", "_sources", "_arena"},
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
-    {"_lerobot", "_loader", "_sweep", "_torch"},
-    {"lerobot", "torch"},
+    {"_doctor", "_lerobot", "_loader", "_sweep", "_torch"},
+    {"lerobot", "prometheus", "torch"},
     {"_cli"},
     {"__main__"},
 ]

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+from millpond._flat import flat_values
 from millpond._quarantine import Quarantine
 
 logger = logging.getLogger("millpond")
@@ -40,6 +41,14 @@ class DataLoaderStatistics:
     worker_restarts: int
     worker_recycles: int
     worker_pids: tuple[int, ...]
+
+    def as_dict(self, prefix: str = "") -> dict[str, float | int | str]:
+        """All of it as flat numbers, for W&B or TensorBoard: `run.log(loader.statistics().as_dict("train/"))`.
+
+        Args:
+            prefix: Put before each name.
+        """
+        return flat_values(self, prefix)
 
 
 class Tally:
