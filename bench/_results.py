@@ -1,0 +1,210 @@
+"""The one form in which every bench tells what it found, and the table that people read.
+
+A bench fills a `Results` as it goes and publishes it at the end. In its JSON:
+
+    bench, question, command   which file, what it asks, and how it was called (the last part of absolute paths)
+    environment                machine, system, Python, versions of packages; "peers": those of other environments
+    settings, repeats          what was chosen; rounds of the row that has most of them
+    results                    rows: case, side, quantity, unit, median, least, most, values (one a round), and `over`:
+                               for another side its name, and the median, least and most of the rounds' ratios
+    absent                     sides that were left out, each with the reason
+    claims                     what was wanted of a figure, what was found, and whether that is met
+    details                    what only this bench has: trajectories, memory plans, counts of samples
+
+Ratios are of values of one round, which were measured within seconds of each other: the speed of a shared machine
+changes by the minute.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from millpond._observe.environment import environment_facts
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of one side.
+
+    Attributes:
+        case: What was measured: a dataset, a kind of batches, or "".
+        side: Whose it is.
+        quantity: As it is called in JSON, with its unit at the end.
+        unit: For people.
+        values: One a round, in their order; at least one.
+        over: Other side -> this side's value over that one's, round by round.
+    """
+
+    case: str
+    side: str
+    quantity: str
+    unit: str
+    values: tuple[float, ...]
+    over: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def as_dict(self) -> dict[str, Any]:
+        names = {"case": self.case, "side": self.side, "quantity": self.quantity, "unit": self.unit}
+        over = {other: {**spread(ratios), "values": list(ratios)} for other, ratios in self.over.items()}
+        return {**names, **spread(self.values), "values": list(self.values), "over": over}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What was wanted: at least so much, or, with `is_limit`, at most."""
+
+    name: str
+    found: float
+    wanted: float
+    is_limit: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        return self.found <= self.wanted if self.is_limit else self.found >= self.wanted
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "is_met": self.is_met}
+
+
+@dataclass
+class Results:
+    """What a bench found so far.
+
+    Attributes:
+        bench: Its file's name, without `.py`.
+        question: In a sentence.
+        settings: What was chosen; no path.
+        packages: Whose versions matter here, besides those of every bench.
+    """
+
+    bench: str
+    question: str
+    settings: dict[str, Any]
+    packages: Sequence[str] = ()
+    rows: list[Row] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+    peers: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, case: str, side: str, quantity: str, unit: str, values: Sequence[float]) -> Row:
+        """Values are one a round; a single one for what is measured once."""
+        self.rows.append(Row(case, side, quantity, unit, tuple(values)))
+        return self.rows[-1]
+
+    def compare(self, case: str, quantity: str, over: str) -> None:
+        """Hold every side's rounds against the same rounds of one of them, as far as both have them."""
+        reference = self.row(case, over, quantity)
+        for row in self.rows:
+            if (row.case, row.quantity) == (case, quantity) and row.side != over:
+                row.over[over] = tuple(
+                    mine / theirs for mine, theirs in zip(row.values, reference.values, strict=False)
+                )
+
+    def row(self, case: str, side: str, quantity: str) -> Row:
+        """The one that is called so; KeyError if there is none."""
+        for row in self.rows:
+            if (row.case, row.side, row.quantity) == (case, side, quantity):
+                return row
+        raise KeyError((case, side, quantity))
+
+    def claim(self, name: str, found: float, wanted: float, *, is_limit: bool = False) -> Claim:
+        self.claims.append(Claim(name, found, wanted, is_limit))
+        return self.claims[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "bench": self.bench,
+            "question": self.question,
+            "command": command_line(),
+            "environment": environment_facts() | versions(self.packages) | {"peers": self.peers},
+            "settings": self.settings,
+            "repeats": max((len(row.values) for row in self.rows), default=0),
+            "results": [row.as_dict() for row in self.rows],
+            "absent": self.absent,
+            "claims": [claim.as_dict() for claim in self.claims],
+            "details": self.details,
+        }
+
+    def write_results(self, path: Path | None) -> None:
+        """Write what there is so far as JSON; None: nowhere."""
+        if path is not None:
+            path.write_text(json.dumps(self.as_dict(), indent=1) + "\n", encoding="utf-8")
+
+    def publish(self, path: Path | None) -> None:
+        """JSON on standard output and to a file where one is wanted; then the table, on standard error."""
+        self.write_results(path)
+        print(json.dumps(self.as_dict(), indent=1), flush=True)
+        Console(stderr=True).print(*self.tables(), sep="\n")
+
+    def tables(self) -> list[Table | str]:
+        """A table of all rows, one of all claims, and a line for each side that was left out."""
+        tables: list[Table | str] = [_rows_table(self)] if self.rows else []
+        tables += [_claims_table(self.claims)] if self.claims else []
+        return [*tables, *(f"{side} was left out: {reason}" for side, reason in self.absent.items())]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of each distribution, or that it is not installed."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def command_line() -> str:
+    """How this program was called, without folders that only this machine has."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *words])
+
+
+def _rows_table(results: Results) -> Table:
+    table = Table(title=f"{results.bench}: {results.question}", title_justify="left")
+    for name in ("", "side", "quantity", "median", "least .. most", "unit", "ratio"):
+        table.add_column(name, justify="right" if name in ("median", "least .. most") else "left")
+    before = None
+    for row in results.rows:
+        if before is not None and (row.case, row.quantity) != (before.case, before.quantity):
+            table.add_section()
+        case = row.case if before is None or row.case != before.case else ""
+        least, most = min(row.values), max(row.values)
+        over = ", ".join(f"{statistics.median(ratios):.2f} x {other}" for other, ratios in row.over.items())
+        range_of_values = f"{figure(least)} .. {figure(most)}" if len(row.values) > 1 else ""
+        table.add_row(case, row.side, row.quantity, figure(row.median), range_of_values, row.unit, over)
+        before = row
+    return table
+
+
+def _claims_table(claims: Sequence[Claim]) -> Table:
+    table = Table("wanted", "limit", "found", "")
+    for claim in claims:
+        limit = f"{'<=' if claim.is_limit else '>='} {figure(claim.wanted)}"
+        table.add_row(claim.name, limit, figure(claim.found), "met" if claim.is_met else "NOT MET")
+    return table
+
+
+def figure(value: float) -> str:
+    """Three digits that count, and all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
