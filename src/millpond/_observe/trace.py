@@ -1,0 +1,106 @@
+"""A loader's trace: a file in the Chrome trace format, to be opened in Perfetto (ui.perfetto.dev) or chrome://tracing.
+
+It is written as the epoch runs, in whole events and without need of its end: what a killed process leaves opens too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from millpond._observe.spans import Span
+from millpond._observe.trace_events import TraceEvents, closing_remark
+
+logger = logging.getLogger("millpond")
+
+MAX_TRACE_BYTES = 2**30
+"""Past this a trace says so, and ends; the viewers need several times a trace's size in memory."""
+_BUFFER_CHARACTERS = 2**16
+_BUFFER_NS = 1_000_000_000  # what a killed process may take with it of its trace
+
+
+class TraceWriter:
+    """Writes spans to a file as they come; a `SpanSink`. What goes wrong with the file is logged once, and ends it.
+
+    Args:
+        path: Of the file; what is there is replaced. Missing folders are made.
+        max_bytes: Past this the trace ends.
+
+    Raises:
+        OSError: `path` cannot be written.
+    """
+
+    def __init__(self, path: Path, max_bytes: int = MAX_TRACE_BYTES) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._events = TraceEvents()
+        self._pid = os.getpid()
+        self._pending: list[str] = []
+        self._pending_characters = 0
+        self._written_bytes = 0
+        self._written_ns = 0  # the time of the last span when the file was last written
+        self._last_ns = 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._append("[\n")
+
+    def write(self, span: Span) -> None:
+        """Take one; the file has it about a second later."""
+        if self._file is None or os.getpid() != self._pid:
+            return
+        for event in self._events.of(span):
+            self._append(event + ",\n")
+        self._last_ns = max(self._last_ns, span.ended_ns)
+        if self._pending_characters >= _BUFFER_CHARACTERS or span.ended_ns - self._written_ns >= _BUFFER_NS:
+            self._written_ns = span.ended_ns
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and the end; idempotent. In a forked child: nothing, the file is its parent's."""
+        if os.getpid() == self._pid:
+            self._end("the loader was closed")
+
+    def _append(self, text: str) -> None:
+        self._pending.append(text)
+        self._pending_characters += len(text)
+
+    def _flush(self) -> None:
+        """Write what is pending, unless that is too much for the trace."""
+        pending = "".join(self._pending).encode("ascii")
+        self._pending.clear()
+        self._pending_characters = 0
+        if self._written_bytes + len(pending) > self._max_bytes:
+            limit = f"the trace {str(self._path)!r} ends here: it has reached its limit of {self._max_bytes:,} bytes"
+            logger.warning("%s; the loader goes on. Trace fewer epochs, or a smaller part of one", limit)
+            self._end(limit)
+        else:
+            self._write(pending)
+
+    def _end(self, remark: str) -> None:
+        """Let `remark` be the last event."""
+        if self._file is not None:
+            self._append(closing_remark(remark, self._last_ns) + "\n]\n")
+            pending = "".join(self._pending).encode("ascii")
+            self._pending.clear()
+            self._write(pending)
+            self._close()
+
+    def _write(self, text: bytes) -> None:
+        assert self._file is not None
+        rest = memoryview(text)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+            self._written_bytes += len(text)
+        except OSError as error:
+            logger.warning("the trace %r ends early, and the loader goes on: %s", str(self._path), error)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._written_bytes)  # to its last whole event
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

@@ -1,0 +1,101 @@
+"""A loader's spans as events of the Chrome trace format, which Perfetto and chrome://tracing read.
+
+Stages are the format's processes, and lanes its threads, so that each worker has a track of its own; the real pids are
+among the facts. A span is a complete event ("X"). Its flows are bound to its last nanosecond: what a span takes came
+before it ended, also where it had waited for that since long before, so every flow runs forward in time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import get_args
+
+from millpond._observe.spans import Span, Stage
+
+_STAGES: tuple[str, ...] = get_args(Stage)
+_LANES = {"plan": "plan", "fetch": "connection", "decode": "worker", "gather": "worker", "consumer": "training loop"}
+_ONE_LANE = ("plan", "consumer")
+LEVEL_FACT = "open_slots"
+"""Spans that carry this fact draw the pond's level."""
+_as_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps with separators makes an encoder at every call
+
+
+class TraceEvents:
+    """Makes the events of one trace; names each track once, before its first event."""
+
+    def __init__(self) -> None:
+        self._tracks: dict[tuple[Stage, int], str] = {}
+
+    def of(self, span: Span) -> Iterator[str]:
+        """JSON objects, in order."""
+        track = self._tracks.get((span.stage, span.lane))
+        if track is None:
+            track = self._tracks[span.stage, span.lane] = _track(span)
+            yield from _names(span, track)
+        duration_ns = max(1, span.ended_ns - span.began_ns)  # an event of no length encloses no flow
+        yield _work(span, track, duration_ns)
+        yield from _flows(span, track, span.began_ns + duration_ns - 1)
+        if LEVEL_FACT in span.facts:
+            yield _level(span, track)
+
+
+def closing_remark(remark: str, at_ns: int) -> str:
+    """An event that says across all tracks why nothing follows."""
+    return f'{{"ph":"i","s":"g","name":{_as_json(remark)},"cat":"trace","pid":1,"tid":1,"ts":{_microseconds(at_ns)}}}'
+
+
+def _microseconds(nanoseconds: int) -> str:
+    return f"{nanoseconds // 1000}.{nanoseconds % 1000:03d}"
+
+
+def _process(stage: Stage) -> int:
+    return _STAGES.index(stage) + 1  # 0 is the idle process of a system
+
+
+def _track(span: Span) -> str:
+    """What says which track an event is on; no two tracks of a trace share their thread."""
+    process = _process(span.stage)
+    return f'"pid":{process},"tid":{1000 * process + span.lane}'
+
+
+def _names(span: Span, track: str) -> Iterator[str]:
+    yield _metadata(track, "process_name", "name", span.stage)
+    yield _metadata(track, "process_sort_index", "sort_index", _process(span.stage))
+    yield _metadata(track, "thread_name", "name", _lane_name(span))
+    yield _metadata(track, "thread_sort_index", "sort_index", span.lane)
+
+
+def _metadata(track: str, name: str, key: str, value: str | int) -> str:
+    return f'{{"ph":"M","name":"{name}",{track},"args":{{"{key}":{_as_json(value)}}}}}'
+
+
+def _lane_name(span: Span) -> str:
+    if span.stage in _ONE_LANE:
+        return _LANES[span.stage]
+    if span.facts.get("pid") == os.getpid():
+        return "training process"  # which decodes itself
+    return f"{_LANES[span.stage]} {span.lane}"
+
+
+def _work(span: Span, track: str, duration_ns: int) -> str:
+    name, args = _as_json(span.name), _as_json(dict(span.facts))
+    times = f'"ts":{_microseconds(span.began_ns)},"dur":{_microseconds(duration_ns)}'
+    return f'{{"ph":"X","name":{name},"cat":"{span.stage}",{track},{times},"args":{args}}}'
+
+
+def _flows(span: Span, track: str, at_ns: int) -> Iterator[str]:
+    passing = set(span.flows_in).intersection(span.flows_out)
+    rest = f'"name":"sample","cat":"sample",{track},"ts":{_microseconds(at_ns)}}}'
+    for flow in span.flows_in:
+        kind = '"t"' if flow in passing else '"f","bp":"e"'
+        yield f'{{"ph":{kind},"id":{flow},{rest}'
+    for flow in span.flows_out:
+        if flow not in passing:
+            yield f'{{"ph":"s","id":{flow},{rest}'
+
+
+def _level(span: Span, track: str) -> str:
+    args = _as_json({"slots": span.facts[LEVEL_FACT]})
+    return f'{{"ph":"C","name":"open slots",{track},"ts":{_microseconds(span.ended_ns)},"args":{args}}}'
