@@ -409,6 +409,11 @@ class Loader:
             books=None if self._books is None else replace(self._books),
         )
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and runs no more epochs."""
+        return self._closed
+
     def close(self) -> None:
         """End workers and let go of the arena; idempotent, blocking. Batches that you hold stay valid."""
         if self._closed or os.getpid() != self._pid:

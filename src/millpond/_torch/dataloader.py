@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
@@ -178,12 +179,13 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
     def _begin_books(self) -> None:
         self._tally = Tally(Quarantine(self._options.quarantine), type(self.dataset).__qualname__)
         self._open_iterators: weakref.WeakSet[LoaderIter] = weakref.WeakSet()
+        self._iterators_lock = threading.Lock()  # statistics may be asked for by any thread
         self._position: Position | None = None
         self._resumed: Position | None = None
         self._is_closed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_tally", "_open_iterators", "_position", "_resumed", "_is_closed")
+        left_out = ("_tally", "_open_iterators", "_iterators_lock", "_position", "_resumed", "_is_closed")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -202,7 +204,8 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             stateful_sampler(self).load_state_dict(resumed.sampler)
         with contextlib.nullcontext() if resumed is None else as_they_were(generators_of(self), resumed.generators):
             iterator: LoaderIter = super().__iter__()
-        self._open_iterators.add(iterator)
+        with self._iterators_lock:
+            self._open_iterators.add(iterator)
         self._position = iterator.position
         return iterator
 
@@ -217,6 +220,11 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             return InlineIter(self)
         self.check_worker_number_rationality()
         return WorkersIter(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and runs no more epochs."""
+        return self._is_closed
 
     def close(self) -> None:
         """End the workers of all its iterators; batches that you hold stay as they are. Idempotent."""
@@ -292,7 +300,7 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             return None
 
     def statistics(self) -> DataLoaderStatistics:
-        """Counts since the loader was made, and what its workers are."""
+        """Counts since the loader was made, and what its workers are. Any thread."""
         tally = self._tally
         counts: dict[str, Any] = {
             "held_batches": 0,
@@ -303,6 +311,8 @@ class DataLoader(torch.utils.data.DataLoader[_T_co]):  # type: ignore[misc] # to
             "worker_recycles": tally.recycles,
             "worker_pids": (),
         }
-        for iterator in list(self._open_iterators):
+        with self._iterators_lock:
+            iterators = list(self._open_iterators)
+        for iterator in iterators:
             iterator.fill(counts)
         return DataLoaderStatistics(tally.batches, tally.samples, tally.skipped, tally.wait_seconds, **counts)

@@ -220,10 +220,11 @@ class WorkersIter(LoaderIter):
 
     def fill(self, statistics: dict[str, Any]) -> None:
         """See `LoaderIter`."""
-        if self._crew is None:
+        crew = self._crew  # another thread may close meanwhile
+        if crew is None:
             return
-        workers = self._crew.supervisor.statistics()
-        receiver = self._crew.receiver
+        workers = crew.supervisor.statistics()
+        receiver = crew.receiver
         statistics["held_batches"] += receiver.held_batches
         statistics["heap_copies"] += receiver.heap_copies
         statistics["copied_bytes"] += receiver.copied_bytes
