@@ -17,6 +17,7 @@ from millpond._cli.options import parse_storage_options
 from millpond._datasets.episode_index import EpisodeByteIndex
 from store_server import serving_store
 from synthesized import FRONT, FRONT_PATH, WRIST, MakeDataset
+from terminals import terminal
 
 Run = Callable[..., int]
 
@@ -132,24 +133,24 @@ def test_storage_options_are_texts_flags_and_tables() -> None:
         parse_storage_options(["a=1", "a.b=2"])
 
 
-def test_the_bar_is_only_for_terminals(run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset) -> None:
-    assert run(synth()) == 0
-    assert "reading headers" not in capsys.readouterr().out
-
-
 def test_a_terminal_shows_how_many_files_were_read(
-    run: Run, capsys: pytest.CaptureFixture[str], synth: MakeDataset, monkeypatch: pytest.MonkeyPatch
+    run: Run, synth: MakeDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich it is one
-    monkeypatch.setenv("TERM", "xterm")
     root = synth()
-    assert run(root) == 0
-    told = capsys.readouterr().out
-    assert "reading headers" in told
-    assert "2/2" in told
-    for hidden in ("--quiet", "--json"):
-        assert run(root, hidden) == 0
-        assert "reading headers" not in capsys.readouterr().out
+    with terminal(monkeypatch) as told:
+        assert run(root) == 0
+        lines = told()
+    assert "reading headers" in lines
+    assert "2/2" in lines
+
+
+@pytest.mark.parametrize("hidden", ["--quiet", "--json"])
+def test_nobody_is_shown_a_bar_who_asked_for_none(
+    run: Run, synth: MakeDataset, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    with terminal(monkeypatch) as told:
+        assert run(synth(), hidden) == 0
+        assert told() == ""
 
 
 def test_inspect_looks_at_a_dataset_behind_a_url(

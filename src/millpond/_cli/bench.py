@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, report_epoch, run_epoch, with_environment
+from millpond._cli.terminal import progress_bar
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.ceiling import Ceiling, CeilingSlice
@@ -32,6 +33,7 @@ def run_bench(
     repeats: int,
     as_json: bool,
     report: Path | None,
+    quiet: bool = False,
 ) -> None:
     """Run epochs and slices of the ceiling in turns, and say how they compare."""
     if importlib.util.find_spec("torch") is not None:
@@ -49,14 +51,19 @@ def run_bench(
             Loader(
                 opened, batch_size=batch_size, shuffle=True, seed=seed, memory=memory, num_workers=workers
             ) as loader,
+            progress_bar("epochs", unit="turns", total=2 + repeats, quiet=quiet, ticks=False) as bar,
         ):
+            bar.show(what="first epoch")
             first = run_epoch(loader)  # opens arena and workers, reads sidecars: shown, not counted
+            bar.show(1, what="warm epoch")
             warm = run_epoch(loader)
             sampler.close()  # looking at memory would count as the training process's work
-            for _ in range(repeats):
+            for turn in range(repeats):
+                bar.show(2 + turn, what="ceiling and epoch" if ceiling else "epoch")
                 if ceiling:
                     slices.append(ceiling.measure(warm.wall_seconds))
                 epochs.append(run_epoch(loader))
+            bar.show(2 + repeats, what="measured")
             statistics = loader.statistics()
     plan = loader.memory_plan()
     ratios = [epoch.samples_per_second / one.samples_per_second for epoch, one in zip(epochs, slices, strict=False)]

@@ -142,6 +142,7 @@ def bench(
     repeats: Annotated[int, typer.Option(help="Epochs, each beside a slice of the ceiling.", min=1)] = 5,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, in bytes, and nothing else.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write a page.", callback=check_report_place)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Measure samples/s, their ratio to the ceiling, the training process's CPU, peak PSS and mixing."""
     from millpond._cli.bench import run_bench
@@ -156,6 +157,7 @@ def bench(
         repeats=repeats,
         as_json=json_,
         report=report,
+        quiet=quiet,
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
 
-from millpond._cli.measure import mebibytes, mixing_text, report_epoch
+from millpond._cli.measure import mebibytes, mixing_text, report_epoch, run_epoch
 from millpond._cli.options import DEMO_DATA
-from millpond._cli.terminal import print_lines, watched_epoch
+from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.memory import MemorySampler
@@ -35,7 +34,8 @@ def run_demo(
             num_workers=num_workers,
             output="numpy",  # importing torch would be most of what the memory curve shows
         ) as loader:
-            epoch = watched_epoch(console, loader, quiet=quiet)
+            with progress_bar("one shuffled epoch", unit="samples", total=len(opened), quiet=quiet) as bar:
+                epoch = run_epoch(loader, bar.advance)
             statistics = loader.statistics()
         sampler.close()
         growth = sampler.peak_growth_bytes
@@ -61,6 +61,8 @@ def run_demo(
 def _make(dataset: Path, console: Console, *, quiet: bool) -> None:
     if dataset != DEMO_DATA:  # a dataset that was asked for by name and mistyped is not replaced by another one
         raise ObjectMissing(f"'{dataset}' is not there; `millpond synth {dataset}` makes a dataset", path=str(dataset))
-    with nullcontext() if quiet else console.status(f"making a small dataset in {dataset} ..."):
-        write_dataset(dataset, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2)
-    console.print(f"made {dataset}: 20 episodes of 100 frames, 2 cameras, AV1")
+    with progress_bar("making a small dataset", unit="frames", total=20 * 100 * 2, quiet=quiet) as bar:
+        write_dataset(
+            dataset, episodes=20, frames=100, cameras=2, size=(240, 320), codec="av1", gop=2, progress=bar.advance
+        )
+    print_lines(console, [f"made {dataset}: 20 episodes of 100 frames, 2 cameras, AV1"])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from millpond._cli.measure import mebibytes, report_epoch
+from millpond._cli.measure import mebibytes, report_epoch, run_epoch
 from millpond._cli.options import DEMO_CLIPS
-from millpond._cli.terminal import print_lines, watched_epoch
+from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.clips import ClipDataset
 from millpond._loader.loader import Loader
 from millpond._media.options import AudioOptions, VideoOptions
@@ -58,9 +57,8 @@ def run_clips_demo(
             quarantine=quarantine,
             output="numpy",
         ) as loader:
-            epoch = watched_epoch(
-                console, loader, quiet=quiet, group="clip", look=lambda batch: seen.update(_checked(batch))
-            )
+            with progress_bar("one shuffled epoch", unit="clips", total=len(dataset), quiet=quiet) as bar:
+                epoch = run_epoch(loader, bar.advance, group="clip", look=lambda batch: seen.update(_checked(batch)))
             statistics = loader.statistics()
         sampler.close()
         skipped = _skipped(quarantine)
@@ -93,8 +91,8 @@ def run_clips_demo(
 def _make(folder: Path, console: Console, *, quiet: bool) -> None:
     if folder != DEMO_CLIPS:  # one that was asked for by name and mistyped is not replaced by another one
         raise ObjectMissing(f"'{folder}' is not there; `millpond demo --clips` makes '{DEMO_CLIPS}'", path=str(folder))
-    with nullcontext() if quiet else console.status(f"making a small set of clips in {folder} ..."):
-        manifest = write_clip_set(folder)
+    with progress_bar("making a small set of clips", unit="clips", quiet=quiet) as bar:
+        manifest = write_clip_set(folder, progress=bar.advance)
     count = len(manifest.read_text(encoding="utf-8").splitlines())
     made = (
         f"made {folder}: {count} clips, H.264 with AAC and AV1 with Opus; {clip_path(CORRUPT)} has a hole, "

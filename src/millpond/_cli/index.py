@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from millpond._cli.options import parse_storage_options, token_of
-from millpond._cli.terminal import print_lines
+from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.episode_index import EpisodeByteIndex, IndexBuild
 from millpond._urls import redacted, scheme_of
 
@@ -31,14 +29,13 @@ def run_index(
 ) -> None:
     """Build it, and say what was indexed. Values of options, tokens, and secrets of URLs are never printed."""
     options, token = parse_storage_options(storage_options), token_of(token_env)
-    console = Console()
-    with _progress(console, hidden=quiet or as_json) as progress:
+    with progress_bar("reading headers", unit="files", quiet=quiet or as_json) as bar:
         index = EpisodeByteIndex.build(
             sources[0] if len(sources) == 1 else list(sources),
             storage_options=options or None,
             token=token,
             workers=workers,
-            progress=progress,
+            progress=bar.show,
         )
     built = index.built
     assert built is not None
@@ -48,16 +45,8 @@ def run_index(
         print(json.dumps(_facts(index, built, out), indent=2))
     else:
         names = [redacted(source) if scheme_of(source) else source for source in sources]
-        print_lines(console, _lines(index, built, out, index.root or ", ".join(names[:3]) + ", ..." * (len(names) > 3)))
-
-
-@contextmanager
-def _progress(console: Console, *, hidden: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar, where somebody sees it."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files")
-    with Progress(*columns, TimeElapsedColumn(), console=console, disable=hidden or not console.is_terminal) as bars:
-        bar = bars.add_task("reading headers", total=None)
-        yield lambda done, total: bars.update(bar, completed=done, total=total)
+        name = index.root or ", ".join(names[:3]) + ", ..." * (len(names) > 3)
+        print_lines(Console(), _lines(index, built, out, name))
 
 
 def _facts(index: EpisodeByteIndex, built: IndexBuild, out: Path | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from millpond._cli.options import as_options
 from millpond._cli.sweep_watch import LastingConsole, SweepLines, SweepShow, SweepTable, on_one_line
+from millpond._cli.terminal import is_watched
 from millpond._sweep.command import fill_command
 from millpond._sweep.engines.choice import INERT, EngineChoice
 from millpond._sweep.exits import exit_code_of
@@ -143,7 +144,7 @@ def _show(*, stream: bool, quiet: bool) -> SweepShow:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names and output hold letters that it may not have
     console = LastingConsole(stderr=True)
-    kind = SweepShow if quiet else SweepTable if console.is_terminal else SweepLines
+    kind = SweepShow if quiet else SweepTable if is_watched(console) else SweepLines
     return kind(console, stream=stream)
 
 

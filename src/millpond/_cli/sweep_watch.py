@@ -7,21 +7,20 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from millpond._amounts import size_in_words
+from millpond._cli.terminal import REDRAWS_PER_SECOND, bar_columns, clock
 from millpond._sweep.orders import ChunkOutcome, Look
 from millpond._sweep.watching import Counts, Failure, Watcher
 
-_REDRAWS_PER_SECOND = 4
 _TAIL_BYTES = 400
 _LONGEST_LINE_BYTES = 1 << 16
 """Of what a chunk prints; a longer one is broken, since it may never end."""
@@ -149,16 +148,13 @@ class SweepTable(SweepShow):
 
     def __init__(self, console: Console, *, stream: bool = False) -> None:
         super().__init__(console, stream=stream)
-        self._pace = Pace()
         self._rows: dict[int, _Row] = {}
-        self._bar = Progress(
-            TextColumn("jobs"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}"), console=console
-        )
-        self._jobs = self._bar.add_task("jobs", total=None, rest="")
+        self._bar = Progress(*bar_columns("jobs", console), console=console)
+        self._jobs = self._bar.add_task("sweep", total=None, note="", before=0)
         self._live = Live(
             get_renderable=self._drawn,
             console=console,
-            refresh_per_second=_REDRAWS_PER_SECOND,
+            refresh_per_second=REDRAWS_PER_SECOND,
             redirect_stdout=sys.stdout.isatty(),
         )
 
@@ -176,9 +172,8 @@ class SweepTable(SweepShow):
     def sweep_began(self, counts: Counts, *, folder: str) -> None:
         """Say where it goes, and draw the bar."""
         super().sweep_began(counts, folder=folder)
-        self._pace.begin(counts)
         self.say_began(counts, folder)
-        self._advance(counts)
+        self._bar.reset(self._jobs, total=counts.total, completed=counts.done, note="", before=counts.done)
 
     def chunk_began(self, number: int, names: tuple[str, ...], attempt: int) -> None:
         """A row more."""
@@ -202,10 +197,8 @@ class SweepTable(SweepShow):
         self._live.refresh()
 
     def _advance(self, counts: Counts) -> None:
-        failed = f"{counts.failed} failed " if counts.failed else ""
-        left = self._pace.left(counts)
-        rest = f"{failed}{f'{left} left' if left else ''}"
-        self._bar.update(self._jobs, total=counts.total, completed=counts.done, rest=rest)
+        note = f"{counts.failed} failed" if counts.failed else ""
+        self._bar.update(self._jobs, total=counts.total, completed=counts.done, note=note)
 
     def _drawn(self) -> Group:
         table = Table("chunk", "jobs", "at", "memory", "time", box=None, header_style="dim")
@@ -213,7 +206,7 @@ class SweepTable(SweepShow):
             look = row.look or Look(0.0, 0)
             jobs = f"{look.num_reported}/{row.num_jobs}" if look.current or look.num_reported else str(row.num_jobs)
             at = Text(on_one_line(look.current), no_wrap=True, overflow="ellipsis")
-            elapsed = _clock(time.monotonic() - row.began)
+            elapsed = clock(time.monotonic() - row.began)
             table.add_row(str(number), jobs, at, size_in_words(look.pss_bytes), elapsed)
         return Group(table, self._bar) if self._rows else Group(self._bar)
 
@@ -238,16 +231,12 @@ class Pace:
         done = counts.done - self._done_before
         if done <= 0 or counts.left <= 0:
             return ""
-        return _clock((time.monotonic() - self._began) / done * counts.left)
+        return clock((time.monotonic() - self._began) / done * counts.left)
 
 
 def on_one_line(name: str) -> str:
     """A name as a terminal can show it: what would move its cursor, or change its colours, is an escape."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _last_line(log: Path) -> str:
