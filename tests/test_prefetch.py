@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from millpond._datasets.base import WantedRange
 from millpond._loader import prefetch
-from millpond._loader.prefetch import Prefetcher, Ring
+from millpond._loader.prefetch import Prefetcher
+from millpond._loader.ring import Ring
+from millpond._loader.timeline import Timeline
 from millpond._loader.work import Place
 from millpond._plan.epoch import EpochPlan, plan_epoch
 from millpond._plan.memory import LEAST_PREFETCH_BYTES, MIB, MOST_PREFETCH_BYTES, MemoryPlan
@@ -205,8 +207,15 @@ class Rig:
         self.ready = threading.Semaphore(0)
         self.num_ready = 0
         self.when_ready: Callable[[], object] = lambda: None
+        self.timeline = Timeline(1, fetches_ahead=True)
         self.prefetcher = Prefetcher(
-            source, memoryview(self.memory), OFFSET, bundles, max_requests=max_requests, on_ready=self._on_ready
+            source,
+            memoryview(self.memory),
+            OFFSET,
+            bundles,
+            max_requests=max_requests,
+            timeline=self.timeline,
+            on_ready=self._on_ready,
         )
 
     def _on_ready(self) -> None:

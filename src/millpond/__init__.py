@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from millpond._datasets.sound import decode_audio
     from millpond._guard.guard import Guard, GuardStatistics
     from millpond._guard.timeouts import with_timeout
-    from millpond._loader.loader import Loader, LoaderStatistics
+    from millpond._loader.loader import Loader
+    from millpond._loader.stage_times import WaitTimes
+    from millpond._loader.statistics import LoaderStatistics
     from millpond._media.audio import Audio
     from millpond._media.options import AudioOptions, ImageOptions, VideoOptions
     from millpond._plan.books import Books
@@ -64,7 +66,9 @@ _HOMES = {
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
     "millpond._datasets.sound": ("decode_audio",),
-    "millpond._loader.loader": ("Loader", "LoaderStatistics"),
+    "millpond._loader.loader": ("Loader",),
+    "millpond._loader.stage_times": ("WaitTimes",),
+    "millpond._loader.statistics": ("LoaderStatistics",),
     "millpond._media.audio": ("Audio",),
     "millpond._media.options": ("AudioOptions", "ImageOptions", "VideoOptions"),
     "millpond._plan.books": ("Books",),
@@ -141,6 +145,7 @@ __all__ = [
     "VideoDecoderCache",
     "VideoMetadata",
     "VideoOptions",
+    "WaitTimes",
     "WorkerDied",
     "decode_audio",
     "decode_video_frames",

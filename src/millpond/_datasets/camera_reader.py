@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from millpond._datasets.image_files import ImageFile
 from millpond._datasets.open_files import OpenFiles
 from millpond._datasets.sources import Call, CameraSource, Positions, explain, frames_wanted
 from millpond._datasets.videos import Videos
-from millpond._media.frames import decode_frames
+from millpond._media.frames import COSTS, decode_frames
 from millpond._media.images import decode_image, resize_image
 from millpond._media.sidecars import SidecarStore
 from millpond.errors import CorruptMedia, DataError, retold, without_frames
@@ -106,7 +107,7 @@ class CameraReader:
                 video.table.crc[done.rows] = done.crcs
                 video.table.crc_known[done.rows] = True
                 learned.append((self._source.name, file, done.rows, done.crcs))
-        for name in ("packets_fed", "bytes_read", "frames_decoded"):
+        for name in COSTS:
             report.counters[name] = report.counters.get(name, 0) + int(getattr(done, name))
         return list(done.failures)
 
@@ -126,15 +127,19 @@ class CameraReader:
         path = self._source.paths[file]
         images = self._images.get(file, lambda: self._open_images(file))
         failures: list[tuple[Positions, DataError]] = []
+        read_ns = 0
         for j, row in enumerate(wanted.tolist()):
             try:
+                began_ns = time.monotonic_ns()
                 data = images.read(row)
+                read_ns += time.monotonic_ns() - began_ns
                 write(j, _fitted(decode_image(data), self._source))
                 report.counters["bytes_read"] = report.counters.get("bytes_read", 0) + len(data)
             except DataError as error:
                 failures.append((np.asarray([j]), retold(error, f"row {row} of '{path}'", path=path)))
             progress()
         report.counters["frames_decoded"] = report.counters.get("frames_decoded", 0) + len(wanted)
+        report.counters["read_ns"] = report.counters.get("read_ns", 0) + read_ns
         return failures
 
     def _blame(self, call: Call, hit: NDArray[np.bool_], error: DataError, report: ReadReport) -> None:

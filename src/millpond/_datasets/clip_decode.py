@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +30,7 @@ from millpond._datasets.media_by_url import MediaByUrl
 from millpond._datasets.media_crc import crc_of_image, crc_of_sound
 from millpond._media.audio import decode_audio
 from millpond._media.clip_source import Clip, local_media, open_clip, read_media
-from millpond._media.frames import decode_chosen
+from millpond._media.frames import COSTS, decode_chosen
 from millpond._media.images import decode_image, resize_image
 from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import version_of
@@ -88,7 +91,7 @@ class ClipDecoder:
                 self._sidecars.require_same_clip(source)
             store = self._sidecars.store
             with (
-                self._urls.at_hand(source, progress) as local,
+                self._at_hand(source, progress) as local,
                 open_clip(local, store=store, progress=progress) as clip,
             ):
                 self._frames(clip, times, sink, progress)
@@ -98,7 +101,7 @@ class ClipDecoder:
         if media.audio is not None and not media.sound_is_the_clip_s:
             source = media.source(AUDIO, values, self._folder)
             with (
-                self._urls.at_hand(source, progress) as local,
+                self._at_hand(source, progress) as local,
                 local_media(local, kind="audio", progress=progress) as path,
             ):
                 self._sound(path, None, sink, progress)
@@ -120,7 +123,7 @@ class ClipDecoder:
             interpolation=options.interpolation,
             progress=progress,
         )
-        for name in ("packets_fed", "bytes_read", "frames_decoded"):
+        for name in COSTS:
             self.counters[name] += int(getattr(done, name))
         if not clip.path.is_copy:
             self._sidecars.learn_packets(clip.version, done.rows, done.crcs)
@@ -186,12 +189,20 @@ class ClipDecoder:
         sink.put(AUDIO, samples)
         sink.put(AUDIO_LENGTH, len(samples))
 
+    @contextlib.contextmanager
+    def _at_hand(self, source: str, progress: Progress) -> Iterator[str | MediaPath]:
+        """What is fetched whole is waited for, which is no decoding."""
+        began_ns = time.monotonic_ns()
+        with self._urls.at_hand(source, progress) as local:
+            self.counters["read_ns"] += time.monotonic_ns() - began_ns
+            yield local
+
     def _image(self, source: str, progress: Progress) -> NDArray[np.uint8]:
         """uint8, (H, W, 3)."""
         options = self._media.image
         assert options is not None
         version = version_of(source) if is_local(source) else None
-        with self._urls.at_hand(source, progress) as local:
+        with self._at_hand(source, progress) as local:
             data = read_media(local, kind="image", progress=progress)
         remember = _nothing if version is None else self._sidecars.check(version, *crc_of_image(data))
         name = MediaPath.of(source)

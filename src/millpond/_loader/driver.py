@@ -7,6 +7,7 @@ Both hold the pond alone. The consumer (the training loop) sees `next_ready`, an
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 from millpond._arena.leases import Leases, Waker
 from millpond._loader.jobs import Job, Piece
 from millpond._loader.prefetch import Prefetcher
+from millpond._loader.timeline import Timeline
 from millpond._loader.work import CopyTask, Outcome, Place, ReadTask
+from millpond._observe.spans import Span
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 
@@ -35,6 +38,11 @@ class Slots:
         self._pond_slots = pond_slots
         self._outlet_slots = outlet_slots
         self.out: set[int] = set()
+
+    @property
+    def has_outlet(self) -> bool:
+        """Whether batches leave in slots of their own."""
+        return self._outlet_slots > 0
 
     def pond_for(self, plan: EpochPlan, num_parts: int, layout: Layout) -> Pond:
         """A pond over every slot that is not out."""
@@ -55,6 +63,7 @@ class Setup:
         bundles: The parts that each task of a segment reads.
         layout: Where segments go.
         cuts: int64 (S + 1,), samples at which a task that ends its workers is taken apart.
+        timeline: Takes notes.
         learn: Takes what readers learned.
         prefetch: Makes what fetches ahead, given what to call when a task's bytes are there; None: nothing need be.
         keep_learned: Makes it known to readers that open their files anew; tells whether there was anything.
@@ -64,6 +73,7 @@ class Setup:
     bundles: Sequence[tuple[str, ...]]
     layout: Layout
     cuts: NDArray[np.int64]
+    timeline: Timeline
     learn: Callable[[object], None]
     keep_learned: Callable[[], bool]
     prefetch: Callable[[Callable[[], None]], Prefetcher] | None = None
@@ -96,6 +106,12 @@ class Driver(Protocol):
     def open_slots(self) -> int:
         """Slots of the pond in use."""
 
+    def used_slots(self) -> tuple[int, int]:
+        """Slots in use, of the pond and of the outlet; with what the user holds."""
+
+    def fetched_bytes(self) -> int:
+        """Of the ring that is fetched into, what is taken."""
+
     def close(self) -> None:
         """End everything; idempotent."""
 
@@ -122,6 +138,17 @@ class Driving:
         """Slots of the pond in use."""
         pond = self._pond
         return 0 if pond is None else pond.open_slots
+
+    def used_slots(self) -> tuple[int, int]:
+        """See `Driver`."""
+        pond, out = self._pond, len(self._setup.slots.out)
+        if self._setup.slots.has_outlet:
+            return (0 if pond is None else pond.open_slots), out
+        return (out if pond is None else pond.open_slots), 0
+
+    def fetched_bytes(self) -> int:
+        """See `Driver`."""
+        return 0 if self._prefetch is None else self._prefetch.held_bytes
 
     def _open_pond(self, plan: EpochPlan) -> None:
         self._take_back()
@@ -150,6 +177,13 @@ class Driving:
 
     def _next_job(self) -> Job | None:
         """What to start now; None where no slot is free, or all that may start waits for its bytes."""
+        began_ns, job = time.monotonic_ns(), self._draw_job()
+        timeline = self._setup.timeline
+        if job is not None and timeline.flows is not None:  # too many, and too short, for anything but a trace
+            timeline.note(Span("plan", 1, began_ns, time.monotonic_ns(), "draw", job.facts()))
+        return job
+
+    def _draw_job(self) -> Job | None:
         assert self._pond is not None
         for number, held in enumerate(self._held):
             places = self._places(held)
@@ -159,7 +193,7 @@ class Driving:
         while (task := self._pond.next_task()) is not None:
             if isinstance(task, FinishTask):
                 payload = CopyTask(task.outlet_slot, task.samples, task.slots, task.slot_rows, task.rows)
-                return Job(self._pond, task.task_id, payload)
+                return Job(self._pond, task.task_id, payload, batch=task.batch)
             places = self._places(task)
             if places is not None:
                 return self._read_job(task, places)
@@ -189,6 +223,14 @@ class Driving:
             self._counters[name] += count
         for learned in outcome.learned:
             self._setup.learn(learned)
+        self._note(piece, outcome)
+
+    def _note(self, piece: Piece, outcome: Outcome) -> None:
+        timeline, ran, stage = self._setup.timeline, outcome.ran, piece.job.stage
+        flows_in, flows_out = piece.job.flows(timeline.flows)
+        facts = {"epoch": timeline.epoch, **piece.facts(), "pid": ran.pid}
+        span = Span(stage, ran.worker_index, ran.began_ns, ran.ended_ns, stage, facts, flows_in, flows_out)
+        timeline.work(span, outcome.counters.get("read_ns", 0))
 
     def _take_ready(self) -> ReadyBatch | None:
         assert self._pond is not None

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.batches import Outbox
 from millpond._loader.driver import Driver
+from millpond._loader.timeline import Timeline
 from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
@@ -32,14 +33,16 @@ class Progress:
         epochs: Epochs that were run to their end.
         batches: Batches delivered.
         samples: Samples delivered.
-        wait_seconds: How long the consumer waited for batches.
+        skipped: Samples left out, or delivered as rows of zeros.
+        failed: Bad samples of batches that stopped an epoch.
         position: (epoch, batch) that comes next.
     """
 
     epochs: int = 0
     batches: int = 0
     samples: int = 0
-    wait_seconds: float = 0.0
+    skipped: int = 0
+    failed: int = 0
     position: tuple[int, int] = (0, 0)
 
 
@@ -88,6 +91,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         epoch: The epoch's number.
         policy: For failures.
         progress: Written to.
+        timeline: Takes notes.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         epoch: int,
         policy: Policy,
         progress: Progress,
+        timeline: Timeline,
     ) -> None:
         self._dataset = dataset
         self._driver = driver
@@ -108,12 +113,14 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._epoch = epoch
         self._policy = policy
         self._progress = progress
+        self._timeline = timeline
         self._next_batch = plan.first_batch
         self._num_batches = plan.num_batches
         self._settled: Settled | None = None  # not yet given away
         self._pid = os.getpid()
         self._is_closed = False
         self.is_over = False
+        timeline.begin_epoch(epoch)
         driver.start(plan)
 
     def __next__(self) -> dict[str, Any]:
@@ -135,14 +142,15 @@ class EpochIterator(Iterator[dict[str, Any]]):
         raise StopIteration
 
     def _wait(self) -> ReadyBatch:
-        began = time.perf_counter()
+        began_ns, ready = time.monotonic_ns(), None
         try:
-            return self._driver.next_ready()
+            ready = self._driver.next_ready()
+            return ready
         except BaseException:
             self.close()
             raise
         finally:
-            self._progress.wait_seconds += time.perf_counter() - began
+            self._timeline.wait(began_ns, ready, self._driver.open_slots())
 
     def _settle(self, ready: ReadyBatch) -> Settled:
         """Deal with failures: close the batch up, or leave rows of zeros."""
@@ -195,10 +203,12 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._progress.position = (self._epoch, self._next_batch)
         self._progress.batches += yielded
         self._progress.samples += delivered
+        self._timeline.deliver(delivered)
 
     def _account_failures(self, ready: ReadyBatch) -> None:
         if self._policy.on_error == "raise":
             self._books.failed += len(ready.failures)
+            self._progress.failed += len(ready.failures)
             row = min(ready.failures)
             sample = int(ready.samples[row])
             raise self._told(self._named(ready.failures[row], sample), sample)
@@ -211,6 +221,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
                 error=self._named(ready.failures[row], sample),
             )
         self._books.skipped += len(ready.failures)
+        self._progress.skipped += len(ready.failures)
         limit = self._policy.max_errors
         if limit is not None and self._books.skipped > limit:
             raise self._too_many(limit) from ready.failures[max(ready.failures)]
@@ -248,6 +259,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
             self._progress.epochs += 1
             self._progress.position = (self._epoch + 1, 0)
             self._books.check()
+            self._timeline.end_epoch(self._books)
             if self._books.skipped:
                 logger.warning(
                     "epoch %d: %d of %d samples were skipped; %s says which and why",

@@ -8,10 +8,12 @@ pieces are tried more than once, and only those that are given up fail.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from millpond._loader.flows import Flows
 from millpond._loader.work import CopyTask, ReadTask
 from millpond._plan.pond import Pond
 
@@ -25,6 +27,7 @@ class Job:
         task_id: In that pond.
         payload: All of it.
         place: Of a task that reads: (segment in the plan's order, number of its bundle of parts).
+        batch: Of a task that finishes one: its number.
         waiting: Answers that have not come.
         failures: Position in the payload's samples -> why it has no data.
         is_split: Whether its pieces are out.
@@ -36,10 +39,30 @@ class Job:
     task_id: int
     payload: ReadTask | CopyTask
     place: tuple[int, int] | None = None
+    batch: int | None = None
     waiting: int = 1
     failures: dict[int, Exception] = field(default_factory=dict)
     is_split: bool = False
     must_end_whole: bool = False
+
+    @property
+    def stage(self) -> Literal["decode", "gather"]:
+        """What it is to a trace."""
+        return "gather" if self.place is None else "decode"
+
+    def facts(self) -> dict[str, int | str]:
+        """What a trace says of it."""
+        if self.batch is not None:
+            return {"batch": self.batch}
+        return {} if self.place is None else {"segment": self.place[0]}
+
+    def flows(self, flows: Flows | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What leads to it, and what goes on from it."""
+        if flows is None:
+            return (), ()
+        if self.batch is not None:
+            return flows.gathered(self.batch)
+        return ((), ()) if self.place is None else flows.decoded(self.place, self.pond.batches_of(self.place[0]))
 
     def rest(self) -> Piece | None:
         """The samples that have not failed; None where all have."""
@@ -65,6 +88,11 @@ class Piece:
     def samples(self) -> NDArray[np.int64]:
         """Of the dataset."""
         return self.payload.samples
+
+    def facts(self) -> dict[str, int | str]:
+        """What a trace says of it."""
+        parts = {"parts": ", ".join(self.payload.parts)} if isinstance(self.payload, ReadTask) else {}
+        return {**self.job.facts(), **parts, "samples": len(self.samples)}
 
     def fail(self, positions: NDArray[np.int64], error: Exception) -> None:
         """Note why some of this piece's samples have no data."""

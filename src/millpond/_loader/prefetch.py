@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -24,7 +25,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from millpond._datasets.base import ByteSource, WantedRange
+from millpond._loader.lanes import Lanes
+from millpond._loader.ring import Ring
+from millpond._loader.timeline import Timeline
 from millpond._loader.work import Place
+from millpond._observe.spans import Span
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.requests import plan_requests
 from millpond._values import ByteRange
@@ -41,55 +46,12 @@ _FREE_SHARE = 0.25
 """Of a ring that was full, when it is filled again."""
 
 
-class Ring:
-    """Which part of a fixed piece of memory is taken: taken in order, given back in any, free again in order.
-
-    Args:
-        size: Bytes.
-
-    Attributes:
-        taken_bytes: In pieces that were not given back.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.taken_bytes = 0
-        self._pieces: deque[list[int]] = deque()  # [start, stop, 1 if given back], oldest first
-
-    def take(self, size: int) -> int | None:
-        """Where `size` bytes in one piece begin; None where there is no such room now."""
-        while self._pieces and self._pieces[0][2]:
-            self._pieces.popleft()
-        start = self._room_for(size)
-        if start is not None:
-            self._pieces.append([start, start + size, 0])
-            self.taken_bytes += size
-        return start
-
-    def _room_for(self, size: int) -> int | None:
-        if not self._pieces:
-            return 0 if size <= self.size else None
-        first, last = self._pieces[0][0], self._pieces[-1][1]
-        if last <= first:  # what is taken goes around the end
-            return last if last + size <= first else None
-        if last + size <= self.size:
-            return last
-        return 0 if size <= first else None
-
-    def give_back(self, start: int) -> None:
-        """The piece that begins there is free."""
-        for piece in self._pieces:
-            if piece[0] == start and not piece[2]:
-                piece[2] = 1
-                self.taken_bytes -= piece[1] - start
-                return
-
-
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """The bytes of one task."""
+    """The bytes of one task, which is (segment, part)."""
 
     epoch: int
+    task: tuple[int, int]
     start: int = -1  # in the ring; -1: none were taken
     places: list[Place | None] = field(default_factory=list)  # None: nothing came, who reads it must fetch it
     waiting: int = 0  # requests that have not ended
@@ -113,6 +75,7 @@ class Prefetcher:
         offset: Of `memory` in the arena.
         bundles: The parts that each task of a segment reads.
         max_requests: Under way at once.
+        timeline: Takes notes of requests.
         on_ready: Called when a task became ready that the driver asked for in vain; any thread.
     """
 
@@ -124,6 +87,7 @@ class Prefetcher:
         bundles: Sequence[tuple[str, ...]],
         *,
         max_requests: int,
+        timeline: Timeline,
         on_ready: Callable[[], None],
     ) -> None:
         self._source = source
@@ -131,6 +95,7 @@ class Prefetcher:
         self._offset = offset
         self._bundles = bundles
         self._max_requests = max_requests
+        self._timeline = timeline
         self._on_ready = on_ready
         self._ring = Ring(len(memory))
         self._lock = threading.RLock()
@@ -141,6 +106,7 @@ class Prefetcher:
         self._entries: dict[tuple[int, int], _Entry] = {}
         self._waiting: deque[_Request] = deque()
         self._futures: set[Future[Any]] = set()
+        self._lanes = Lanes()
         self._is_submitting = False
         self._is_full = False
         self._is_awaited = False
@@ -193,13 +159,18 @@ class Prefetcher:
             entry = self._entries.pop((segment, part), None)
             if is_bad and entry is not None:
                 came = [place[0] for place in entry.places if place is not None and isinstance(place[1], int)]
-                for request in self._requests(_Entry(entry.epoch), came):
+                for request in self._requests(_Entry(entry.epoch, entry.task), came):
                     self._source.forget(request.piece)
             if entry is not None and entry.start >= 0:
                 self._ring.give_back(entry.start)
                 if self._is_full and self._ring.taken_bytes <= (1 - _FREE_SHARE) * self._ring.size:
                     self._is_full = False
                     self._has_work.notify_all()
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the ring, what is taken."""
+        return self._ring.taken_bytes
 
     def statistics(self) -> dict[str, int]:
         """What was fetched since this was made, and what was planned."""
@@ -258,7 +229,7 @@ class Prefetcher:
         if size > self._ring.size:
             self._say_too_large(size)
             wanted = []
-        entry = _Entry(epoch)
+        entry = _Entry(epoch, (segment, part))
         with self._lock:
             if not (self._take_room(entry, size) if wanted else self._goes_on(epoch)):
                 return False
@@ -317,16 +288,30 @@ class Prefetcher:
         try:
             while self._waiting and len(self._futures) < self._max_requests:
                 request = self._waiting.popleft()
+                lane, began_ns = self._lanes.take(), time.monotonic_ns()
                 future = self._source.submit(request.piece)
                 self._futures.add(future)
-                future.add_done_callback(partial(self._on_done, request))
+                future.add_done_callback(partial(self._on_done, request, lane, began_ns))
         finally:
             self._is_submitting = False
 
-    def _on_done(self, request: _Request, done: Future[Any]) -> None:
+    def _note(self, request: _Request, lane: int, began_ns: int, outcome: str) -> None:
+        entry, flows = request.entry, self._timeline.flows
+        facts: dict[str, int | str] = {
+            "segment": entry.task[0],
+            "part": request.piece.part,
+            "bytes": request.piece.stop - request.piece.start,
+            "outcome": outcome,
+        }
+        flows_out = () if flows is None else flows.fetched(entry.task)
+        span = Span("fetch", lane, began_ns, time.monotonic_ns(), "fetch", facts, flows_out=flows_out)
+        self._timeline.note(span)
+
+    def _on_done(self, request: _Request, lane: int, began_ns: int, done: Future[Any]) -> None:
         entry = request.entry
         with self._lock:
             self._futures.discard(done)
+            self._lanes.give_back(lane)
             if entry.epoch != self._epoch:
                 return  # its room may be another's by now
             wanted = entry.places[request.number]
@@ -338,6 +323,7 @@ class Prefetcher:
                 self._memory[request.position : request.position + len(data)] = data
             elif isinstance(error, DataError) and wanted is not None:
                 entry.places[request.number] = (wanted[0], error)
+            self._note(request, lane, began_ns, "came" if error is None else type(error).__name__)
             entry.waiting -= 1
             try:
                 self._submit_waiting()

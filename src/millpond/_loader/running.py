@@ -19,6 +19,7 @@ from millpond._loader.driver import Driver, Setup, Slots
 from millpond._loader.inline_driver import InlineDriver
 from millpond._loader.prefetch import Prefetcher
 from millpond._loader.probe import preload_of
+from millpond._loader.timeline import Timeline
 from millpond._loader.work import Transform, Work
 from millpond._loader.worker_driver import WorkerDriver
 from millpond._plan.memory import MemoryPlan
@@ -47,6 +48,7 @@ class Wishes:
         recycling: Of the workers.
         as_tensors: Whether torch tensors are made.
         video_fetch_workers: Requests to a store under way at once.
+        timeline: Takes notes.
     """
 
     dataset: Dataset
@@ -61,6 +63,7 @@ class Wishes:
     recycling: Recycling
     as_tensors: bool
     video_fetch_workers: int
+    timeline: Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Running:
         driver: Moves epochs forward.
         outbox: Hands batches over.
         supervisor: Of the workers; None where there are none.
+        arena_bytes: Size of the arena.
+        used_bytes: Of it, what slots and fetched bytes take now.
         close: Ends all of it; idempotent, also called when the loader is collected or the interpreter ends.
     """
 
@@ -79,6 +84,8 @@ class Running:
     driver: Driver
     outbox: Outbox
     supervisor: Supervisor | None
+    arena_bytes: int
+    used_bytes: Callable[[], int]
     close: Callable[[], object]
 
 
@@ -105,7 +112,13 @@ def open_running(owner: object, wishes: Wishes) -> Running:
         as_tensors=wishes.as_tensors,
     )
     close = weakref.finalize(owner, _close, driver, outbox, arena, os.getpid())
-    return Running(segments, driver, outbox, supervisor, close)
+
+    def used_bytes() -> int:
+        in_pond, in_outlet = driver.used_slots()
+        in_slots = in_pond * pond.layout.slot_bytes + (in_outlet * outlet.layout.slot_bytes if outlet else 0)
+        return in_slots + driver.fetched_bytes()
+
+    return Running(segments, driver, outbox, supervisor, arena.size_bytes, used_bytes, close)
 
 
 def _pools(wishes: Wishes, segments: Segments) -> tuple[SlotPool, SlotPool | None]:
@@ -148,6 +161,7 @@ def _driver(
             offset,
             bundles,
             max_requests=wishes.video_fetch_workers,
+            timeline=wishes.timeline,
             on_ready=on_ready,
         )
 
@@ -156,6 +170,7 @@ def _driver(
         bundles,
         plan.layout,
         dataset.cuts(),
+        wishes.timeline,
         dataset.learn,
         dataset.keep_learned,
         None if source is None else prefetch,

@@ -7,7 +7,9 @@ called per task. With no workers the training process calls it itself. It keeps 
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
@@ -66,6 +68,15 @@ class CopyTask(NamedTuple):
     rows: NDArray[np.int64]
 
 
+class Ran(NamedTuple):
+    """Where and when a task was carried out; times of `time.monotonic_ns()`, which processes share."""
+
+    worker_index: int
+    pid: int
+    began_ns: int
+    ended_ns: int
+
+
 class Outcome(NamedTuple):
     """What came of a task.
 
@@ -73,11 +84,13 @@ class Outcome(NamedTuple):
         failures: (positions in the task's samples, why they have no data).
         counters: Frames decoded, bytes read, ...
         learned: For `Dataset.learn`, one by one.
+        ran: Where and when.
     """
 
     failures: Sequence[tuple[NDArray[np.int64], Exception]]
     counters: dict[str, int]
     learned: Sequence[object] = ()
+    ran: Ran = Ran(0, 0, 0, 0)
 
 
 def pack_task(task: ReadTask | CopyTask) -> bytes:
@@ -128,10 +141,12 @@ class Work:
         self._kept = frozenset(kept)
         self._arena: ArenaMemory | None = None
         self._generation = 0
+        self._worker_index = 0
 
     def attach(self, descriptors: Sequence[int], worker_index: int) -> None:
         """Map the arena in a worker, which owns its descriptor from now on."""
         keep_freed_memory()
+        self._worker_index = worker_index
         self.use(ArenaMemory(descriptors[0], self._arena_bytes))
 
     def use(self, arena: ArenaMemory) -> None:
@@ -153,9 +168,9 @@ class Work:
 
     def carry_out(self, task: ReadTask | CopyTask, progress: Progress) -> Outcome:
         """Carry out a task of this loader."""
-        if isinstance(task, ReadTask):
-            return self._read(task, progress)
-        return self._finish(task, progress)
+        began_ns = time.monotonic_ns()
+        outcome = self._read(task, progress) if isinstance(task, ReadTask) else self._finish(task, progress)
+        return outcome._replace(ran=Ran(self._worker_index, os.getpid(), began_ns, time.monotonic_ns()))
 
     def _read(self, task: ReadTask, progress: Progress) -> Outcome:
         if task.generation != self._generation:

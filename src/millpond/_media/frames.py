@@ -28,6 +28,10 @@ _INTRA_REFRESH_CODECS = ("h264", "hevc")
 where one does not decode it is damaged, and references of the GOP before would make wrong frames of it."""
 
 
+COSTS = ("packets_fed", "bytes_read", "frames_decoded", "read_ns")
+"""What a `DecodeReport` counts, of which the reports of tasks are sums."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeReport:
     """What became of one call of `decode_frames`.
@@ -40,6 +44,7 @@ class DecodeReport:
         packets_fed: Packets given to decoders, those of repeated runs included; not those that no frame wanted needs.
         bytes_read: From the file, gaps included.
         frames_decoded: Frames that came out of decoders, wanted or not.
+        read_ns: How long reading the bytes took; not of what decodes through a container.
     """
 
     failures: tuple[tuple[NDArray[np.int64], DataError], ...]
@@ -48,6 +53,7 @@ class DecodeReport:
     packets_fed: int
     bytes_read: int
     frames_decoded: int
+    read_ns: int
 
 
 def decode_frames(
@@ -186,7 +192,7 @@ class _Job:
         self._known_crcs = known_crcs
         self._failures: list[tuple[NDArray[np.int64], DataError]] = []
         self._new_crcs: dict[int, int] = {}
-        self._costs = [0, 0, 0]
+        self._costs = [0, 0, 0, 0]
         self._is_in_order = False
 
     def run(self) -> None:
@@ -282,6 +288,7 @@ class _Job:
             self._costs[0] += run.packets_fed
             self._costs[1] += run.bytes_read
             self._costs[2] += run.frames_decoded
+            self._costs[3] += run.read_ns
 
     def _decode_in_order(self, gops: list[int], places: Mapping[int, int]) -> bool:
         """Go on where this thread left off, or begin to; whether that went well."""
@@ -295,4 +302,5 @@ class _Job:
             self._costs[0] += run.packets_fed
             self._costs[1] += run.bytes_read
             self._costs[2] += run.frames_decoded
+            self._costs[3] += run.read_ns
         return True

@@ -33,7 +33,7 @@ class PacketRun:
 
     Attributes:
         new_crcs: Row to CRC-32 of packets read for the first time, and fed; true only if `decode` did not raise.
-        packets_fed, bytes_read, frames_decoded: What it cost, also if `decode` raised.
+        packets_fed, bytes_read, read_ns, frames_decoded: What it cost, also if `decode` raised.
     """
 
     def __init__(
@@ -70,6 +70,11 @@ class PacketRun:
     def bytes_read(self) -> int:
         """Bytes read from the file, gaps included."""
         return self._reader.bytes_read
+
+    @property
+    def read_ns(self) -> int:
+        """How long that took."""
+        return self._reader.read_ns
 
     def decode(
         self, maker: PictureMaker, write: Write, progress: Progress, preroll_gops: int, *, plainly: bool = False

@@ -188,6 +188,10 @@ class Pond:
         """Slots of the pond that are in use; where there is no outlet, those that the user holds included."""
         return self._pond_slots - len(self._free_pond)
 
+    def batches_of(self, segment: int) -> list[int]:
+        """The batches that a segment of the plan's order has rows in, ascending."""
+        return self._touches.batches_of(segment)
+
     def next_task(self) -> SegmentTask | FinishTask | None:
         """The task to start now, or None when none can be: everything is out, or no slot is free."""
         return self._next_finish() or self._next_part_task()
