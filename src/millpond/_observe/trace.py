@@ -66,28 +66,31 @@ class TraceWriter:
         self._pending.append(text)
         self._pending_characters += len(text)
 
-    def _flush(self) -> None:
-        """Write what is pending, unless that is too much for the trace."""
-        pending = "".join(self._pending).encode("ascii")
+    def _take_pending(self) -> bytes:
+        text = "".join(self._pending).encode("utf-8", "replace")  # Perfetto refuses names that are no Unicode
         self._pending.clear()
         self._pending_characters = 0
-        if self._written_bytes + len(pending) > self._max_bytes:
-            limit = f"the trace {str(self._path)!r} ends here: it has reached its limit of {self._max_bytes:,} bytes"
-            logger.warning("%s; the loader goes on. Trace fewer epochs, or a smaller part of one", limit)
-            self._end(limit)
-        else:
+        return text
+
+    def _flush(self) -> None:
+        """Write what is pending, unless that is too much for the trace."""
+        pending = self._take_pending()
+        if self._written_bytes + len(pending) <= self._max_bytes:
             self._write(pending)
+            return
+        limit = f"the trace {str(self._path)!r} ends here: it has reached its limit of {self._max_bytes:,} bytes"
+        logger.warning("%s; the loader goes on. Trace fewer epochs, or a smaller part of one", limit)
+        self._end(limit)
 
     def _end(self, remark: str) -> None:
         """Let `remark` be the last event."""
         if self._file is not None:
             self._append(closing_remark(remark, self._last_ns) + "\n]\n")
-            pending = "".join(self._pending).encode("ascii")
-            self._pending.clear()
-            self._write(pending)
+            self._write(self._take_pending())
             self._close()
 
     def _write(self, text: bytes) -> None:
+        """Write whole events; a file that does not take them is cut after its last whole one, and closed."""
         assert self._file is not None
         rest = memoryview(text)
         try:
@@ -97,7 +100,7 @@ class TraceWriter:
         except OSError as error:
             logger.warning("the trace %r ends early, and the loader goes on: %s", str(self._path), error)
             with contextlib.suppress(OSError):
-                os.ftruncate(self._file, self._written_bytes)  # to its last whole event
+                os.ftruncate(self._file, self._written_bytes)
             self._close()
 
     def _close(self) -> None:

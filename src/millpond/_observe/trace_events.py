@@ -15,11 +15,11 @@ from typing import get_args
 from millpond._observe.spans import Span, Stage
 
 _STAGES: tuple[str, ...] = get_args(Stage)
-_LANES = {"plan": "plan", "fetch": "connection", "decode": "worker", "gather": "worker", "consumer": "training loop"}
-_ONE_LANE = ("plan", "consumer")
+_LANES = {"fetch": "request", "decode": "worker", "gather": "worker"}
+_NAMED_LANES = {("plan", 0): "epoch order", ("plan", 1): "tasks", ("consumer", 0): "training loop"}
 LEVEL_FACT = "open_slots"
 """Spans that carry this fact draw the pond's level."""
-_as_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps with separators makes an encoder at every call
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps would each time
 
 
 class TraceEvents:
@@ -72,11 +72,10 @@ def _metadata(track: str, name: str, key: str, value: str | int) -> str:
 
 
 def _lane_name(span: Span) -> str:
-    if span.stage in _ONE_LANE:
-        return _LANES[span.stage]
     if span.facts.get("pid") == os.getpid():
         return "training process"  # which decodes itself
-    return f"{_LANES[span.stage]} {span.lane}"
+    named = _NAMED_LANES.get((span.stage, span.lane))
+    return named or f"{_LANES.get(span.stage, span.stage)} {span.lane}"
 
 
 def _work(span: Span, track: str, duration_ns: int) -> str:
