@@ -13,7 +13,7 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types setup bench bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
+.PHONY: demo test lint types docs setup bench bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -29,6 +29,10 @@ lint: $(TEST_ENV)/ready
 
 types: $(TEST_ENV)/ready
 	$(BIN)/mypy
+
+# The site, in build/docs; a warning is an error. Nothing is fetched.
+docs: $(TEST_ENV)/ready
+	$(BIN)/python -m sphinx -W --keep-going -n docs build/docs
 
 setup: $(TEST_ENV)/ready
 

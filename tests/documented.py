@@ -1,0 +1,57 @@
+"""The pages of docs/ and README.md as tests read them: their code, their shell commands, the options they name."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import SkipTest
+
+from sybil import Document
+from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
+
+_SHELL_BLOCK = re.compile(r"^```(?:sh|console|bash|text)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE_SPAN = re.compile(r"`([^`\n]+)`")
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def parsed(page: Path, text: str | None = None) -> Document:
+    """A page's Python blocks, those in comments (`<!-- invisible-code-block: python`) and `<!-- skip: ... -->` too."""
+    document = Document(page.read_text(encoding="utf-8") if text is None else text, str(page))
+    for parser in (PythonCodeBlockParser(), SkipParser()):
+        for region in parser(document):
+            document.add(region)
+    return document
+
+
+def run(document: Document) -> None:
+    """Run a page's blocks in order, in one namespace. Those that it says to skip, with a reason, are left out."""
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except SkipTest:
+            continue
+
+
+def has_code(page: Path) -> bool:
+    """Whether there is anything to run."""
+    return "```python" in page.read_text(encoding="utf-8")
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words behind `millpond` of every such command line in a page's blocks."""
+    for block in _SHELL_BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.startswith("millpond "):
+                yield shlex.split(line, comments=True)[1:]
+
+
+def options_named(page: Path) -> set[str]:
+    """Options in a page's text: `--like-this`, but not those behind another program's name."""
+    spans = _CODE_SPAN.findall(page.read_text(encoding="utf-8"))
+    ours = [span for span in spans if span.startswith(("--", "millpond"))]
+    return {option for span in ours for option in _OPTION.findall(span)}
