@@ -74,6 +74,18 @@ def test_a_flow_begins_passes_and_ends_within_its_spans_and_in_time_order(path: 
     assert [(kind, ns) for flow, kind, ns in flows if flow == 6] == list(zip("sf", ends[:2], strict=True))
 
 
+def test_what_was_waited_for_flows_to_the_end_of_the_wait(path: Path) -> None:
+    writer = TraceWriter(path)
+    writer.write(decoded(1, flows_out=(7,)))
+    writer.write(Span("consumer", 0, SECOND, SECOND + 20_000_000, "wait", {"batch": 4}, flows_in=(7,)))
+    writer.close()
+    _, wait, delivery = of_kind(read_events(path), "X")
+    [_, flow] = of_kind(read_events(path), "s", "f")
+    assert (wait["name"], delivery["name"], delivery["args"]) == ("wait", "delivery", {"batch": 4})
+    assert delivery["ts"] == wait["ts"] + wait["dur"]
+    assert delivery["ts"] < flow["ts"] < delivery["ts"] + delivery["dur"]
+
+
 def test_a_span_of_no_length_has_one_that_flows_bind_to(path: Path) -> None:
     writer = TraceWriter(path)
     writer.write(Span("plan", 0, 5000, 5000, "epoch order", flows_out=(1,)))

@@ -98,7 +98,8 @@ class TraceWriter:
                 rest = rest[os.write(self._file, rest) :]
             self._written_bytes += len(text)
         except OSError as error:
-            logger.warning("the trace %r ends early, and the loader goes on: %s", str(self._path), error)
+            # as text: who keeps log records would keep the frames of the error, and with them a batch
+            logger.warning("the trace %r ends early, and the loader goes on: %s", str(self._path), str(error))
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._written_bytes)
             self._close()

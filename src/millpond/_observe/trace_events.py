@@ -1,8 +1,8 @@
 """A loader's spans as events of the Chrome trace format, which Perfetto and chrome://tracing read.
 
 Stages are the format's processes, and lanes its threads, so that each worker has a track of its own; the real pids are
-among the facts. A span is a complete event ("X"). Its flows are bound to its last nanosecond: what a span takes came
-before it ended, also where it had waited for that since long before, so every flow runs forward in time.
+among the facts. A span is a complete event ("X"). Its flows are bound to its last nanosecond, and where the consumer
+waited for what flows to it, to an event of their own after the wait: so every flow runs forward in time.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from millpond._observe.spans import Span, Stage
 _STAGES: tuple[str, ...] = get_args(Stage)
 _LANES = {"fetch": "request", "decode": "worker", "gather": "worker"}
 _NAMED_LANES = {("plan", 0): "epoch order", ("plan", 1): "tasks", ("consumer", 0): "training loop"}
+_DELIVERY_NS = 100  # less than it takes to do anything with a batch
 LEVEL_FACT = "open_slots"
 """Spans that carry this fact draw the pond's level."""
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps would each time
@@ -34,9 +35,9 @@ class TraceEvents:
         if track is None:
             track = self._tracks[span.stage, span.lane] = _track(span)
             yield from _names(span, track)
-        duration_ns = max(1, span.ended_ns - span.began_ns)  # an event of no length encloses no flow
-        yield _work(span, track, duration_ns)
-        yield from _flows(span, track, span.began_ns + duration_ns - 1)
+        for part in _parts(span):
+            yield _work(part, track)
+            yield from _flows(part, track)
         if LEVEL_FACT in span.facts:
             yield _level(span, track)
 
@@ -78,15 +79,24 @@ def _lane_name(span: Span) -> str:
     return named or f"{_LANES.get(span.stage, span.stage)} {span.lane}"
 
 
-def _work(span: Span, track: str, duration_ns: int) -> str:
+def _parts(span: Span) -> Iterator[Span]:
+    """A wait as two: Perfetto has flows lead from what began earlier, and work that was waited for began later."""
+    if span.stage != "consumer" or not span.flows_in:
+        yield span._replace(ended_ns=max(span.ended_ns, span.began_ns + 1))  # an event of no length encloses no flow
+        return
+    yield from _parts(span._replace(flows_in=()))
+    yield span._replace(name="delivery", began_ns=span.ended_ns, ended_ns=span.ended_ns + _DELIVERY_NS)
+
+
+def _work(span: Span, track: str) -> str:
     name, args = _as_json(span.name), _as_json(dict(span.facts))
-    times = f'"ts":{_microseconds(span.began_ns)},"dur":{_microseconds(duration_ns)}'
+    times = f'"ts":{_microseconds(span.began_ns)},"dur":{_microseconds(span.ended_ns - span.began_ns)}'
     return f'{{"ph":"X","name":{name},"cat":"{span.stage}",{track},{times},"args":{args}}}'
 
 
-def _flows(span: Span, track: str, at_ns: int) -> Iterator[str]:
+def _flows(span: Span, track: str) -> Iterator[str]:
     passing = set(span.flows_in).intersection(span.flows_out)
-    rest = f'"name":"sample","cat":"sample",{track},"ts":{_microseconds(at_ns)}}}'
+    rest = f'"name":"sample","cat":"sample",{track},"ts":{_microseconds(span.ended_ns - 1)}}}'
     for flow in span.flows_in:
         kind = '"t"' if flow in passing else '"f","bp":"e"'
         yield f'{{"ph":{kind},"id":{flow},{rest}'
