@@ -322,4 +322,38 @@ def sweep(
     )
 
 
-COMMANDS = (demo, synth, inspect, bench, index, sweep)
+def doctor(
+    url: Annotated[
+        str | None,
+        typer.Argument(
+            help="A dataset or an object that shall be read, such as s3://bucket/pusht or a folder; asked a few times.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Memory = "2GiB",
+    num_workers: NumWorkers = None,
+    storage_options: StorageOptions = None,
+    token_env: TokenEnv = None,
+    timeout: Annotated[float, typer.Option(help="Seconds for each check that may hang.", min=1.0)] = 30.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and errors, and how many there are.")] = False,
+) -> None:
+    """Say what is wrong, or slow, with this machine, container and store for a run, and what to do about it.
+
+    Ends with 1 if there is an error, with 0 else. Nothing of it hangs.
+    """
+    from millpond._cli.doctor import run_doctor
+
+    run_doctor(
+        url,
+        memory=memory,
+        num_workers=num_workers,
+        storage_options=storage_options or (),
+        token_env=token_env,
+        timeout_seconds=timeout,
+        as_json=json_,
+        quiet=quiet,
+    )
+
+
+COMMANDS = (demo, synth, inspect, bench, index, sweep, doctor)

@@ -1,0 +1,33 @@
+"""A probe's own process: looks, and tells what it finds, a line of JSON each, as it finds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from millpond._doctor.findings import Finding, Looking
+
+
+def main() -> None:
+    """Read {"probe": "module:function", "arguments": {...}} from standard input, and run it."""
+    tell = os.dup(1)
+    os.dup2(2, 1)  # libraries print; what is told is told elsewhere
+    given = json.loads(sys.stdin.read())
+    for told in run(given["probe"], given["arguments"]):
+        os.write(tell, json.dumps(told).encode() + b"\n")
+    os.write(tell, b"{}\n")
+    os.close(tell)
+
+
+def run(probe: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a probe, a generator of findings, finds: as it travels."""
+    module, _, function = probe.partition(":")
+    yield asdict(Looking("importing what it takes"))
+    told: Iterator[Finding | Looking] = getattr(import_module(module), function)(**arguments)
+    for each in told:
+        yield asdict(each)

@@ -1,0 +1,27 @@
+"""Probes that find something, and then hang, crash, or print."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+from millpond._doctor.findings import Finding, Looking, fine
+
+
+def find(text: str) -> Iterator[Finding | Looking]:
+    print("what libraries print is not taken for a finding", flush=True)
+    yield fine("first", text)
+
+
+def hang() -> Iterator[Finding | Looking]:
+    yield fine("first", "found")
+    yield Looking("reading a dead disk")
+    while True:
+        signal.pause()
+
+
+def crash() -> Iterator[Finding | Looking]:
+    yield fine("first", "found")
+    yield Looking("decoding nonsense")
+    os.kill(os.getpid(), signal.SIGSEGV)
