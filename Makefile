@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_gop250
 BENCH_OUT ?= .cache/bench
-PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--lerobot-python $(PEERS_ENV)/bin/python)
+PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--peers-python $(PEERS_ENV)/bin/python)
 
 .PHONY: demo test lint types docs setup bench bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
@@ -39,9 +39,9 @@ setup: $(TEST_ENV)/ready
 # Shuffled epochs and windows beside the ceiling, and beside LeRobot where `make bench-peers` has been run.
 bench: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
-	$(BIN)/python bench/epoch.py $(BENCH_DATA) --out $(BENCH_OUT)/epoch.json $(PEERS)
+	$(BIN)/python bench/epoch.py $(BENCH_DATA) --json $(BENCH_OUT)/epoch.json $(PEERS)
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/epoch.json $(BENCH_OUT)/epoch.svg
-	$(BIN)/python bench/windows.py $(BENCH_DATA) --out $(BENCH_OUT)/windows.json $(PEERS)
+	$(BIN)/python bench/windows.py $(BENCH_DATA) --json $(BENCH_OUT)/windows.json $(PEERS)
 	$(BIN)/python bench/plot.py $(BENCH_OUT)/windows.json $(BENCH_OUT)/windows.svg
 
 # Datasets behind a server of ours, beside the same in memory.

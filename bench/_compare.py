@@ -1,31 +1,43 @@
-"""Run contenders side by side: the ceiling, millpond and LeRobot in turn, round by round."""
+"""Run contenders side by side on the same dataset: the ceiling, millpond and its peers in turn, round by round.
+
+Before anything is timed each side is looked at: the pictures that it delivers are held against an independent decode,
+its samples are counted for an epoch (or as much of one as there is time for), and so is its memory. A side that gives
+other pictures is left out.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
-import time
+import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
-from _process import Contender
+from _lerobot_frames import LeRobotFrames, read_frames
+from _pictures import Verdict, verdicts
+from _results import Results
+from _sides import OURS, PEERS, Side, SideFailed, started
 from millpond._observe.ceiling import Ceiling
-from millpond._observe.environment import environment_facts
 from millpond._observe.memory import MemorySampler
 
 BYTES_OF = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+CEILING = "ceiling"
+RATE, CPU, MEMORY = "samples_per_second", "cpu_ms_per_sample", "memory_growth_mib"
+COUNTED, MIXING = "distinct_samples_over_planned", "mixing"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a bench compares; `delta_timestamps` None: one frame of each camera a sample."""
+    """What a bench compares; with one window frame a sample has one frame of each camera."""
 
     image_size: tuple[int, int] | None
     window_frames: int
@@ -34,15 +46,47 @@ class Settings:
     memory: str
     mixing: float | None
     rounds: int
-    epochs: int
     ceiling_seconds: float
-    lerobot_python: str | None
-    lerobot_rounds: int
-    lerobot_seconds: float
+    seconds: float
+    look_seconds: float
+    pictures: int
+    sides: tuple[str, ...]
 
     @property
     def memory_bytes(self) -> int:
         return int(float(self.memory[:-3]) * BYTES_OF[self.memory[-3:]])
+
+    def construct(self, root: Path) -> dict[str, Any]:
+        """What every side is told."""
+        names = ("image_size", "window_frames", "batch_size", "num_workers")
+        return {"root": str(root), **{name: getattr(self, name) for name in names}}
+
+    def loader(self) -> dict[str, Any]:
+        """What millpond is told besides."""
+        return {"memory": self.memory} | ({} if self.mixing is None else {"mixing": self.mixing})
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a side delivered before it was timed.
+
+    Attributes:
+        batches: Indices of the samples, in the order of delivery.
+        is_whole: It is a whole epoch; else the time was up.
+        wall_seconds: From asking for the epoch, workers and decoders started for it included.
+        growth_bytes: Of the PSS of all its processes, over what they had before it was constructed.
+        facts: What it says of itself.
+    """
+
+    batches: list[list[int]]
+    is_whole: bool
+    wall_seconds: float
+    growth_bytes: int
+    facts: dict[str, Any]
+
+    @property
+    def samples(self) -> list[int]:
+        return [index for batch in self.batches for index in batch]
 
 
 def settings_parser(
@@ -50,151 +94,184 @@ def settings_parser(
 ) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=question, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("datasets", nargs="+", type=Path, metavar="DATASET", help="folder of a LeRobot v3 dataset")
-    parser.add_argument("--out", type=Path, help="JSON goes here, too")
+    parser.add_argument("--json", type=Path, help="figures go here, too")
     parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), default=image_size)
     parser.add_argument("--window-frames", type=int, default=window_frames, help="frames of each camera in a sample")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--num-workers", type=int, default=2)
-    parser.add_argument("--memory", default="2GiB")
+    parser.add_argument("--memory", default="2GiB", help="millpond's budget")
     parser.add_argument("--mixing", type=float, help="as in Loader(mixing=...)")
-    parser.add_argument("--rounds", type=int, default=5, help="of ceiling, then millpond")
-    parser.add_argument("--epochs", type=int, default=1, help="of millpond in a round")
-    parser.add_argument("--ceiling-seconds", type=float, default=4.0, help="slice of the ceiling in a round")
-    parser.add_argument("--lerobot-python", help="Python of the peers' environment; without it LeRobot is left out")
-    parser.add_argument("--lerobot-rounds", type=int, default=3, help="the first rounds in which LeRobot takes part")
-    parser.add_argument("--lerobot-seconds", type=float, default=10.0, help="least slice of LeRobot in a round")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of the ceiling, an epoch of millpond, a slice of each peer"
+    )
+    parser.add_argument("--ceiling-seconds", type=float, default=3.0, help="slice of the ceiling in a round")
+    parser.add_argument("--seconds", type=float, default=3.0, help="least slice of a peer in a round")
+    parser.add_argument("--look-seconds", type=float, default=12.0, help="of an epoch whose samples are counted")
+    parser.add_argument("--pictures", type=int, default=4, help="samples of each side whose pictures are compared")
+    parser.add_argument("--sides", nargs="*", choices=list(PEERS), default=list(PEERS), help="peers beside millpond")
+    parser.add_argument("--peers-python", default=sys.executable, help="Python of the environment that has the peers")
     return parser
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    chosen = {name: value for name, value in vars(arguments).items() if name not in ("datasets", "out")}
-    return Settings(**chosen | {"image_size": tuple(arguments.image_size) if arguments.image_size else None})
+    chosen = {name: value for name, value in vars(arguments).items() if name in Settings.__dataclass_fields__}
+    size = tuple(arguments.image_size) if arguments.image_size else None
+    return Settings(**chosen | {"image_size": size, "sides": tuple(arguments.sides)})
 
 
-def run(name: str, arguments: argparse.Namespace) -> None:
-    """Compare on every dataset; print JSON, and write it to `--out` after each dataset."""
+def run(name: str, question: str, arguments: argparse.Namespace) -> None:
+    """Compare on every dataset; results are written after each, and published at the end."""
     settings = settings_of(arguments)
-    measured: dict[str, Any] = {
-        "bench": name,
-        "settings": vars(settings) | {"lerobot_python": settings.lerobot_python is not None},
-        "environment": environment_facts(),
-        "datasets": {},
-    }
-    for root in arguments.datasets:
-        measured["datasets"][root.name] = compare(root, settings)
-        if arguments.out:
-            arguments.out.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(measured, indent=1))
-
-
-def compare(root: Path, settings: Settings) -> dict[str, Any]:
-    info = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
-    cameras = [key for key, feature in info["features"].items() if feature["dtype"] == "video"]
-    files = {camera: sorted((root / "videos" / camera).glob("*/*.mp4")) for camera in cameras}
-    construct = {
-        "root": str(root),
-        "delta_timestamps": windows(cameras, settings.window_frames, info["fps"]),
-        "image_size": settings.image_size,
-    }
+    results = Results(name, question, asdict(settings))
     with ExitStack() as stack:
-        millpond = stack.enter_context(Contender("_peer_millpond.py"))
-        first = construct_and_look(millpond, construct, settings)
-        ceiling = stack.enter_context(
-            Ceiling(files, num_workers=max(1, settings.num_workers), image_size=settings.image_size)
-        )
-        lerobot = None
-        if settings.lerobot_python:
-            lerobot = stack.enter_context(Contender("_peer_lerobot.py", python=settings.lerobot_python))
-            lerobot.ask("construct", **construct, batch_size=settings.batch_size, num_workers=settings.num_workers)
-        rounds = [one_round(number, settings, ceiling, millpond, lerobot) for number in range(settings.rounds)]
-        last_ceiling = ceiling.measure(settings.ceiling_seconds).samples_per_second
-    return {
-        "cameras": len(cameras),
-        **first,
-        "lerobot_versions": lerobot.facts if lerobot else None,
+        sides, results.absent = started(settings.sides, arguments.peers_python, stack)
+        results.peers = {side.name: side.contender.facts for side in sides.values() if side.name != OURS}
+        for root in arguments.datasets:
+            compare(root, settings, sides, results)
+            results.write_results(arguments.json)
+    results.publish(arguments.json)
+
+
+def compare(root: Path, settings: Settings, sides: dict[str, Side], results: Results) -> None:
+    """Look at every side, then run all that are right in turn."""
+    case, frames = root.name, read_frames(root, settings.window_frames)
+    looks, wrong = looked_at(root, settings, sides, frames)
+    results.absent |= {f"{name}, {case}": reason for name, reason in wrong.items()}
+    files = {camera: [Path(file) for file in frames.files[camera]] for camera in frames.cameras}
+    workers = max(1, settings.num_workers)
+    with Ceiling(files, num_workers=workers, image_size=settings.image_size) as ceiling:
+        right = {name: sides[name] for name in looks}
+        rounds = [one_round(number, settings, ceiling, right) for number in range(settings.rounds)]
+        rounds.append({CEILING: ceiling_slice(ceiling, settings)})
+    for side in right.values():
+        side.ask("close")
+    add_rates(case, rounds, results)
+    add_looks(case, looks, frames, settings, results)
+    results.details[case] = {
+        "cameras": len(frames.cameras),
+        "samples": len(frames),
+        "looks": {name: told_of(look, len(frames)) for name, look in looks.items()},
         "rounds": rounds,
-        "last_ceiling": last_ceiling,
-        "results": results(rounds, last_ceiling, first),
+        "others_cpu_most": max(one["others_cpu"] for one in rounds[:-1]),
     }
 
 
-def windows(cameras: Sequence[str], frames: int, fps: int) -> dict[str, list[float]] | None:
-    """The `frames` latest frames of every camera, the sample's own last."""
-    seconds = [back / fps for back in range(1 - frames, 1)]
-    return dict.fromkeys(cameras, seconds) if frames > 1 else None
+def looked_at(
+    root: Path, settings: Settings, sides: dict[str, Side], frames: LeRobotFrames
+) -> tuple[dict[str, Look], dict[str, str]]:
+    """Of every side that delivers the right pictures; and what is wrong with the others."""
+    looks: dict[str, Look] = {}
+    wrong: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="millpond-bench-") as folder:
+        came: dict[str, tuple[Sequence[int], Path]] = {}
+        for name, side in sides.items():
+            path = Path(folder) / f"{name}.npz"
+            try:
+                looks[name] = look(side, root, settings, path)
+                came[name] = looks[name].samples[: settings.pictures], path
+            except SideFailed as error:
+                wrong[name] = str(error)
+            say(f"looked at {name}: {wrong.get(name, '') or f'{len(looks[name].samples)} samples'}")
+        for name, verdict in verdicts(frames, settings.image_size, came).items():
+            looks[name].facts["pictures"] = asdict(verdict)
+            wrong |= told_wrong(name, verdict)
+    if OURS in wrong:
+        raise SystemExit(f"{root.name}: millpond: {wrong[OURS]}")
+    return {name: found for name, found in looks.items() if name not in wrong}, wrong
 
 
-def construct_and_look(millpond: Contender, construct: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Memory and mixing of construction and of two epochs; the first one is cold, and none of this is timed."""
-    loader = {
-        "batch_size": settings.batch_size,
-        "shuffle": True,
-        "seed": 0,
-        "num_workers": settings.num_workers,
-        "memory": settings.memory,
-    } | ({} if settings.mixing is None else {"mixing": settings.mixing})
-    with MemorySampler(millpond.pid) as sampler:
-        began = time.monotonic()
-        constructed = millpond.ask("construct", **construct, loader=loader)
-        construct_seconds = time.monotonic() - began
-        cold = millpond.ask("epoch")
-        mixing = millpond.ask("mixing")
-    return {
-        **constructed,
-        "construct_seconds": construct_seconds,
-        "cold_epoch": cold,
-        **mixing,
-        "memory": {
-            "budget_bytes": settings.memory_bytes,
-            "baseline_pss_bytes": sampler.baseline.pss_bytes,
-            "peak_growth_bytes": sampler.peak_growth_bytes,
-            "looks": len(sampler.points),
-        },
-    }
+def told_wrong(name: str, verdict: Verdict) -> dict[str, str]:
+    return {name: f"other pictures: {verdict.wrong}"} if verdict.wrong else {}
 
 
-def one_round(
-    number: int, settings: Settings, ceiling: Ceiling, millpond: Contender, lerobot: Contender | None
-) -> dict[str, Any]:
+def look(side: Side, root: Path, settings: Settings, path: Path) -> Look:
+    """Construct it, and go through an epoch that is not timed; the first one is cold."""
+    more = settings.loader() if side.name == OURS else {}
+    with MemorySampler(side.pid) as sampler:
+        facts = side.ask("construct", **settings.construct(root), **more)
+        seen = side.ask("look", seconds=settings.look_seconds, pictures=settings.pictures, path=str(path))
+    return Look(**seen, growth_bytes=sampler.peak_growth_bytes, facts=facts)
+
+
+def one_round(number: int, settings: Settings, ceiling: Ceiling, sides: dict[str, Side]) -> dict[str, Any]:
+    """Peers begin at another one each time."""
     machine = psutil.cpu_times_percent(interval=0.5)  # everybody waits: what is used now is used by others
     measured: dict[str, Any] = {"others_cpu": (100.0 - machine.idle) / 100.0}
-    measured["ceiling"] = ceiling.measure(settings.ceiling_seconds).samples_per_second
-    epochs = [millpond.ask("epoch") for _ in range(settings.epochs)]
-    wall = sum(epoch["wall_seconds"] for epoch in epochs)
-    measured["millpond"] = sum(epoch["samples"] for epoch in epochs) / wall
-    measured["training_cpu"] = sum(epoch["training_cpu_seconds"] for epoch in epochs) / wall
-    measured["epochs"] = epochs
-    if lerobot and number < settings.lerobot_rounds:
-        done = lerobot.ask("slice", seconds=settings.lerobot_seconds)
-        measured["lerobot"] = done["samples"] / done["wall_seconds"]
-    progress = {name: round(value, 3) for name, value in measured.items() if name != "epochs"}
-    print(f"round {number}: {progress}", file=sys.stderr, flush=True)
+    measured[CEILING] = ceiling_slice(ceiling, settings)
+    measured[OURS] = sides[OURS].ask("epoch")
+    peers = [name for name in sides if name != OURS]
+    first = number % len(peers) if peers else 0
+    for name in peers[first:] + peers[:first]:
+        measured[name] = sides[name].ask("slice", seconds=settings.seconds)
+    rates = {name: round(rate(one), 1) for name, one in measured.items() if name != "others_cpu"}
+    say(f"round {number}: others use {measured['others_cpu']:.0%} of the machine; samples/s: {rates}")
     return measured
 
 
-def results(rounds: list[dict[str, Any]], last_ceiling: float, first: dict[str, Any]) -> dict[str, Any]:
-    """Medians; each round is held against the ceiling just before it and just after it, and its own LeRobot.
+def ceiling_slice(ceiling: Ceiling, settings: Settings) -> dict[str, float]:
+    """In the form of the others' answers."""
+    found = ceiling.measure(settings.ceiling_seconds)
+    samples = found.samples_per_second * found.wall_seconds
+    return {"samples": samples, "wall_seconds": found.wall_seconds, "cpu_seconds": found.cpu_seconds}
 
-    `others_cpu_most` is the share of the whole machine that somebody else used: above a few per cent, measure again.
-    """
-    ceilings = [one["ceiling"] for one in rounds] + [last_ceiling]
-    over_ceiling = [
-        one["millpond"] * 2 / (before + after)
-        for one, before, after in zip(rounds, ceilings[:-1], ceilings[1:], strict=True)
-    ]
-    with_lerobot = [one for one in rounds if "lerobot" in one]
-    found = {
-        "ceiling_samples_per_second": statistics.median(ceilings),
-        "millpond_samples_per_second": statistics.median(one["millpond"] for one in rounds),
-        "over_ceiling": statistics.median(over_ceiling),
-        "over_ceiling_least": min(over_ceiling),
-        "over_ceiling_most": max(over_ceiling),
-        "others_cpu_most": max(one["others_cpu"] for one in rounds),
-        "training_cpu": statistics.median(one["training_cpu"] for one in rounds),
-        "memory_growth_over_budget": first["memory"]["peak_growth_bytes"] / first["memory"]["budget_bytes"],
-        "mixing": first["mixing"],
+
+def rate(one: dict[str, float]) -> float:
+    return one["samples"] / one["wall_seconds"]
+
+
+def add_rates(case: str, rounds: list[dict[str, Any]], results: Results) -> None:
+    """Each round of millpond is held against its own peers, and the ceiling just before it and just after it."""
+    ceilings = [one[CEILING] for one in rounds]
+    between = [(rate(before) + rate(after)) / 2 for before, after in pairwise(ceilings)]
+    names = [name for name in rounds[0] if name not in ("others_cpu", CEILING)]
+    results.add(case, CEILING, RATE, "samples/s", between)
+    for name in names:
+        results.add(case, name, RATE, "samples/s", [rate(one[name]) for one in rounds[:-1]])
+    for name in (CEILING, *names):
+        spent = [1e3 * one[name]["cpu_seconds"] / one[name]["samples"] for one in rounds[:-1]]
+        results.add(case, name, CPU, "ms of CPU", spent)
+    for name in (CEILING, *names):
+        if name != OURS:
+            results.compare(case, RATE, over=name, sides=[OURS])
+            results.compare(case, CPU, over=name, sides=[OURS])
+
+
+def add_looks(case: str, looks: dict[str, Look], frames: LeRobotFrames, settings: Settings, results: Results) -> None:
+    for name, seen in looks.items():
+        results.add(case, name, MEMORY, "MiB of PSS", [seen.growth_bytes / 2**20])
+    for name, seen in looks.items():
+        if seen.is_whole:
+            results.add(case, name, COUNTED, "of an epoch's", [len(set(seen.samples)) / len(frames)])
+    for name, seen in looks.items():
+        if mixed := mixing_of(seen.batches, frames, settings.batch_size):
+            results.add(case, name, MIXING, "of a full shuffle's", [mixed])
+
+
+def told_of(look: Look, planned: int) -> dict[str, Any]:
+    """What an epoch lost and what came twice; of an epoch that was cut short, only the latter is known."""
+    times = Counter(look.samples)
+    return {
+        **look.facts,
+        "wall_seconds": look.wall_seconds,
+        "growth_bytes": look.growth_bytes,
+        "is_whole": look.is_whole,
+        "delivered": len(look.samples),
+        "distinct": len(times),
+        "lost": planned - len(times) if look.is_whole else None,
+        "came_again": len(look.samples) - len(times),
     }
-    if with_lerobot:
-        found["lerobot_samples_per_second"] = statistics.median(one["lerobot"] for one in with_lerobot)
-        found["over_lerobot"] = statistics.median(one["millpond"] / one["lerobot"] for one in with_lerobot)
-    return found
+
+
+def mixing_of(batches: list[list[int]], frames: LeRobotFrames, batch_size: int) -> float | None:
+    """Mean distinct episodes of full batches, over that of full shuffles of the dataset; None: no batch is full."""
+    full = [batch for batch in batches if len(batch) == batch_size]
+    if not full:
+        return None
+    episodes = np.asarray(frames.columns["episode_index"])
+    draw = np.random.default_rng(0)
+    shuffled = [len(set(draw.permutation(episodes)[:batch_size].tolist())) for _ in range(500)]
+    return statistics.mean(len(set(episodes[batch].tolist())) for batch in full) / statistics.mean(shuffled)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,73 +1,82 @@
-"""The contender LeRobotDataset + torch's DataLoader, in an environment of its own. Started by `_process.Contender`.
+"""The contenders of LeRobot, in the peers' environment: LeRobotDataset, and with `--streaming` StreamingLeRobotDataset.
 
-This file is run by the peers' Python (see README.md), and imports nothing of millpond.
+Both with torch's DataLoader, and with their own defaults and torchcodec, which is LeRobot's fastest backend.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
+from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
+
+from _peer import Batch, contend, leave
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 
-import _torchvision_shim  # noqa: F401, I001  before anything that imports torchvision
-import torch
-from lerobot.datasets.lerobot_dataset import LeRobotDataset
-from torchvision.transforms import v2
+try:
+    import _torchvision_shim  # noqa: F401, I001  before anything that imports torchvision
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset, LeRobotDatasetMetadata
+    from lerobot.datasets.streaming_dataset import StreamingLeRobotDataset
+    from torch.utils.data import DataLoader
+    from torchvision.transforms import v2
+except (ImportError, OSError, RuntimeError) as error:
+    leave(error)
+
+NAME = "local/bench"
+VERSIONS = ("lerobot", "torch", "torchvision", "torchcodec", "av", "datasets")
 
 
-def make_loader(
-    *, root: str, delta_timestamps: Any, image_size: Any, batch_size: int, num_workers: int
-) -> torch.utils.data.DataLoader[Any]:
-    """Take its defaults, and torchcodec, which is its fastest backend."""
-    dataset = LeRobotDataset(
-        "local/bench",
-        root=root,
-        delta_timestamps=delta_timestamps,
-        image_transforms=v2.Resize(tuple(image_size), antialias=True) if image_size else None,
-        video_backend="torchcodec",
-    )
-    return torch.utils.data.DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=num_workers)
+class LeRobotSide:
+    """Its map-style dataset."""
+
+    fills_up = False
+
+    def __init__(self, *, root: str, window_frames: int, image_size: Any, batch_size: int, num_workers: int) -> None:
+        told = LeRobotDatasetMetadata(NAME, root)
+        self.cameras = tuple(told.video_keys)
+        self.num_samples = told.total_frames
+        self.arguments = {
+            "root": root,
+            "delta_timestamps": self.windows(window_frames, told.fps),
+            "image_transforms": v2.Resize(tuple(image_size), antialias=True) if image_size else None,
+        }
+        self.loader = self.make_loader(batch_size, num_workers)
+
+    def windows(self, frames: int, fps: int) -> dict[str, list[float]] | None:
+        """The latest frames of every camera, the sample's own last."""
+        seconds = [back / fps for back in range(1 - frames, 1)]
+        return dict.fromkeys(self.cameras, seconds) if frames > 1 else None
+
+    def make_loader(self, batch_size: int, num_workers: int) -> DataLoader[Any]:
+        dataset = LeRobotDataset(NAME, **self.arguments, video_backend="torchcodec")
+        return DataLoader(dataset, batch_size=batch_size, shuffle=True, num_workers=num_workers)
+
+    def epoch(self) -> Iterator[Batch]:
+        yield from self.loader
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
 
 
-def run_slice(loader: torch.utils.data.DataLoader[Any], seconds: float) -> dict[str, Any]:
-    """Time batches of a fresh epoch, from one turn of all workers to a later one.
+class StreamingSide(LeRobotSide):
+    """It shuffles by itself, within a buffer of 1,000 samples; more workers than files of rows get nothing to do."""
 
-    The first turn starts workers and opens decoders, and is not timed. Workers deliver nearly in step, so counting from
-    and to a whole turn leaves no batch half counted. They end with the slice, and decode nothing in the others'.
-    """
-    batches = iter(loader)
-    turn = loader.num_workers
-    for _ in range(turn):
-        next(batches)
-    samples, began = 0, time.monotonic()
-    for number, batch in enumerate(batches, start=1):
-        samples += len(batch["index"])
-        elapsed = time.monotonic() - began
-        if number % turn == 0 and elapsed >= seconds:
-            break
-    return {"samples": samples, "wall_seconds": elapsed}
+    fills_up = True
 
+    def make_loader(self, batch_size: int, num_workers: int) -> DataLoader[Any]:
+        dataset = StreamingLeRobotDataset(NAME, **self.arguments)
+        self.data_files = dataset.hf_dataset.num_shards
+        return DataLoader(dataset, batch_size=batch_size, num_workers=min(num_workers, self.data_files))
 
-def main() -> None:
-    from importlib.metadata import version
-
-    versions = {name: version(name) for name in ("lerobot", "torch", "torchvision", "torchcodec", "av", "datasets")}
-    print(json.dumps(versions), flush=True)
-    loader: torch.utils.data.DataLoader[Any] | None = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request.pop("do") == "construct":
-            loader = make_loader(**request)
-            answer: dict[str, Any] = {"num_samples": len(loader.dataset)}
-        else:
-            assert loader is not None
-            answer = run_slice(loader, **request)
-        print(json.dumps(answer), flush=True)
+    def facts(self) -> dict[str, Any]:
+        return {"workers": self.loader.num_workers, "data_files": self.data_files}
 
 
 if __name__ == "__main__":
-    main()
+    side = StreamingSide if "--streaming" in sys.argv else LeRobotSide
+    contend(side, **{name: version(name) for name in VERSIONS})

@@ -18,10 +18,17 @@ FOLDER = Path(__file__).resolve().parent
 class Contender:
     """Start `bench/<script>` with a Python of choice; it has imported what it needs when this returns."""
 
-    def __init__(self, script: str, *, python: str = sys.executable, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        script: str,
+        *arguments: str,
+        python: str = sys.executable,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.name = script
+        command = [python, str(FOLDER / script), *arguments]
         self._process = subprocess.Popen(
-            [python, str(FOLDER / script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.facts = self._answer()
 

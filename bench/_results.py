@@ -21,7 +21,7 @@ import json
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,14 +111,19 @@ class Results:
         self.rows.append(Row(case, side, quantity, unit, tuple(values)))
         return self.rows[-1]
 
-    def compare(self, case: str, quantity: str, over: str) -> None:
-        """Hold every side's rounds against the same rounds of one of them, as far as both have them."""
+    def compare(self, case: str, quantity: str, over: str, sides: Collection[str] | None = None) -> None:
+        """Hold rounds of sides (None: of all) against the same rounds of one of them, as far as both have them.
+
+        A round in which that one has 0 has no ratio.
+        """
         reference = self.row(case, over, quantity)
         for row in self.rows:
-            if (row.case, row.quantity) == (case, quantity) and row.side != over:
-                row.over[over] = tuple(
-                    mine / theirs for mine, theirs in zip(row.values, reference.values, strict=False)
-                )
+            is_meant = row.side != over and (sides is None or row.side in sides)
+            if is_meant and (row.case, row.quantity) == (case, quantity):
+                pairs = zip(row.values, reference.values, strict=False)
+                ratios = tuple(mine / theirs for mine, theirs in pairs if theirs)
+                if ratios:
+                    row.over[over] = ratios
 
     def row(self, case: str, side: str, quantity: str) -> Row:
         """The one that is called so; KeyError if there is none."""
@@ -154,11 +159,17 @@ class Results:
         """JSON on standard output and to a file where one is wanted; then the table, on standard error."""
         self.write_results(path)
         print(json.dumps(self.as_dict(), indent=1), flush=True)
-        Console(stderr=True).print(*self.tables(), sep="\n")
+        console = Console(stderr=True)
+        console.width = max(console.width, 140)  # a table that is folded is not read
+        console.print(*self.tables(), sep="\n")
 
     def tables(self) -> list[Table | str]:
-        """A table of all rows, one of all claims, and a line for each side that was left out."""
-        tables: list[Table | str] = [_rows_table(self)] if self.rows else []
+        """For each case its sides by quantities, and ratios; the claims; and a line for each side that was left out."""
+        tables: list[Table | str] = []
+        for case in dict.fromkeys(row.case for row in self.rows):
+            rows = [row for row in self.rows if row.case == case]
+            tables.append(_sides_table(f"{self.bench}: {case}" if case else self.bench, rows))
+            tables += [_ratios_table(rows)] if any(row.over for row in rows) else []
         tables += [_claims_table(self.claims)] if self.claims else []
         return [*tables, *(f"{side} was left out: {reason}" for side, reason in self.absent.items())]
 
@@ -180,21 +191,34 @@ def command_line() -> str:
     return shlex.join(["python", f"bench/{Path(sys.argv[0]).name}", *words])
 
 
-def _rows_table(results: Results) -> Table:
-    table = Table(title=f"{results.bench}: {results.question}", title_justify="left")
-    for name in ("", "side", "quantity", "median", "least .. most", "unit", "ratio"):
-        table.add_column(name, justify="right" if name in ("median", "least .. most") else "left")
-    before = None
-    for row in results.rows:
-        if before is not None and (row.case, row.quantity) != (before.case, before.quantity):
-            table.add_section()
-        case = row.case if before is None or row.case != before.case else ""
-        least, most = min(row.values), max(row.values)
-        over = ", ".join(f"{statistics.median(ratios):.2f} x {other}" for other, ratios in row.over.items())
-        range_of_values = f"{figure(least)} .. {figure(most)}" if len(row.values) > 1 else ""
-        table.add_row(case, row.side, row.quantity, figure(row.median), range_of_values, row.unit, over)
-        before = row
+def _sides_table(title: str, rows: Sequence[Row]) -> Table:
+    """A line for each side, a column for each quantity: the median, and least .. most."""
+    headings = {row.quantity: f"{row.quantity}, {row.unit}" for row in rows}
+    cells = {(row.side, row.quantity): _figures(row.values) for row in rows}
+    return _grid(title, [row.side for row in rows], headings, cells)
+
+
+def _ratios_table(rows: Sequence[Row]) -> Table:
+    """A line for each pair of sides; ratios are those of the same rounds."""
+    pairs = {(f"{row.side} / {other}", row.quantity): ratios for row in rows for other, ratios in row.over.items()}
+    headings = {quantity: quantity for _, quantity in pairs}
+    cells = {where: _figures(ratios) for where, ratios in pairs.items()}
+    return _grid("ratios, round by round", [pair for pair, _ in pairs], headings, cells)
+
+
+def _grid(title: str, names: Sequence[str], headings: dict[str, str], cells: dict[tuple[str, str], str]) -> Table:
+    table = Table("", title=title, title_justify="left")
+    for heading in headings.values():
+        table.add_column(heading, justify="right")
+    for name in dict.fromkeys(names):
+        table.add_row(name, *(cells.get((name, quantity), "") for quantity in headings))
     return table
+
+
+def _figures(values: Sequence[float]) -> str:
+    found = spread(values)
+    whole = f"{figure(found['median'])} ({figure(found['least'])} .. {figure(found['most'])})"
+    return whole if len(values) > 1 else figure(values[0])
 
 
 def _claims_table(claims: Sequence[Claim]) -> Table:
