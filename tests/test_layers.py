@@ -11,7 +11,19 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "millpond"
 
 # Bottom first; modules of one line are siblings.
 LAYERS = [
-    {"errors", "settings", "_values", "_arrays", "_once", "_locks", "_anon_memory", "_amounts", "_flat"},
+    {
+        "errors",
+        "settings",
+        "_values",
+        "_arrays",
+        "_once",
+        "_locks",
+        "_anon_memory",
+        "_amounts",
+        "_flat",
+        "_whole_files",
+        "_interrupts",
+    },
     {"_urls", "_checks", "_quarantine"},
     {"_plan"},
     {"_media", "_sources", "_arena"},

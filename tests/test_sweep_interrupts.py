@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-from millpond._sweep.interrupts import told_of
+from millpond._interrupts import told_of
 
 
 def test_a_signal_is_told_and_its_handler_comes_back() -> None:
@@ -48,7 +48,7 @@ def test_in_another_thread_handlers_stay_as_they_are() -> None:
 
 
 def test_ctrl_c_of_a_terminal_reaches_what_runs_in_its_foreground_whatever_its_input_is() -> None:
-    asks = "from millpond._sweep.interrupts import is_in_foreground; print(is_in_foreground())"
+    asks = "from millpond._interrupts import is_in_foreground; print(is_in_foreground())"
     code = """
 import os, pty, sys
 pid, terminal = pty.fork()

@@ -164,7 +164,7 @@ def test_a_write_that_fails_leaves_the_former_file(path: Path, monkeypatch: pyte
     with OutFolder(path) as folder:
         folder.open(resume=False)
         folder.write(folder.summary_path, "former")
-        monkeypatch.setattr("millpond._sweep.whole_files.os.fsync", fails)
+        monkeypatch.setattr("millpond._whole_files.os.fsync", fails)
         with pytest.raises(UsageError, match=r"summary.json' .*No space.*make room"):
             folder.write(folder.summary_path, b"newer")
     assert [(file.name, file.read_text()) for file in path.iterdir()] == [("summary.json", "former")]

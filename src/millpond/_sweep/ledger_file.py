@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from millpond._sweep.whole_files import put_in_place, unfinished_path
+from millpond._whole_files import put_in_place, unfinished_path
 from millpond.errors import UnsupportedFormat, UsageError
 
 _APPLICATION_ID = 0x6D70_7377  # "mpsw"

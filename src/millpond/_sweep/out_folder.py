@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from millpond._locks import lock_soon
-from millpond._sweep.whole_files import write_whole
+from millpond._whole_files import write_whole
 from millpond.errors import UsageError
 
 

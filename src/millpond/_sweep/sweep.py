@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from millpond._interrupts import told_of
 from millpond._sweep.engines.choice import EngineChoice
 from millpond._sweep.function_work import FunctionWork
-from millpond._sweep.interrupts import told_of
 from millpond._sweep.log import SweepLog
 from millpond._sweep.options import SweepOptions
 from millpond._sweep.out_folder import OutFolder, claim_default_path

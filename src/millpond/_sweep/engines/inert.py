@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 
-from millpond._sweep.interrupts import is_in_foreground
+from millpond._interrupts import is_in_foreground
 from millpond._sweep.orders import ChunkOrder, ChunkOutcome
 from millpond._sweep.work_folder import WorkFolder
 

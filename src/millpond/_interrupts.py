@@ -1,4 +1,4 @@
-"""Signals that end a sweep, while it runs."""
+"""Signals that end what a command line runs: whoever runs it is told, and ends it in good order."""
 
 from __future__ import annotations
 
