@@ -30,7 +30,7 @@ LAYERS = [
     {"_workers"},
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
-    {"_doctor", "_lerobot", "_loader", "_sweep", "_torch"},
+    {"_doctor", "_lerobot", "_loader", "_soak", "_sweep", "_torch"},
     {"lerobot", "prometheus", "torch"},
     {"_cli"},
     {"__main__"},

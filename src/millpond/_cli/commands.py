@@ -356,4 +356,44 @@ def doctor(
     )
 
 
-COMMANDS = (demo, synth, inspect, bench, index, sweep, doctor)
+def soak(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="What to run, after --.", metavar="-- COMMAND", show_default=False),
+    ] = None,
+    pid: Annotated[
+        int | None,
+        typer.Option(help="Look at a process that runs already; it is never signalled.", min=1, show_default=False),
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(help="When to end the command, such as 10m; not given: when it ends.", show_default=False),
+    ] = None,
+    interval: Annotated[float, typer.Option(help="Seconds from look to look.")] = 1.0,
+    warmup: Annotated[float, typer.Option(help="Seconds whose looks are kept, and not judged.")] = 10.0,
+    grace: Annotated[str, typer.Option(help="From the signal that asks the command to end to SIGKILL.")] = "10s",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results; soak-<time> if not given.", callback=check_local)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, and no table at the end.")] = False,
+) -> None:
+    """Watch a command and all that it starts for memory, descriptors, threads and processes that grow.
+
+    Ends with 1 if something grows; else with 130 or 143 after SIGINT or SIGTERM, with the command's own code if it
+    ended by itself, with 0 if it was ended after --duration; with 2 if what was said cannot work.
+    """
+    from millpond._cli.soak import run_soak_command
+
+    run_soak_command(
+        tuple(command or ()),
+        pid=pid,
+        duration=duration,
+        interval=interval,
+        warmup=warmup,
+        grace=grace,
+        out=out,
+        quiet=quiet,
+    )
+
+
+COMMANDS = (demo, synth, inspect, bench, index, sweep, soak, doctor)

@@ -18,6 +18,7 @@ from types import TracebackType
 import psutil
 
 _PAGE_KINDS = {"Rss": "rss", "Pss": "pss", "Private_Clean": "uss", "Private_Dirty": "uss", "Pss_Anon": "pss_anon"}
+_PAGE_KINDS |= {"Pss_Shmem": "pss_shmem", "SwapPss": "swap"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,9 @@ class Memory:
         uss_bytes: Private pages only: what ends with the process.
         pss_anon_bytes: The part of `pss_bytes` that is heap and stack, not files or shared memory; 0 where unknown.
         num_processes: Processes added up.
+        pss_shared_bytes: The part of `pss_bytes` that is shared memory: memfds, files in /dev/shm, shared anonymous
+            pages; 0 where unknown.
+        swap_bytes: Pages that are swapped out, of shared ones a share; 0 where unknown.
     """
 
     pss_bytes: int = 0
@@ -37,6 +41,8 @@ class Memory:
     uss_bytes: int = 0
     pss_anon_bytes: int = 0
     num_processes: int = 0
+    pss_shared_bytes: int = 0
+    swap_bytes: int = 0
 
     def __add__(self, other: Memory) -> Memory:
         return Memory(
@@ -45,6 +51,8 @@ class Memory:
             self.uss_bytes + other.uss_bytes,
             self.pss_anon_bytes + other.pss_anon_bytes,
             self.num_processes + other.num_processes,
+            self.pss_shared_bytes + other.pss_shared_bytes,
+            self.swap_bytes + other.swap_bytes,
         )
 
 
@@ -74,6 +82,8 @@ def _parse_rollup(text: str) -> Memory:
         uss_bytes=kibibytes["uss"] << 10,
         pss_anon_bytes=kibibytes["pss_anon"] << 10,
         num_processes=1,
+        pss_shared_bytes=kibibytes["pss_shmem"] << 10,
+        swap_bytes=kibibytes["swap"] << 10,
     )
 
 
