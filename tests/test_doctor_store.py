@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,13 @@ def folder(tmp_path: Path) -> Path:
 def server(folder: Path) -> Iterator[StoreServer]:
     with serving_store(folder) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether this machine is quick is not what is claimed."""
+    monkeypatch.setattr(stores, "_SLOW_SECONDS", math.inf)
+    monkeypatch.setattr(stores, "_NOTICEABLE_SECONDS", math.inf)
 
 
 def findings(url: str, token: str | None = None, timeout_seconds: float = 20.0, **options: Any) -> dict[str, Finding]:
@@ -102,7 +110,8 @@ def test_info_of_another_version_or_no_json_is_an_error() -> None:
     assert stores.dataset(b"[]").level == "error"
 
 
-def test_requests_that_wait_for_each_other_or_fail_are_told() -> None:
+def test_requests_that_wait_for_each_other_or_fail_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_NOTICEABLE_SECONDS", 0.02)
     assert stores.several(0.1, 0.15, []).level == "ok"
     assert stores.several(0.1, 0.8, []).level == "warning"
     assert stores.several(0.1, 0.1, [OSError("429")]).level == "error"
