@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from millpond._observe.spans import Span
-from millpond._observe.trace_events import TraceEvents, closing_remark
+from millpond._observe.trace_events import TraceEvents, last_remark
 
 logger = logging.getLogger("millpond")
 
@@ -26,7 +26,7 @@ class TraceWriter:
 
     Args:
         path: Of the file; what is there is replaced. Missing folders are made.
-        max_bytes: Past this the trace ends.
+        max_bytes: Where it has so many the trace ends.
 
     Raises:
         OSError: `path` cannot be written.
@@ -37,21 +37,21 @@ class TraceWriter:
         self._max_bytes = max_bytes
         self._events = TraceEvents()
         self._pid = os.getpid()
-        self._pending: list[str] = []
+        self._pending = ["["]
         self._pending_characters = 0
+        self._separator = "\n"
         self._written_bytes = 0
         self._written_ns = 0  # the time of the last span when the file was last written
         self._last_ns = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        self._append("[\n")
 
     def write(self, span: Span) -> None:
         """Take one; the file has it about a second later."""
         if self._file is None or os.getpid() != self._pid:
             return
         for event in self._events.of(span):
-            self._append(event + ",\n")
+            self._append(event)
         self._last_ns = max(self._last_ns, span.ended_ns)
         if self._pending_characters >= _BUFFER_CHARACTERS or span.ended_ns - self._written_ns >= _BUFFER_NS:
             self._written_ns = span.ended_ns
@@ -60,11 +60,12 @@ class TraceWriter:
     def close(self) -> None:
         """Write what is left, and the end; idempotent. In a forked child: nothing, the file is its parent's."""
         if os.getpid() == self._pid:
-            self._end("the loader was closed")
+            self._end()
 
-    def _append(self, text: str) -> None:
-        self._pending.append(text)
-        self._pending_characters += len(text)
+    def _append(self, event: str) -> None:
+        self._pending += self._separator, event
+        self._pending_characters += len(event)
+        self._separator = ",\n"
 
     def _take_pending(self) -> bytes:
         text = "".join(self._pending).encode("utf-8", "replace")  # Perfetto refuses names that are no Unicode
@@ -73,20 +74,16 @@ class TraceWriter:
         return text
 
     def _flush(self) -> None:
-        """Write what is pending, unless that is too much for the trace."""
-        pending = self._take_pending()
-        if self._written_bytes + len(pending) <= self._max_bytes:
-            self._write(pending)
-            return
-        limit = f"the trace {str(self._path)!r} ends here: it has reached its limit of {self._max_bytes:,} bytes"
-        logger.warning("%s; the loader goes on. Trace fewer epochs, or a smaller part of one", limit)
-        self._end(limit)
+        self._write(self._take_pending())
+        if self._file is not None and self._written_bytes >= self._max_bytes:
+            limit = f"the trace {str(self._path)!r} ends here: it has reached its limit of {self._max_bytes:,} bytes"
+            logger.warning("%s; the loader goes on. Trace fewer epochs, or a smaller part of one", limit)
+            self._append(last_remark(limit, self._last_ns))
+            self._end()
 
-    def _end(self, remark: str) -> None:
-        """Let `remark` be the last event."""
+    def _end(self) -> None:
         if self._file is not None:
-            self._append(closing_remark(remark, self._last_ns) + "\n]\n")
-            self._write(self._take_pending())
+            self._write(self._take_pending() + b"\n]\n")
             self._close()
 
     def _write(self, text: bytes) -> None:

@@ -33,7 +33,7 @@ class TraceEvents:
         """JSON objects, in order."""
         track = self._tracks.get((span.stage, span.lane))
         if track is None:
-            track = self._tracks[span.stage, span.lane] = _track(span)
+            track = self._tracks[span.stage, span.lane] = _track(span.stage, span.lane)
             yield from _names(span, track)
         for part in _parts(span):
             yield _work(part, track)
@@ -42,9 +42,10 @@ class TraceEvents:
             yield _level(span, track)
 
 
-def closing_remark(remark: str, at_ns: int) -> str:
-    """An event that says across all tracks why nothing follows."""
-    return f'{{"ph":"i","s":"g","name":{_as_json(remark)},"cat":"trace","pid":1,"tid":1,"ts":{_microseconds(at_ns)}}}'
+def last_remark(remark: str, at_ns: int) -> str:
+    """An event, on the consumer's track, that says why nothing follows."""
+    track = _track("consumer", 0)
+    return f'{{"ph":"i","s":"t","name":{_as_json(remark)},"cat":"trace",{track},"ts":{_microseconds(at_ns)}}}'
 
 
 def _microseconds(nanoseconds: int) -> str:
@@ -55,10 +56,10 @@ def _process(stage: Stage) -> int:
     return _STAGES.index(stage) + 1  # 0 is the idle process of a system
 
 
-def _track(span: Span) -> str:
+def _track(stage: Stage, lane: int) -> str:
     """What says which track an event is on; no two tracks of a trace share their thread."""
-    process = _process(span.stage)
-    return f'"pid":{process},"tid":{1000 * process + span.lane}'
+    process = _process(stage)
+    return f'"pid":{process},"tid":{1000 * process + lane}'
 
 
 def _names(span: Span, track: str) -> Iterator[str]:
