@@ -133,10 +133,10 @@ def require_origins(trace: ToldTrace, plan: EpochPlan, epoch: int, parts: set[st
     deliveries = trace.deliveries(epoch)
     assert [span.facts["batch"] for span in deliveries] == sorted(expected)
     for delivery in deliveries:
-        found = {
-            (span.facts["epoch"], *decoded) for span in trace.behind(delivery, "decode") for decoded in _parts(span)
-        }
-        assert found == {(epoch, segment, part) for segment in expected[delivery.facts["batch"]] for part in parts}
+        decodes = trace.behind(delivery, "decode")
+        assert {span.facts["epoch"] for span in decodes} == {epoch}
+        wanted = {(segment, part) for segment in expected[delivery.facts["batch"]] for part in parts}
+        assert {decoded for span in decodes for decoded in _parts(span)} == wanted
 
 
 def _parts(span: Told) -> Iterator[tuple[int, str]]:
