@@ -1,4 +1,4 @@
-"""Probes that find something, and then hang, crash, or print."""
+"""Probes that find something, hang, crash, or fail."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def crash() -> Iterator[Finding | Looking]:
     yield fine("first", "found")
     yield Looking("decoding nonsense")
     os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def fail() -> Iterator[Finding | Looking]:
+    raise ZeroDivisionError("of a test")
+    yield

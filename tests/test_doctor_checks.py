@@ -175,6 +175,7 @@ def test_shm_matters_only_where_batches_lie_there() -> None:
 def test_a_memfd_is_tried_and_bounds_are_told() -> None:
     assert shared_memory.memfd(shared_memory.try_memfd(), Plans(1)).level == "ok"
     assert shared_memory.memfd(shared_memory.Memfd("refused"), PLANS).level == "warning"
+    assert shared_memory.memfd(shared_memory.Memfd("this system has none"), PLANS).level == "ok"
     assert shared_memory.memfd(shared_memory.Memfd(bound_bytes=GIB), PLANS).level == "error"
 
 
@@ -206,6 +207,11 @@ def test_packages_that_are_missing_or_too_old_are_errors() -> None:
     assert (missing.subject, missing.remedy) == ("av", "pip install 'av>=18.0'")
     assert (old.subject, old.found) == ("obstore", "0.9.3, and millpond needs 0.12 or later")
     assert [each.level for each in packages.packages()] == ["ok"]
+
+
+def test_a_clock_before_the_installation_is_a_warning() -> None:
+    assert packages.clock(2e9, 1.9e9).level == "ok"
+    assert packages.clock(0.0, 1.9e9).found == "1970-01-01 00:00:00 UTC, before millpond was installed"
 
 
 def test_start_methods_that_fork_threads_or_are_none_are_told() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+from typing import Any
+
+import pytest
 
 from millpond._doctor.findings import Level, fine
 from millpond._doctor.probes import Probes
@@ -10,19 +14,22 @@ from millpond._doctor.probes import Probes
 
 def test_what_a_probe_finds_comes_back() -> None:
     with Probes(60.0) as probes:
-        assert probes.begin("x", "probes_of_tests:find", text="ä").findings() == [fine("first", "ä")]
+        probes.begin("x", "probes_of_tests:find", text="ä")
+        assert list(probes.findings()) == [fine("first", "ä")]
 
 
 def test_a_probe_that_hangs_is_ended_and_says_where() -> None:
     with Probes(0.5) as probes:
-        *_, last = probes.begin("disk", "probes_of_tests:hang").findings()
+        probes.begin("disk", "probes_of_tests:hang")
+        *_, last = probes.findings()
     assert (last.level, last.subject) == (Level.ERROR, "disk")
     assert last.found.endswith("took more than 0.5 s, and was given up")
 
 
 def test_a_probe_that_crashes_says_how() -> None:
     with Probes(60.0) as probes:
-        first, last = probes.begin("codecs", "probes_of_tests:crash").findings()
+        probes.begin("codecs", "probes_of_tests:crash")
+        first, last = probes.findings()
     assert first == fine("first", "found")
     assert (last.level, last.subject) == (Level.ERROR, "codecs")
     assert last.found == "decoding nonsense ended its process (SIGSEGV)"
@@ -32,3 +39,23 @@ def test_an_interrupt_leaves_no_probe_behind() -> None:
     with contextlib.suppress(KeyboardInterrupt), Probes(60.0) as probes:
         probes.begin("disk", "probes_of_tests:hang")
         raise KeyboardInterrupt
+
+
+def test_a_bug_in_a_probe_is_told_and_the_others_go_on() -> None:
+    with Probes(60.0) as probes:
+        probes.begin("bugs", "probes_of_tests:fail")
+        probes.begin("x", "probes_of_tests:find", text="ä")
+        bug, other = probes.findings()
+    assert (bug.level, bug.found) == (Level.ERROR, "looking at them failed: ZeroDivisionError: of a test")
+    assert other == fine("first", "ä")
+
+
+def test_a_machine_without_a_process_to_spare_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with Probes(60.0) as probes:
+        probes.begin("workers", "probes_of_tests:find")
+        (found,) = probes.findings()
+    assert found.found == "no process can be started: Resource temporarily unavailable"

@@ -47,7 +47,7 @@ def test_a_good_store_is_ok_in_every_line(server: StoreServer) -> None:
     assert {name: each.level.value for name, each in found.items() if each.level != "ok"} == {}
     assert found["dataset"].found == "LeRobot v3.0, 2 episodes, 20 frames"
     assert found["byte ranges"].found == f"honoured: bytes {len(INFO) // 2} to {len(INFO)} of {len(INFO)} came"
-    assert list(found) == ["store", "byte ranges", "versions", "requests at once", "dataset", "clock"]
+    assert list(found) == ["store", "byte ranges", "versions", "requests at once", "dataset", "clock of the store"]
     assert server.counts.requests < 20
 
 

@@ -7,6 +7,8 @@ import importlib.util
 import multiprocessing
 import os
 import resource
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +25,9 @@ from millpond._workers.oom import oom_kill_count
 from millpond.settings import DataLoaderSettings, Settings, StartMethodSettings
 
 _MODULES = {"torch": "torch", "torchcodec": "torchcodec.decoders"}
+
+_REQUESTS_IN_TURN = 3
+"""Of a store that does not answer, within the limit of its probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,32 +52,28 @@ class Checkup:
 def run_checkup(wanted: Checkup) -> Iterator[Finding]:
     """Each finding, as soon as it is known; never longer than the limit of the probes, and a little."""
     with Probes(wanted.timeout_seconds) as probes:
-        running = [
-            probes.begin("workers", "millpond._doctor.workers:look_at_workers"),
-            probes.begin("codecs", "millpond._doctor.codecs:look_at_codecs"),
-            probes.begin("imports", "millpond._doctor.torch_imports:look_at_imports", modules=_modules()),
-            probes.begin("folders", "millpond._doctor.folders:look_at_folders", **_folders()),
-        ]
+        probes.begin("workers", "millpond._doctor.workers:look_at_workers")
+        probes.begin("codecs", "millpond._doctor.codecs:look_at_codecs")
+        probes.begin("imports", "millpond._doctor.torch_imports:look_at_imports", modules=_modules())
+        probes.begin("folders", "millpond._doctor.folders:look_at_folders", **_folders())
         if wanted.url is not None:
-            running.append(
-                probes.begin(
-                    "store",
-                    "millpond._doctor.stores:look_at_store",
-                    url=wanted.url,
-                    storage_options=dict(wanted.storage_options) or None,
-                    token=wanted.token,
-                    timeout_seconds=wanted.timeout_seconds / 3,
-                )
+            probes.begin(
+                "store",
+                "millpond._doctor.stores:look_at_store",
+                url=wanted.url,
+                storage_options=dict(wanted.storage_options) or None,
+                token=wanted.token,
+                timeout_seconds=wanted.timeout_seconds / _REQUESTS_IN_TURN,
             )
         yield from look_here(wanted.plans)
-        for probe in running:
-            yield from probe.findings()
+        yield from probes.findings()
 
 
 def look_here(plans: Plans) -> Iterator[Finding]:
     """What is learned from the kernel and from versions, at once."""
     workers = usable_cores() if plans.num_workers is None else plans.num_workers
     yield packages.python()
+    yield packages.clock(time.time(), os.path.getmtime(__file__))
     yield from packages.packages()
     yield packages.torch_and_torchcodec(*map(packages.installed_version, _MODULES))
     yield cores.cores(os.cpu_count() or 1, usable_cores(), groups.quota_cores(), plans, os.environ)
@@ -103,8 +104,9 @@ def _overcommit() -> tuple[int | None, dict[str, int]]:
 def _shared_memory(plans: Plans) -> Iterator[Finding]:
     tried = shared_memory.try_memfd()
     yield shared_memory.memfd(tried, plans)
-    is_used = bool(tried.problem) or _wants_posix()
-    yield shared_memory.shm(shared_memory.look_at_shm(), plans, is_used=is_used)
+    if sys.platform == "linux":  # elsewhere POSIX shared memory has no folder
+        is_used = bool(tried.problem) or _wants_posix()
+        yield shared_memory.shm(shared_memory.look_at_shm(), plans, is_used=is_used)
 
 
 def _wants_posix() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -12,7 +13,8 @@ from millpond._doctor.findings import Finding, error, fine, warning
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)\s*>=\s*(\d+(?:\.\d+)*)(.*)")
 _TOLD = ("av", "numpy", "pyarrow", "obstore", "pillow")
 _OLDEST_TORCH = (2, 4)
-_LAST_TESTED_PYTHON = (3, 13)
+_DAY_SECONDS = 86400.0
+"""Clocks of two machines may differ, and packages come from other machines."""
 
 Version = tuple[int, ...]
 
@@ -48,6 +50,14 @@ def python() -> Finding:
     libc = " ".join(part for part in platform.libc_ver() if part)
     told = f"{platform.python_version()} on {platform.system()} {platform.release()}{f', {libc}' if libc else ''}"
     return fine("Python", told)
+
+
+def clock(now: float, installed: float) -> Finding:
+    """Whether the time can be right: not before millpond was installed. Both in seconds since 1970."""
+    told = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    if now < installed - _DAY_SECONDS:
+        return warning("clock", f"{told}, before millpond was installed", "set it: timedatectl set-ntp true")
+    return fine("clock", told)
 
 
 def packages(

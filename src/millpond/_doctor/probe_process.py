@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
-from millpond._doctor.findings import Finding, Looking
+from millpond._doctor.findings import Finding, Looking, error
 
 
 def main() -> None:
@@ -28,6 +28,10 @@ def run(probe: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a probe, a generator of findings, finds: as it travels."""
     module, _, function = probe.partition(":")
     yield asdict(Looking("importing what it takes"))
-    told: Iterator[Finding | Looking] = getattr(import_module(module), function)(**arguments)
-    for each in told:
-        yield asdict(each)
+    try:
+        told: Iterator[Finding | Looking] = getattr(import_module(module), function)(**arguments)
+        for each in told:
+            yield asdict(each)
+    except Exception as failure:  # noqa: BLE001 - a library that does not load, or a bug of ours: the others go on
+        found = f"looking at them failed: {type(failure).__name__}: {failure}"
+        yield asdict(error(function.removeprefix("look_at_"), found, "mend what it names, or report this"))

@@ -58,7 +58,6 @@ class Probe:
         self._limit_seconds = timeout_seconds
         self._deadline = time.monotonic() + timeout_seconds
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # as multiprocessing does
-        self._given: bytes | None = json.dumps({"probe": function, "arguments": arguments}).encode()
         self._process = subprocess.Popen(
             [sys.executable, *flags, "-P", "-c", _BOOTSTRAP, json.dumps(absolute_sys_path())],
             stdin=subprocess.PIPE,
@@ -66,15 +65,14 @@ class Probe:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._begin()
+        self._give(json.dumps({"probe": function, "arguments": arguments}).encode())
 
-    def _begin(self) -> None:
-        """Hand its arguments over: it works while others are waited for."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(self._given or b"")
-            self._process.stdin.close()
-        self._process.stdin = None
+    def _give(self, given: bytes) -> None:
+        """What fits into a pipe: it works while others are waited for."""
+        stdin, self._process.stdin = self._process.stdin, None
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError), stdin:
+            stdin.write(given)
 
     def findings(self) -> list[Finding]:
         """Wait for its end, or for its time to be over."""
@@ -82,11 +80,11 @@ class Probe:
             told, _ = self._process.communicate(timeout=max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             answer = _read(self.kill())
-            return [*answer.findings, _late(self._subject, answer, self._limit_seconds)]
-        answer = _read(told)
-        if answer.is_whole:
-            return answer.findings
-        return [*answer.findings, _crashed(self._subject, answer, self._process.returncode)]
+            last = _late(self._subject, answer, self._limit_seconds)
+        else:
+            answer = _read(told)
+            last = _crashed(self._subject, answer, self._process.returncode)
+        return answer.findings if answer.is_whole else [*answer.findings, last]
 
     def kill(self) -> bytes:
         """End it and whatever it started; what it had told. Idempotent."""
@@ -103,13 +101,20 @@ class Probes:
 
     def __init__(self, timeout_seconds: float) -> None:
         self._timeout_seconds = timeout_seconds
-        self._running: list[Probe] = []
+        self._begun: list[Probe | Finding] = []
 
-    def begin(self, subject: str, function: str, **arguments: Any) -> Probe:
+    def begin(self, subject: str, function: str, **arguments: Any) -> None:
         """Begin one; arguments as for `Probe`."""
-        probe = Probe(subject, function, arguments, self._timeout_seconds)
-        self._running.append(probe)
-        return probe
+        try:
+            self._begun.append(Probe(subject, function, arguments, self._timeout_seconds))
+        except OSError as failure:
+            found = f"no process can be started: {failure}"
+            self._begun.append(error(subject, found, "see the lines of processes, open files and memory"))
+
+    def findings(self) -> Iterator[Finding]:
+        """Of each, in the order in which they were begun."""
+        for probe in self._begun:
+            yield from [probe] if isinstance(probe, Finding) else probe.findings()
 
     def __enter__(self) -> Self:
         return self
@@ -117,8 +122,9 @@ class Probes:
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for probe in self._running:
-            probe.kill()
+        for probe in self._begun:
+            if isinstance(probe, Probe):
+                probe.kill()
 
 
 def _read(told: bytes) -> _Answer:

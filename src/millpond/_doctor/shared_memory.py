@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from millpond._amounts import size_in_words
 from millpond._doctor.findings import Finding, Plans, error, fine, warning
 
+_NOT_HERE = "this system has none"
+
 
 @dataclass(frozen=True, slots=True)
 class Memfd:
@@ -33,7 +35,7 @@ class Shm:
 def try_memfd() -> Memfd:
     """Make one, write to it, and look at what bounds it."""
     if not hasattr(os, "memfd_create"):
-        return Memfd("this system has none")
+        return Memfd(_NOT_HERE)
     try:
         descriptor = os.memfd_create("millpond-doctor", os.MFD_CLOEXEC)
     except OSError as failure:
@@ -59,10 +61,11 @@ def look_at_shm(path: str = "/dev/shm") -> Shm | None:
 
 def memfd(found: Memfd, plans: Plans) -> Finding:
     """Whether batches can lie in a memfd."""
+    if found.problem == _NOT_HERE:
+        return fine("memfd", f"{_NOT_HERE}; batches lie in POSIX shared memory")
     if found.problem:
-        return warning(
-            "memfd", f"{found.problem}; batches lie in /dev/shm", "allow memfd_create (vm.memfd_noexec=0, or seccomp)"
-        )
+        remedy = "allow memfd_create: sysctl vm.memfd_noexec=0, or the sandbox's seccomp profile"
+        return warning("memfd", f"{found.problem}; batches would lie in /dev/shm", remedy)
     if found.bound_bytes is not None and found.bound_bytes < plans.memory_bytes:
         size = size_in_words(found.bound_bytes)
         return error("memfd", f"holds {size} here", f"lower memory= below {size}: this sandbox bounds shared memory")

@@ -10,7 +10,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
@@ -67,8 +67,11 @@ def look_at_store(
             yield unreachable(store.url, failure, is_remote=scheme_of(url) is not None)
             return
         yield answered(store.url, found.seconds)
-        for question in (_ranges, _version, _several, _dataset):
-            yield question(store, found)
+        for subject, question in _QUESTIONS.items():
+            try:
+                yield question(store, found)
+            except (MillpondError, OSError) as failure:
+                yield error(subject, str(failure), _remedy(failure, is_remote=True))
         if (scheme_of(url) or "").startswith("http"):
             yield from _clock(url, timeout_seconds)
 
@@ -126,10 +129,7 @@ def _ranges(store: ObjectStore, found: _Object) -> Finding:
     if size < 2:
         return fine("byte ranges", f"not tried: the object has {size} bytes")
     wanted = ByteRange(size // 2, size)
-    try:
-        data = store.read(found.key, wanted, identity=found.identity)
-    except (MillpondError, OSError) as failure:
-        return error("byte ranges", str(failure), _remedy(failure, is_remote=True))
+    data = store.read(found.key, wanted, identity=found.identity)
     expected = found.begin[wanted.start : wanted.stop]
     if data[: len(expected)] != expected:
         remedy = "serve it by what knows ranges; a proxy or a cache in between may be what breaks them"
@@ -196,6 +196,14 @@ def dataset(info: bytes) -> Finding:
     return fine("dataset", told)
 
 
+_QUESTIONS: dict[str, Callable[[ObjectStore, _Object], Finding]] = {
+    "byte ranges": _ranges,
+    "versions": _version,
+    "requests at once": _several,
+    "dataset": _dataset,
+}
+
+
 def _clock(url: str, timeout_seconds: float) -> Iterator[Finding]:
     """Against the server's, from the headers of whatever it answers."""
     parts = url.split("#")[0].split("?")[0]
@@ -221,5 +229,6 @@ def clock(ahead_seconds: float) -> Finding:
     """How far this machine's clock is from the server's."""
     found = f"{abs(ahead_seconds):.0f} s {'ahead of' if ahead_seconds > 0 else 'behind'} the server's"
     if abs(ahead_seconds) > _SKEW_SECONDS:
-        return warning("clock", found, "set it (chronyc makestep, timedatectl set-ntp true): signatures are refused")
-    return fine("clock", found)
+        remedy = "set it (chronyc makestep, timedatectl set-ntp true): stores refuse signatures of another time"
+        return warning("clock of the store", found, remedy)
+    return fine("clock of the store", found)

@@ -19,11 +19,15 @@ _FORKS = "fork"
 
 
 def settings(environment: Mapping[str, str]) -> list[Finding]:
-    """Whether each MILLPOND_* variable is known, and has a value that can be used. Values of them are told."""
+    """Whether each MILLPOND_* variable of this process, its `environment`, is known, and has a value of use."""
     problems = [*_bad_values(), *_likely_typos(environment)]
-    given = sorted(name for name in environment if name.startswith(_PREFIX))
+    given = sorted(name for name in environment if name in _known())
     told = ", ".join(f"{name}={environment[name]}" for name in given) or "none is set"
     return problems or [fine("MILLPOND_* variables", told)]
+
+
+def _known() -> set[str]:
+    return {f"{_PREFIX}{name.upper()}" for kind in _SETTINGS for name in kind.model_fields}
 
 
 def _bad_values() -> Iterator[Finding]:
@@ -44,20 +48,18 @@ def _help(kind: type[BaseSettings], name: str) -> str:
 
 
 def _likely_typos(environment: Mapping[str, str]) -> Iterator[Finding]:
-    known = {f"{_PREFIX}{name.upper()}" for kind in _SETTINGS for name in kind.model_fields}
     for name in sorted(environment):
-        if name.startswith(_PREFIX) and name not in known:
-            for meant in get_close_matches(name, known, 1, _LIKE):
+        if name.startswith(_PREFIX) and name not in _known():
+            for meant in get_close_matches(name, _known(), 1, _LIKE):
                 yield warning(name, "no such variable is read", f"rename it to {meant}")
 
 
-def start_methods(available: Sequence[str], chosen: str | None, *, num_threads: int = 0) -> Finding:
+def start_methods(available: Sequence[str], chosen: str | None) -> Finding:
     """How workers are started.
 
     Args:
         available: Of multiprocessing.
         chosen: By MILLPOND_MP_CONTEXT.
-        num_threads: That importing torch and the like began in this process; a fork would not have them.
     """
     subject = "start methods"
     methods = (_ZYGOTE, *available)
