@@ -10,10 +10,20 @@ from typing import Any
 
 import pytest
 
-from millpond._observe.epoch_report import books_table, memory_chart, pond_chart, throughput_chart
+from millpond._observe.descriptors import Descriptors
+from millpond._observe.epoch_report import (
+    books_table,
+    descriptors_chart,
+    errors_table,
+    memory_chart,
+    pond_chart,
+    throughput_chart,
+)
 from millpond._observe.memory import Memory, MemoryPoint
 from millpond._observe.meter import BatchMeter
 from millpond._observe.report import Chart, Limit, Line, Report, Table, Text, render_report, write_report
+from millpond._quarantine import Quarantine
+from millpond.errors import CorruptMedia
 
 FULL = Report(
     title="an <epoch>",
@@ -95,7 +105,7 @@ def test_charts_carry_what_they_are_given(page: str) -> None:
     assert (rate["kind"], rate["axis"], rate["lines"][0]["y"]) == ("lines", "seconds", [600.0, None])
     assert rate["limits"] == [{"name": "ceiling", "y": 660.0}]
     assert (peaks["kind"], peaks["axis"], peaks["at"]) == ("bars", "chunk", "in chunk %{x}")
-    assert [line.get("colour") for line in peaks["lines"]] == [None, "limit"]
+    assert [line["colour"] for line in peaks["lines"]] == ["first", "limit"]
 
 
 def test_markup_in_names_and_labels_is_text_to_plotly_too(page: str) -> None:
@@ -105,9 +115,16 @@ def test_markup_in_names_and_labels_is_text_to_plotly_too(page: str) -> None:
 
 
 def test_each_chart_has_its_place_and_a_caption_where_it_was_given_one(page: str) -> None:
-    figures = re.findall(r'<figure id="([\w-]+)"><h2>([^<]*)</h2><div></div>(.*?)</figure>', page)
-    caption = "<figcaption>Ends &lt;so&gt;.</figcaption>"
-    assert figures == [("chart-0", "Rate &lt;here&gt;", caption), ("chart-1", "Peaks", "")]
+    place = r'<figure id="([\w-]+)"><h2>([^<]*)</h2>.*?<div role=img aria-label="([^"]*)"></div>(.*?)</figure>'
+    rate, peaks = re.findall(place, page)
+    assert rate == ("chart-0", "Rate &lt;here&gt;", "Rate &lt;here&gt;", "<figcaption>Ends &lt;so&gt;.</figcaption>")
+    assert peaks == ("chart-1", "Peaks", "Peaks", "")
+
+
+def test_a_legend_of_buttons_is_there_where_lines_are_to_be_told_apart(page: str) -> None:
+    button = '<button type=button aria-pressed=true style="--own:var(--{})">{}</button>'
+    assert f"<p class=legend>{button.format('first', 'clean')}{button.format('limit', 'others')}</p>" in page
+    assert page.count("<p class=legend>") == 1
 
 
 def test_a_small_table_has_names_and_values(page: str) -> None:
@@ -140,7 +157,7 @@ def test_an_epochs_charts_are_in_the_units_they_name() -> None:
     meter.note(8, 3)
     meter.note(8, 2)
     throughput, pond = throughput_chart(meter, 660.0), pond_chart(meter, 32)
-    assert (throughput.lines[0].values, throughput.limits) == ([4.0], [Limit("ceiling", 660.0)])
+    assert (throughput.lines[0].values, throughput.limits) == ([0.0, 8.0], [Limit("ceiling", 660.0)])
     assert (pond.lines[0].places, pond.lines[0].values, pond.limits[0].value) == ([2.0, 4.0], [3, 2], 32)
     assert throughput_chart(meter).limits == []
 
@@ -152,6 +169,25 @@ def test_memory_growth_is_stacked_by_process_and_starts_at_zero() -> None:
     assert [(line.name, line.values) for line in chart.lines] == [("training process", [0, 0]), ("workers", [0, 5])]
     assert (chart.kind, chart.unit, chart.limits[0].value) == ("stack", "MiB", 2048)
     assert memory_chart([], 1).lines[0].values == []
+
+
+def test_descriptors_are_stacked_by_kind() -> None:
+    points = [MemoryPoint(at, Memory(), Memory(), Descriptors(pipes=2, memfds=int(at))) for at in (0.0, 1.0)]
+    chart = descriptors_chart(points)
+    assert {line.name: line.values for line in chart.lines}["shared memory"] == [0, 1]
+    assert {line.name: line.values for line in chart.lines}["pipes"] == [2, 2]
+    assert chart.kind == "stack"
+
+
+def test_errors_name_sample_and_what_it_is_and_say_how_many_more_there_are(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "bad.jsonl")
+    assert errors_table(quarantine.path).rows == []
+    for sample in range(102):
+        what = {"row": sample, "video": f"{sample}.mp4"}
+        quarantine.add(epoch=1, sample=sample, description=what, error=CorruptMedia("a hole\nand more"))
+    table = errors_table(quarantine.path)
+    assert table.rows[7] == ("7", 1, "row 7, video 7.mp4", "CorruptMedia", "a hole")
+    assert (len(table.rows), table.caption) == (100, "2 more rows: all 102 stand in bad.jsonl.")
 
 
 def test_books_are_a_small_table() -> None:

@@ -16,7 +16,7 @@ from millpond._sweep.ledger import Ledger
 from millpond._sweep.ledger_records import ChunkRecord, ChunkState, JobRecord
 from millpond._sweep.orders import ChunkOutcome, EndedBy, Look
 from millpond._sweep.out_folder import OutFolder
-from millpond._sweep.report_charts import memory_over_time, peak_of_each_chunk
+from millpond._sweep.report_charts import jobs_over_time, memory_over_time, peak_of_each_chunk, slots_over_time
 from millpond._sweep.report_page import sweep_report, write_report_page
 from millpond._sweep.report_tables import chunks_table, failures_table, results_tables
 from millpond._sweep.summary import summarize
@@ -108,9 +108,28 @@ def test_many_looks_are_thinned_but_every_chunk_keeps_its_peak() -> None:
     assert len(points) < 21_000
 
 
-def test_a_sweep_that_nobody_looked_at_has_no_charts() -> None:
+def test_a_sweep_that_nobody_looked_at_has_no_charts_of_memory() -> None:
     running = replace(chunk(2, 0.0, 1.0), state=ChunkState.RUNNING, duration_seconds=None, peak_pss_bytes=0)
-    assert report([], [chunk(1, 0.0, 1.0, ()), running]).charts == []
+    charts = report([], [chunk(1, 0.0, 1.0, ()), running]).charts
+    assert [chart.title for chart in charts] == ["Jobs that are done", "What ran when"]
+    assert report([], [running]).charts == []
+
+
+def test_chunks_that_ran_side_by_side_have_slots_of_their_own_and_say_why_they_ended() -> None:
+    line = slots_over_time([chunk(1, 100.0, 4.0), chunk(2, 101.0, 4.0, reason="killed\nmore"), chunk(3, 104.5, 2.0)])
+    assert line
+    assert line.rows == ["slot 1", "slot 2"]
+    assert line.stretches[1] == ("slot 2", "did not", 1.0, 5.0, "chunk 2, 1 jobs: killed")
+    assert [stretch.row for stretch in line.stretches] == ["slot 1", "slot 2", "slot 1"]
+
+
+def test_jobs_are_counted_when_their_chunk_ends() -> None:
+    jobs = [job("a", JobState.DONE, number=1), job("b", JobState.FAILED, number=2), job("c", JobState.DONE, number=2)]
+    chart = jobs_over_time([*jobs, job("d", JobState.PENDING)], [chunk(2, 0.0, 9.0), chunk(1, 0.0, 4.0)])
+    assert chart
+    assert [line.places for line in chart.lines] == [[0.0, 4.0, 9.0]] * 2
+    assert {line.name: line.values for line in chart.lines} == {"done": [0, 1, 2], "failed": [0, 0, 1]}
+    assert chart.limits[0].value == 4
 
 
 def test_chunks_that_did_not_end_well_stand_out_among_the_peaks() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, report_epoch, run_epoch, with_environment
+from millpond._cli.epoch_page import write_epoch_page
+from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, run_epoch, with_environment
 from millpond._cli.terminal import progress_bar
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
@@ -91,7 +92,7 @@ def run_bench(
     }
     if report is not None:
         turns = " in turns with the ceiling" if slices else ""
-        report_epoch(
+        write_epoch_page(
             report,
             f"millpond bench {dataset.name}",
             f"{repeats} shuffled epochs{turns}; the one before them is drawn.",

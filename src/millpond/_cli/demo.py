@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from millpond._cli.measure import mebibytes, mixing_text, report_epoch, run_epoch
+from millpond._cli.epoch_page import write_epoch_page
+from millpond._cli.measure import mebibytes, mixing_text, run_epoch
 from millpond._cli.options import DEMO_DATA
 from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.lerobot import LeRobotDataset
@@ -46,7 +47,7 @@ def run_demo(
             "first batch after": f"{epoch.meter.seconds_to_first_batch:.2f} s",
         }
         subtitle = f"One shuffled epoch of {dataset.name}, {epoch.meter.samples} samples in batches of {batch_size}."
-        report_epoch(report, "millpond demo", subtitle, loader, epoch, sampler, headlines=headlines)
+        write_epoch_page(report, "millpond demo", subtitle, loader, epoch, sampler, headlines=headlines)
     lines = (
         f"{epoch.meter.samples} samples in {epoch.wall_seconds:.2f} s: {epoch.samples_per_second:.0f} samples/s "
         f"({len(opened.cameras)} cameras each), first batch after {epoch.meter.seconds_to_first_batch:.2f} s",

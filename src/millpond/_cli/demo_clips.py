@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from millpond._cli.measure import mebibytes, report_epoch, run_epoch
+from millpond._cli.epoch_page import write_epoch_page
+from millpond._cli.measure import mebibytes, run_epoch
 from millpond._cli.options import DEMO_CLIPS
 from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.clips import ClipDataset
@@ -74,7 +75,16 @@ def run_clips_demo(
             f"One shuffled epoch of {folder.name}: {len(dataset)} clips, of which {clip_path(CORRUPT)} is corrupt and "
             f"{clip_path(HANGING)} hangs whoever opens it."
         )
-        report_epoch(report, "millpond demo --clips", subtitle, loader, epoch, sampler, headlines=headlines)
+        write_epoch_page(
+            report,
+            "millpond demo --clips",
+            subtitle,
+            loader,
+            epoch,
+            sampler,
+            headlines=headlines,
+            quarantine=quarantine,
+        )
     lines = [
         f"{once} good clips came once each in {epoch.wall_seconds:.2f} s, every frame and every sound its own clip's "
         f"({_FRAMES} frames of {_SIZE[1]}x{_SIZE[0]} and up to {_MOST_SECONDS:g} s of sound each)",

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from millpond._loader.loader import Loader
+from millpond._loader.statistics import LoaderStatistics
 from millpond._observe.environment import environment_facts
-from millpond._observe.epoch_report import (
-    books_table,
-    environment_table,
-    memory_chart,
-    pond_chart,
-    throughput_chart,
-)
-from millpond._observe.memory import MemorySampler
 from millpond._observe.meter import BatchMeter
-from millpond._observe.report import Report, Text, write_report
+from millpond._observe.spans import Span
 from millpond._plan.mixing import expected_distinct
 
 
@@ -34,12 +26,18 @@ class EpochMeasure:
         wall_seconds: From asking for the first batch to the end.
         cpu_seconds: Of the training process, all of its threads.
         mixing: Distinct episodes per full batch, over a full shuffle's; None where no batch was full.
+        statistics: Of the loader at the epoch's end.
+        spans: That the loader kept.
+        began_ns: When it began, of the clock that spans have.
     """
 
     meter: BatchMeter
     wall_seconds: float
     cpu_seconds: float
     mixing: float | None
+    statistics: LoaderStatistics
+    spans: tuple[Span, ...]
+    began_ns: int
 
     @property
     def samples_per_second(self) -> float:
@@ -62,7 +60,7 @@ def run_epoch(
         group: The field whose different values are mixing: what `Dataset.groups` says of each sample.
         look: Given each batch; what it takes counts.
     """
-    meter = BatchMeter()
+    meter, began_ns = BatchMeter(), time.monotonic_ns()
     groups = []
     began, cpu_began = time.perf_counter(), time.process_time()
     for batch in loader:
@@ -74,36 +72,8 @@ def run_epoch(
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu_began
     full = [len(np.unique(indices)) for indices in groups if len(indices) == loader.batch_size]
     expected = expected_distinct(loader.dataset.groups, loader.batch_size)
-    return EpochMeasure(meter, wall, cpu, float(np.mean(full)) / expected if full else None)
-
-
-def report_epoch(
-    path: Path,
-    title: str,
-    subtitle: str,
-    loader: Loader,
-    epoch: EpochMeasure,
-    memory: MemorySampler,
-    *,
-    headlines: dict[str, str],
-    ceiling_samples_per_second: float | None = None,
-) -> None:
-    """Write the page of one epoch."""
-    books = loader.statistics().books
-    plan = loader.memory_plan()
-    report = Report(
-        title=title,
-        subtitle=subtitle,
-        headlines=headlines,
-        charts=(
-            throughput_chart(epoch.meter, ceiling_samples_per_second),
-            memory_chart(memory.points, plan.memory_bytes),
-            pond_chart(epoch.meter, plan.pond_slots),
-        ),
-        tables=(books_table(asdict(books) if books else {}), environment_table()),
-        texts=(Text("Memory plan", str(plan)),),
-    )
-    write_report(report, path)
+    mixing = float(np.mean(full)) / expected if full else None
+    return EpochMeasure(meter, wall, cpu, mixing, loader.statistics(), loader.timeline(), began_ns)
 
 
 def mebibytes(size: float) -> str:

@@ -1,4 +1,4 @@
-"""Memory of a process tree: PSS, RSS and USS of every process, and the peak of their sums over time.
+"""Memory and descriptors of a process tree: PSS, RSS and USS of every process, and the peak of their sums over time.
 
 RSS counts the arena once in every process that touched it, so budgets are judged by PSS, which shares it out. One look
 at a process costs about as much as its pages: `bench/epoch.py` looks at 5 Hz, outside of what it times.
@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import psutil
+
+from millpond._observe.descriptors import Descriptors, count_descriptors
 
 _PAGE_KINDS = {"Rss": "rss", "Pss": "pss", "Private_Clean": "uss", "Private_Dirty": "uss", "Pss_Anon": "pss_anon"}
 _PAGE_KINDS |= {"Pss_Shmem": "pss_shmem", "SwapPss": "swap"}
@@ -108,11 +110,12 @@ def tree_memory(root_pid: int | None = None, *, without: Collection[int] = ()) -
 
 @dataclass(frozen=True, slots=True)
 class MemoryPoint:
-    """One look: when, and what was seen."""
+    """One look: when, and what was seen; descriptors are those of the whole tree."""
 
     elapsed_seconds: float
     training: Memory
     below: Memory
+    descriptors: Descriptors = field(default_factory=Descriptors)
 
     @property
     def total(self) -> Memory:
@@ -189,6 +192,7 @@ class MemorySampler:
             elapsed_seconds=time.monotonic() - self._began,
             training=sum((memory for pid, memory in seen if pid == self._root_pid), Memory()),
             below=sum((memory for pid, memory in seen if pid != self._root_pid), Memory()),
+            descriptors=sum(map(count_descriptors, pids), Descriptors()),
         )
         self._points.append(point)
         return point

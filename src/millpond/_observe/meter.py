@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_FEWEST_BINS = 6
+"""Where there are as many batches: fewer are no curve."""
+
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
@@ -64,10 +67,11 @@ class BatchMeter:
         return self._seconds[0] if self._seconds else 0.0
 
     def throughput(self, max_bins: int = 60) -> Throughput:
-        """Samples per second in even bins: at most `max_bins`, and at least four batches to a bin on average."""
+        """Samples per second in even bins: at most `max_bins`, about four batches to a bin, and of few batches less."""
         if not self._seconds:
             return Throughput(np.zeros(0), np.zeros(0))
-        bins = max(1, min(max_bins, len(self._seconds) // 4))
+        batches = len(self._seconds)
+        bins = min(max_bins, max(batches // 4, min(batches, _FEWEST_BINS)))
         edges = np.linspace(0.0, self.elapsed_seconds, bins + 1)
         samples, _ = np.histogram(self._seconds, bins=edges, weights=np.asarray(self._samples, np.float64))
         return Throughput((edges[:-1] + edges[1:]) / 2, samples / np.diff(edges))

@@ -12,67 +12,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from plotly.offline import get_plotlyjs
+
+from millpond._observe.charts import Chart, Colour, Limit, Line, chart_as_data
+from millpond._observe.time_line import Stretch, TimeLine, time_line_as_data
+
+__all__ = [
+    "Cell",
+    "Chart",
+    "Colour",
+    "Limit",
+    "Line",
+    "Report",
+    "Stretch",
+    "Table",
+    "Text",
+    "TimeLine",
+    "render_report",
+    "write_report",
+]
 
 Cell = str | int | float | None
 _LONG_LETTERS = 40
 """A text of more has a column of some width, also on a phone."""
 
-Colour = Literal["first", "second", "third", "fourth", "limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Values over time, or over whatever else: `values[i]` at `places[i]`; None leaves a gap.
-
-    Attributes:
-        name: In the legend, where there is more than one.
-        places: On the horizontal axis.
-        values: As many, in the chart's unit.
-        labels: As many texts that are shown in place of the name when a point is looked at; or none.
-        colour: None: as the line's turn is.
-    """
-
-    name: str
-    places: Sequence[float]
-    values: Sequence[float | None]
-    labels: Sequence[str] = ()
-    colour: Colour | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """A value that is drawn as a line across."""
-
-    name: str
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Lines, or bars, that share their axes.
-
-    Attributes:
-        title: Says what is drawn, with its unit.
-        unit: Of the values.
-        lines: At least one.
-        limits: Drawn across.
-        caption: Below the chart.
-        kind: "stack": lines upon each other, which share their places.
-        axis: Title of the horizontal axis.
-        at: Where a point is, when it is looked at; %{x} is its place.
-    """
-
-    title: str
-    unit: str
-    lines: Sequence[Line]
-    limits: Sequence[Limit] = ()
-    caption: str = ""
-    kind: Literal["lines", "stack", "bars"] = "lines"
-    axis: str = "seconds"
-    at: str = "at %{x:.1f} s"
+_MOST_IN_LEGEND = 8
+"""Lines; more of them are told apart where they are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +84,7 @@ class Report:
     title: str
     subtitle: str = ""
     headlines: Mapping[str, str] = field(default_factory=dict)
-    charts: Sequence[Chart] = ()
+    charts: Sequence[Chart | TimeLine] = ()
     tables: Sequence[Table] = ()
     texts: Sequence[Text] = ()
 
@@ -130,13 +97,14 @@ def write_report(report: Report, path: Path) -> None:
 def render_report(report: Report) -> str:
     """Make the page: HTML, a few MB, nearly all of it plotly.js."""
     template = files("millpond._observe").joinpath("report_template.html").read_text(encoding="utf-8")
+    drawn = list(map(_drawn, report.charts))
     # "</" would end the script element that holds the data
-    data = json.dumps(list(map(_drawn, report.charts)), separators=(",", ":")).replace("</", "<\\/")
+    data = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
     parts = {
         "title": html.escape(report.title),
         "subtitle": html.escape(report.subtitle),
         "headlines": "".join(map(_headline, report.headlines.items())),
-        "figures": "".join(_figure(number, chart) for number, chart in enumerate(report.charts)),
+        "figures": "".join(map(_figure, range(len(drawn)), drawn, report.charts)),
         "tables": "".join(map(_table, report.tables)),
         "texts": "".join(map(_text, report.texts)),
         "charts": data,
@@ -150,34 +118,29 @@ def render_report(report: Report) -> str:
     return "".join(filled)
 
 
-def _figure(number: int, chart: Chart) -> str:
-    caption = f"<figcaption>{html.escape(chart.caption)}</figcaption>" if chart.caption else ""
-    return f'<figure id="chart-{number}"><h2>{html.escape(chart.title)}</h2><div></div>{caption}</figure>'
+def _figure(number: int, drawn: dict[str, Any], chart: Chart | TimeLine) -> str:
+    title, caption = html.escape(chart.title), html.escape(drawn["caption"])
+    rows = f' class=rows style="--rows:{len(drawn["rows"])}"' if drawn["kind"] == "rows" else ""
+    return (
+        f'<figure id="chart-{number}"{rows}><h2>{title}</h2>{_legend(drawn)}'
+        f'<div role=img aria-label="{title}"></div>{f"<figcaption>{caption}</figcaption>" if caption else ""}</figure>'
+    )
 
 
-def _drawn(chart: Chart) -> dict[str, Any]:
-    return {
-        "kind": chart.kind,
-        "unit": chart.unit,
-        "axis": chart.axis,
-        "at": chart.at,
-        "lines": list(map(_series, chart.lines)),
-        "limits": [{"name": html.escape(limit.name), "y": round(float(limit.value), 2)} for limit in chart.limits],
-    }
+def _legend(drawn: dict[str, Any]) -> str:
+    """Buttons that hide and show lines; names are escaped already."""
+    lines = drawn["lines"]
+    if not 1 < len(lines) <= _MOST_IN_LEGEND:
+        return ""
+    buttons = (
+        f'<button type=button aria-pressed=true style="--own:var(--{line["colour"]})">{line["name"]}</button>'
+        for line in lines
+    )
+    return f"<p class=legend>{''.join(buttons)}</p>"
 
 
-def _series(line: Line) -> dict[str, Any]:
-    """As the page's script takes it; plotly reads markup in texts, as HTML does."""
-    series: dict[str, Any] = {
-        "name": html.escape(line.name),
-        "x": [round(float(place), 3) for place in line.places],
-        "y": [None if value is None else round(float(value), 2) for value in line.values],
-    }
-    if line.labels:
-        series["labels"] = [html.escape(label) for label in line.labels]
-    if line.colour:
-        series["colour"] = line.colour
-    return series
+def _drawn(chart: Chart | TimeLine) -> dict[str, Any]:
+    return chart_as_data(chart) if isinstance(chart, Chart) else time_line_as_data(chart)
 
 
 def _headline(item: tuple[str, str]) -> str:

@@ -1,39 +1,59 @@
-"""Charts of a sweep's page: the memory of its chunks over time, and chunk by chunk."""
+"""Charts of a sweep's page: what ran when, jobs and memory of its chunks over time, and chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 
-from millpond._observe.report import Chart, Colour, Limit, Line
-from millpond._sweep.ledger_records import ChunkRecord
+from millpond._observe.report import Chart, Colour, Limit, Line, Stretch, TimeLine
+from millpond._plan.chunks import JobState
+from millpond._sweep.chunk_times import PlacedChunk, TimeUnit, place_chunks, unit_of
+from millpond._sweep.ledger_records import ChunkRecord, JobRecord
 from millpond._sweep.orders import Look
 
 _MIB = 1 << 20
 _MOST_POINTS = 20_000
 """Of a chart: about 1 MB of the page. A chunk has its peak and 4 points even where there are thousands of chunks."""
 _FEWEST_POINTS = 4
-_PAUSE_SECONDS = 10.0
-"""When no chunk runs for longer, nobody ran the sweep: that time is left out."""
+_WITHOUT_PAUSES = "Time in which no chunk ran is left out."
+_KINDS: dict[str, Colour] = {"ended well": "first", "did not": "limit"}
 
 
-@dataclass(slots=True)
-class _Lane:
-    """Chunks that ran one after the other, as one line with gaps."""
+def slots_over_time(chunks: Sequence[ChunkRecord]) -> TimeLine | None:
+    """Which chunk ran when, beside which others, those that did not end well in another colour."""
+    placed = place_chunks(chunks)
+    if not placed:
+        return None
+    unit = unit_of(placed)
+    return TimeLine(
+        "What ran when",
+        [_stretch(one, unit) for one in placed],
+        {kind: colour for kind, colour in _KINDS.items() if any(_kind(one.chunk) == kind for one in placed)},
+        _WITHOUT_PAUSES,
+        axis=unit.name,
+        unit=unit.short,
+        rows=[_slot(number) for number in range(1 + max(one.slot for one in placed))],
+    )
 
-    free_at: float = 0.0
-    places: list[float] = field(default_factory=list)
-    values: list[float | None] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
 
-    def add(self, number: int, points: Iterable[tuple[float, float]], ends_at: float) -> None:
-        self.free_at = ends_at
-        for place, value in points:
-            self.places.append(place)
-            self.values.append(value)
-        self.places.append(ends_at)
-        self.values.append(None)
-        self.labels += [f"chunk {number}"] * (len(self.places) - len(self.labels))
+def jobs_over_time(jobs: Sequence[JobRecord], chunks: Sequence[ChunkRecord]) -> Chart | None:
+    """How many jobs were done by then, and how many had failed."""
+    placed = sorted(place_chunks(chunks), key=lambda one: one.ends)
+    if not placed:
+        return None
+    unit = unit_of(placed)
+    places = [0.0, *(one.ends / unit.seconds for one in placed)]
+    states = {"done": JobState.DONE, "failed": JobState.FAILED}
+    lines = [Line(name, places, _ended_by(placed, jobs, state)) for name, state in states.items()]
+    return Chart(
+        "Jobs that are done",
+        "jobs",
+        [line for line in lines if line.name == "done" or any(line.values)],
+        [Limit("all jobs", len(jobs))],
+        axis=unit.name,
+        at="after %{x:.1f} " + unit.short,
+    )
 
 
 def memory_over_time(chunks: Sequence[ChunkRecord], budget_bytes: int | None) -> Chart | None:
@@ -41,18 +61,21 @@ def memory_over_time(chunks: Sequence[ChunkRecord], budget_bytes: int | None) ->
 
     Chunks that ran at the same time are different lines; a line's chunks are parted by gaps.
     """
-    looked = sorted((chunk for chunk in chunks if chunk.looks and chunk.duration_seconds), key=lambda one: one.began_at)
+    placed = place_chunks(chunks)
+    looked = [one for one in placed if one.chunk.looks]
     if not looked:
         return None
-    most = max(_FEWEST_POINTS, _MOST_POINTS // len(looked))
-    starts = _starts_without_pauses(looked)
-    lanes: list[_Lane] = []
-    for chunk, start in zip(looked, starts, strict=True):
-        lane = next((lane for lane in lanes if lane.free_at <= start), None)
-        if lane is None:
-            lanes.append(lane := _Lane())
-        lane.add(chunk.number, _points(chunk, start, most), start + (chunk.duration_seconds or 0.0))
-    return _over_time(lanes, _limits(budget_bytes))
+    unit, most = unit_of(placed), max(_FEWEST_POINTS, _MOST_POINTS // len(looked))
+    slots = sorted({one.slot for one in looked})
+    return Chart(
+        "Memory of each chunk over time (PSS, MiB)",
+        "MiB",
+        [_line(slot, [one for one in looked if one.slot == slot], most, unit) for slot in slots],
+        _limits(budget_bytes),
+        f"Each chunk is a fresh process tree. {_WITHOUT_PAUSES}",
+        axis=unit.name,
+        at="at %{x:.1f} " + unit.short,
+    )
 
 
 def peak_of_each_chunk(chunks: Sequence[ChunkRecord], budget_bytes: int | None) -> Chart | None:
@@ -73,42 +96,27 @@ def peak_of_each_chunk(chunks: Sequence[ChunkRecord], budget_bytes: int | None) 
     )
 
 
-def _over_time(lanes: Sequence[_Lane], limits: Sequence[Limit]) -> Chart:
-    unit, short, seconds = _time_unit(max(lane.free_at for lane in lanes))
-    lines = [
-        Line(f"side by side, {number}", [place / seconds for place in lane.places], lane.values, lane.labels)
-        for number, lane in enumerate(lanes, 1)
-    ]
-    return Chart(
-        "Memory of each chunk over time (PSS, MiB)",
-        "MiB",
-        lines,
-        limits,
-        "Each chunk is a fresh process tree. Time in which no chunk ran is left out.",
-        axis=unit,
-        at="at %{x:.1f} " + short,
-    )
+def _line(slot: int, placed: Sequence[PlacedChunk], most: int, unit: TimeUnit) -> Line:
+    """Chunks that ran one after the other, with a gap behind each."""
+    places: list[float] = []
+    values: list[float | None] = []
+    labels: list[str] = []
+    for one in placed:
+        points = [*_points(one, most), (one.ends, None)]
+        places += [place / unit.seconds for place, _ in points]
+        values += [value for _, value in points]
+        labels += [f"chunk {one.chunk.number}"] * len(points)
+    return Line(_slot(slot), places, values, labels)
 
 
-def _starts_without_pauses(chunks: Sequence[ChunkRecord]) -> list[float]:
-    """Seconds since the sweep began at which each chunk did; chunks are sorted by that."""
-    starts, left_out, latest_end = [], chunks[0].began_at, chunks[0].began_at
-    for chunk in chunks:
-        if chunk.began_at - latest_end > _PAUSE_SECONDS:
-            left_out += chunk.began_at - latest_end
-        starts.append(chunk.began_at - left_out)
-        latest_end = max(latest_end, chunk.began_at + (chunk.duration_seconds or 0.0))
-    return starts
-
-
-def _points(chunk: ChunkRecord, start: float, most: int) -> list[tuple[float, float]]:
+def _points(one: PlacedChunk, most: int) -> list[tuple[float, float | None]]:
     """Looks at a chunk, of many the greatest of each few; and its end, so that a single look is a line, too."""
-    looks = chunk.looks
+    looks = one.chunk.looks
     stride = -(-len(looks) // most)
     kept: list[Look] = [max(looks[at : at + stride], key=_size) for at in range(0, len(looks), stride)]
-    ends = max(chunk.duration_seconds or 0.0, kept[-1].elapsed_seconds)
+    ends = max(one.chunk.duration_seconds or 0.0, kept[-1].elapsed_seconds)
     points = [(look.elapsed_seconds, look.pss_bytes) for look in kept] + [(ends, kept[-1].pss_bytes)]
-    return [(start + seconds, size / _MIB) for seconds, size in points]
+    return [(one.begins + seconds, size / _MIB) for seconds, size in points]
 
 
 def _size(look: Look) -> int:
@@ -124,7 +132,22 @@ def _limits(budget_bytes: int | None) -> list[Limit]:
     return [] if budget_bytes is None else [Limit("budget", budget_bytes / _MIB)]
 
 
-def _time_unit(span_seconds: float) -> tuple[str, str, float]:
-    if span_seconds < 600:
-        return "seconds", "s", 1.0
-    return ("minutes", "min", 60.0) if span_seconds < 4 * 3600 else ("hours", "h", 3600.0)
+def _stretch(one: PlacedChunk, unit: TimeUnit) -> Stretch:
+    chunk = one.chunk
+    why = chunk.reason.strip().partition("\n")[0]
+    label = f"chunk {chunk.number}, {len(chunk.names):,} jobs{f': {why}' if why else ''}"
+    return Stretch(_slot(one.slot), _kind(chunk), one.begins / unit.seconds, one.ends / unit.seconds, label)
+
+
+def _kind(chunk: ChunkRecord) -> str:
+    return "did not" if chunk.reason else "ended well"
+
+
+def _slot(number: int) -> str:
+    return f"slot {number + 1}"
+
+
+def _ended_by(placed: Sequence[PlacedChunk], jobs: Sequence[JobRecord], state: JobState) -> list[float]:
+    """Jobs of a state at the sweep's beginning, and after each of the chunks."""
+    of_chunk = Counter(job.chunk for job in jobs if job.state is state)
+    return list(accumulate((float(of_chunk[one.chunk.number]) for one in placed), initial=0.0))

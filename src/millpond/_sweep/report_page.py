@@ -11,7 +11,7 @@ from millpond._plan.chunks import JobState
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.ledger_records import ChunkRecord, JobRecord
 from millpond._sweep.out_folder import OutFolder
-from millpond._sweep.report_charts import memory_over_time, peak_of_each_chunk
+from millpond._sweep.report_charts import jobs_over_time, memory_over_time, peak_of_each_chunk, slots_over_time
 from millpond._sweep.report_tables import chunks_table, failures_table, results_tables
 
 
@@ -55,7 +55,12 @@ def sweep_report(
     budget_bytes: int | None,
 ) -> Report:
     """What the page shows; arguments as for `write_report_page`."""
-    charts = (memory_over_time(chunks, budget_bytes), peak_of_each_chunk(chunks, budget_bytes))
+    charts = (
+        jobs_over_time(jobs, chunks),
+        memory_over_time(chunks, budget_bytes),
+        slots_over_time(chunks),
+        peak_of_each_chunk(chunks, budget_bytes),
+    )
     return Report(
         title=title,
         subtitle=f"{len(jobs):,} jobs, a fresh process for each chunk of them.",
