@@ -62,6 +62,10 @@ def test_a_scrape_amid_an_epoch_tells_what_was_delivered_by_then(registry: Colle
         assert found["millpond_frames_decoded_total{loader=train}"] > 0
         assert found["millpond_books_planned{loader=train}"] == 80
         assert found["millpond_workers{loader=train}"] == 0
+        assert sum(value for name, value in found.items() if name.startswith("millpond_limited_by{")) == 1
+        assert {f"millpond_batch_wait_seconds{{loader=train,quantile={part}}}" for part in (0.5, 0.95, 0.99)} <= set(
+            found
+        )
 
 
 def test_its_own_http_server_shows_loaders_side_by_side(registry: CollectorRegistry) -> None:
@@ -116,14 +120,14 @@ def test_quantiles_and_limits_come_as_prometheus_has_them(registry: CollectorReg
         "Told", ["batches", "wait", "wait_seconds", "limited_by", "bytes_read", "counters"]
     )
     wait = dataclasses.make_dataclass("Wait", ["p50_seconds", "p95_seconds", "p99_seconds"])
-    loader = _Told(told(2, wait(0.5, 0.75, 1.0), 1.5, "decode", 7, {"bytes_read": 7, "requests": 3}))
+    loader = _Told(told(2, wait(0.5, 0.75, 1.0), 1.5, "decode", 7, {"bytes_read": 7, "read_ns": 250_000_000}))
     millpond.prometheus.export(loader, "x", registry)
     found = scraped(registry)
     assert found["millpond_batch_wait_seconds{loader=x,quantile=0.95}"] == 0.75
     assert found["millpond_limited_by{loader=x,stage=decode}"] == 1
     assert found["millpond_limited_by{loader=x,stage=fetch}"] == 0
-    assert found["millpond_bytes_read_total{loader=x}"] == 7
-    assert found["millpond_requests_total{loader=x}"] == 3
+    assert found["millpond_read_bytes_total{loader=x}"] == 7
+    assert found["millpond_read_seconds_total{loader=x}"] == 0.25
 
 
 def test_scrapes_in_other_threads_disturb_no_epoch(registry: CollectorRegistry) -> None:

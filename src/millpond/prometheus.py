@@ -35,7 +35,8 @@ _COUNTERS = {
     "heap_copies": "Batches copied because more were held than memory has slots for.",
     "worker_restarts": "Workers replaced because they died or hung.",
     "worker_recycles": "Workers followed by a new one in good order.",
-    "bytes_read": "Bytes of media read.",
+    "bytes_read": "Read by workers, from files or from what was fetched ahead.",
+    "bytes_fetched": "From an object store.",
     "retries": "Requests to a store that followed one that failed.",
 }
 _GAUGES = {
@@ -48,15 +49,22 @@ _GAUGES = {
     "copied_bytes": "Memory of copied batches that are held.",
     "held_batches": "Batches that the program holds.",
     "workers": "Live worker processes.",
+    "limited_by": "1 for the stage that limits the loader now.",
+    "books_planned": "Samples of the current or last epoch.",
+    "books_padded": "Rows of it that repeat a sample so that ranks stay in step.",
+    "books_delivered": "Samples of it that were delivered.",
+    "books_skipped": "Bad samples of it that were left out.",
+    "books_failed": "Bad samples of it that stopped it.",
+    "books_dropped": "Samples of a short last batch under drop_last.",
 }
 _COUNTED = "counters_"
 """What workers and fetches count: every one of them only grows."""
 _QUANTILES = {"wait_p50_seconds": "0.5", "wait_p95_seconds": "0.95", "wait_p99_seconds": "0.99"}
 _WAIT = "batch_wait_seconds"
-_WAIT_HELP = "That the program waited for a batch; quantiles are of the last seconds."
+_WAIT_HELP = "That the program waited for a batch; quantiles are of those taken last."
 _STAGES = ("fetch", "decode", "gather", "consumer")
 _LIMITED = "limited_by"
-_LIMITED_HELP = "1 for the stage that limits the loader now."
+_BYTES, _NS, _NANOSECOND = "bytes_", "_ns", 1e-9
 
 _registering = threading.Lock()
 
@@ -123,7 +131,7 @@ class _Collector:
 
     def describe(self) -> list[Metric]:
         """The metrics that have names of their own, without values: `?name[]=millpond_samples_total` finds them."""
-        names = [*_COUNTERS, *_GAUGES, _WAIT, _LIMITED]
+        names = [*_COUNTERS, *_GAUGES, _WAIT]
         return [_metric(name) for name in names]
 
     def collect(self) -> list[Metric]:
@@ -165,7 +173,8 @@ def _samples(flat: dict[str, float | int | str]) -> Iterator[_Sample]:
     for name, value in flat.items():
         is_told_twice = name.startswith(_COUNTED) and name.removeprefix(_COUNTED) in flat
         if not isinstance(value, str) and not is_told_twice:
-            yield _Sample(name, "_total" if _is_counter(name) else "", {}, float(value))
+            scale = _NANOSECOND if name.endswith(_NS) else 1.0
+            yield _Sample(name, "_total" if _is_counter(name) else "", {}, float(value) * scale)
 
 
 def _is_counter(name: str) -> bool:
@@ -173,15 +182,17 @@ def _is_counter(name: str) -> bool:
 
 
 def _metric(name: str) -> Metric:
-    """Of a flat name, without values."""
+    """Of a flat name, without values: units end the name, and are base units."""
     from prometheus_client.metrics_core import Metric
 
-    if name == _WAIT:
-        return Metric(f"millpond_{name}", _WAIT_HELP, "summary")
+    told = name.removeprefix(_COUNTED)
+    words = told.replace("_", " ").capitalize()
+    if told.startswith(_BYTES):
+        told = f"{told.removeprefix(_BYTES)}_bytes"
+    elif told.endswith(_NS):
+        told = f"{told.removesuffix(_NS)}_seconds"
     if _is_counter(name):
-        told = name.removeprefix(_COUNTED)
-        return Metric(
-            f"millpond_{told}", _COUNTERS.get(name, f"{told.replace('_', ' ')}, counted.".capitalize()), "counter"
-        )
-    help_text = _LIMITED_HELP if name == _LIMITED else _GAUGES.get(name, f"{name.replace('_', ' ')}, now.".capitalize())
-    return Metric(f"millpond_{name}", help_text, "gauge")
+        return Metric(f"millpond_{told}", _COUNTERS.get(name, f"{words}, counted."), "counter")
+    if name == _WAIT:
+        return Metric(f"millpond_{told}", _WAIT_HELP, "summary")
+    return Metric(f"millpond_{told}", _GAUGES.get(name, f"{words}, now."), "gauge")

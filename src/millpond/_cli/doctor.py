@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import typer
@@ -48,10 +49,11 @@ def run_doctor(
         print(json.dumps(as_document(findings), indent=2))
     else:
         console = Console()
-        for finding in run_checkup(wanted):
-            counts[finding.level] += 1
-            if not quiet or finding.level is not Level.OK:
-                print_finding(console, finding)
+        with console.status("looking ...") if console.is_terminal and not quiet else nullcontext():
+            for finding in run_checkup(wanted):
+                counts[finding.level] += 1
+                if not quiet or finding.level is not Level.OK:
+                    print_finding(console, finding)
         console.print(summary(counts), highlight=False)
     if counts[Level.ERROR]:
         raise typer.Exit(1)

@@ -152,6 +152,9 @@ def _modules() -> list[str]:
 
 
 def _folders() -> dict[str, str]:
+    cache, quarantine = Path.home(), Path()
     with contextlib.suppress(ValueError):  # told by the settings' own line
-        return {"cache": str(Settings().cache_dir), "quarantine": str(DataLoaderSettings().quarantine)}
-    return {"cache": str(Path.home()), "quarantine": ""}
+        cache = Settings().cache_dir
+    with contextlib.suppress(ValueError):
+        quarantine = DataLoaderSettings().quarantine
+    return {"cache": str(cache), "quarantine": str(quarantine)}

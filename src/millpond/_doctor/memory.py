@@ -50,7 +50,7 @@ def kills_for_memory(count: int | None) -> Finding:
     """Processes of the group that were killed so far."""
     subject = "killed for want of memory"
     if not count:
-        return fine(subject, "nothing, as far as the control group counts" if count == 0 else "not counted here")
+        return fine(subject, "nothing so far" if count == 0 else "not counted here")
     return warning(
         subject,
         f"{count} processes of this control group so far",

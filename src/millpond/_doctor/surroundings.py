@@ -37,14 +37,13 @@ def _bad_values() -> Iterator[Finding]:
         except ValidationError as failure:
             for problem in failure.errors():
                 name = f"{_PREFIX}{'_'.join(map(str, problem['loc'])).upper()}"
-                yield error(
-                    name, f"{problem['input']!r}: {problem['msg']}", f"unset {name}, or see: {_help(kind, name)}"
-                )
+                found = f"{problem['input']!r}: {problem['msg']}"
+                yield error(name, found, f"unset it, or give it what it takes: {_meaning(kind, name)}")
 
 
-def _help(kind: type[BaseSettings], name: str) -> str:
+def _meaning(kind: type[BaseSettings], name: str) -> str:
     field = kind.model_fields.get(name.removeprefix(_PREFIX).lower())
-    return "" if field is None else str(field.description)
+    return "" if field is None else str(field.description).removeprefix(f"{name}: ")
 
 
 def _likely_typos(environment: Mapping[str, str]) -> Iterator[Finding]:
