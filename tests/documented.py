@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import SkipTest
 
@@ -19,9 +19,17 @@ _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
-def parsed(page: Path, text: str | None = None) -> Document:
-    """A page's Python blocks, those in comments (`<!-- invisible-code-block: python`) and `<!-- skip: ... -->` too."""
-    document = Document(page.read_text(encoding="utf-8") if text is None else text, str(page))
+def parsed(page: Path, substitutes: Mapping[str, str]) -> Document:
+    """A page's Python blocks, those in comments (`<!-- invisible-code-block: python`) and `<!-- skip: ... -->` too.
+
+    Args:
+        page: Its file.
+        substitutes: What stands in its text, and what is run in its place.
+    """
+    text = page.read_text(encoding="utf-8")
+    for written, meant in substitutes.items():
+        text = text.replace(written, meant)
+    document = Document(text, str(page))
     for parser in (PythonCodeBlockParser(), SkipParser()):
         for region in parser(document):
             document.add(region)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from documented import PAGES, REPOSITORY, commands, has_code, options_named, parsed, run
+from millpond import settings
 from millpond._cli import _typer
+from millpond._synth.clips import Recipe, write_clip
+from millpond._synth.scene import Scene
+from real_servers import without_proxy
+from store_server import serving_store
 from synthesized import MakeDataset
 
 pytest.importorskip("torch", reason="the pages' batches are tensors")
@@ -22,16 +28,33 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Path:
+    """Some seconds at 30 fps."""
+    path = tmp_path_factory.mktemp("documented") / "clip.mp4"
+    write_clip(path, scene, Recipe(1, frames=96, fps=30))
+    return path
+
+
 @pytest.fixture
-def folder_of_a_reader(synth: MakeDataset, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the pages' code runs: what it names, such as path/to/dataset, is there, small."""
+def reader(synth: MakeDataset, clips: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who runs the pages' code: what it names, such as path/to/dataset, is there, and small."""
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "path/to/dataset").symlink_to(synth())
-    for clip in clips.parent.glob("*.*"):
-        (tmp_path / clip.name).symlink_to(clip)
+    for each in clips.parent.glob("*.*"):
+        (tmp_path / each.name).symlink_to(each)
     for name in ("clip.mp4", "a.mp4", "b.mp4", "c.mp4"):
-        (tmp_path / name).symlink_to(clips.parent / "h264.mp4")
+        (tmp_path / name).symlink_to(clip)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def bucket(synth: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of ours, in place of s3://bucket, with a dataset pusht."""
+    folder = tmp_path_factory.mktemp("bucket")
+    (folder / "pusht").symlink_to(synth())
+    with serving_store(folder) as store, without_proxy():
+        yield store.url
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -41,9 +64,9 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if has_code(page)], ids=name_of)
-@pytest.mark.usefixtures("folder_of_a_reader")
-def test_the_code_of_a_page_runs(page: Path) -> None:
-    run(parsed(page))
+@pytest.mark.usefixtures("reader")
+def test_the_code_of_a_page_runs(page: Path, bucket: str) -> None:
+    run(parsed(page, {"s3://bucket": bucket}))
 
 
 def test_command_lines_on_the_pages_are_understood() -> None:
@@ -57,3 +80,10 @@ def test_options_that_the_text_names_are_there() -> None:
     known = {option for command in COMMANDS.values() for p in command.params for option in p.opts}
     named = {(name_of(page), option) for page in PAGES for option in options_named(page)}
     assert not {(page, option) for page, option in named if option not in known | {"--help", "--version"}}
+
+
+def test_every_variable_is_on_the_page_of_the_environment() -> None:
+    page = (REPOSITORY / "docs/reference/environment.md").read_text(encoding="utf-8")
+    kinds = [kind for kind in vars(settings).values() if isinstance(kind, type) and kind.__module__ == settings.__name__]
+    names = {f"MILLPOND_{name.upper()}" for kind in kinds for name in kind.model_fields}
+    assert names == {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
