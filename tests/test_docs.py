@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import millpond
 from documented import PAGES, REPOSITORY, commands, has_code, options_named, parsed, run
 from millpond import settings
 from millpond._cli import _typer
@@ -80,6 +81,11 @@ def test_options_that_the_text_names_are_there() -> None:
     known = {option for command in COMMANDS.values() for p in command.params for option in p.opts}
     named = {(name_of(page), option) for page in PAGES for option in options_named(page)}
     assert not {(page, option) for page, option in named if option not in known | {"--help", "--version"}}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (REPOSITORY / "docs/reference").glob("*.md"))
+    assert {name for name in millpond.__all__ if f":: millpond.{name}\n" not in pages} == set()
 
 
 def test_every_variable_is_on_the_page_of_the_environment() -> None:
