@@ -13,7 +13,9 @@ BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_go
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--peers-python $(PEERS_ENV)/bin/python)
 
-.PHONY: demo test lint types docs setup bench bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
+DRAW = $(BIN)/python bench/plot.py --out $(BENCH_OUT)
+
+.PHONY: demo test lint types docs setup bench bench-clips bench-guard bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -40,30 +42,42 @@ setup: $(TEST_ENV)/ready
 bench: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/epoch.py $(BENCH_DATA) --json $(BENCH_OUT)/epoch.json $(PEERS)
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/epoch.json $(BENCH_OUT)/epoch.svg
+	$(DRAW) $(BENCH_OUT)/epoch.json
 	$(BIN)/python bench/windows.py $(BENCH_DATA) --json $(BENCH_OUT)/windows.json $(PEERS)
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/windows.json $(BENCH_OUT)/windows.svg
+	$(DRAW) $(BENCH_OUT)/windows.json
+
+# Short clips beside torch's DataLoader with three decoders, and SPDL; and what becomes of damaged ones.
+bench-clips: $(TEST_ENV)/ready
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/clips.py --json $(BENCH_OUT)/clips.json $(PEERS)
+	$(DRAW) $(BENCH_OUT)/clips.json
+
+# A guarded call beside a fork per call, and beside pebble where it is installed.
+bench-guard: $(TEST_ENV)/ready
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/guard.py --json $(BENCH_OUT)/guard.json $(PEERS)
+	$(DRAW) $(BENCH_OUT)/guard.json
 
 # Datasets behind a server of ours, beside the same in memory.
 bench-streaming: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/streaming.py $(BENCH_DATA) --out $(BENCH_OUT)/streaming.json
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/streaming.json $(BENCH_OUT)/streaming.svg
+	$(DRAW) $(BENCH_OUT)/streaming.json
 
 # Frames at random, beside torchcodec's decoders: memory over 20,000 accesses (the better part of an hour), and rates.
 bench-decoders: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/decoder_cache.py --json $(BENCH_OUT)/decoder_cache.json
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/decoder_cache.json $(BENCH_OUT)/decoder_cache.svg
-	$(BIN)/python bench/random_access.py $(BENCH_DATA) --json $(BENCH_OUT)/random_access.json
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/random_access.json $(BENCH_OUT)/random_access.svg
+	$(DRAW) $(BENCH_OUT)/decoder_cache.json
+	$(BIN)/python bench/random_access.py $(BENCH_DATA) --json $(BENCH_OUT)/random_access.json $(PEERS)
+	$(DRAW) $(BENCH_OUT)/random_access.json
 
 # Sweeps: memory of 200 jobs that leak 72 MB each (some minutes), what a chunk costs over subprocess.run, and whether
 # merged metrics are the same bytes. A process of the first takes 2.2 GB.
 bench-sweep: $(TEST_ENV)/ready
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/sweep_leak.py --json $(BENCH_OUT)/sweep_leak.json
-	$(BIN)/python bench/plot.py $(BENCH_OUT)/sweep_leak.json $(BENCH_OUT)/sweep.svg
+	$(DRAW) $(BENCH_OUT)/sweep_leak.json
 	$(BIN)/python bench/sweep_overhead.py --json $(BENCH_OUT)/sweep_overhead.json
 	$(BIN)/python bench/sweep_merge.py --json $(BENCH_OUT)/sweep_merge.json
 

@@ -1,13 +1,20 @@
-"""Lines over a common axis, in panels one below the other, as marks of an SVG."""
+"""Lines over a common axis, in panels one below the other."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-LEFT, RIGHT, HEIGHT, TOP, BOTTOM, LABEL_STEP = 60, 250, 170, 34, 34, 16
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from _charts import GRID, INK, QUIET, WIDTH_INCHES
+
+_PANEL_INCHES, _FOOT_INCHES, _RIGHT_SHARE = 2.3, 0.35, 0.72
+_LABEL_STEP = 0.09
+"""Of a panel's height: what a label needs."""
 
 
 @dataclass(frozen=True)
@@ -16,13 +23,15 @@ class Line:
 
     Attributes:
         label: At its end.
-        look: Its class in the style.
+        colour: One of `_charts`.
         points: (x, y), ascending x.
+        is_second: Dashed: another one of the same colour.
     """
 
     label: str
-    look: str
+    colour: str
     points: Sequence[tuple[float, float]]
+    is_second: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,52 +49,44 @@ class Panel:
     lines: Sequence[Line]
 
 
-def drawn_panel(panel: Panel, y: float, width: int) -> tuple[list[str], float]:
-    """Its marks, and how high it is."""
+def draw_panels(panels: Sequence[Panel], title: str) -> Figure:
+    """One below the other; `title` stands below them, small."""
+    height = _PANEL_INCHES * len(panels) + _FOOT_INCHES
+    figure = Figure(figsize=(WIDTH_INCHES, height))
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    figure.subplots_adjust(left=0.08, right=_RIGHT_SHARE, top=0.97, bottom=0.6 / height, hspace=0.45)
+    for of_panel, panel in zip(axes, panels, strict=True):
+        _draw_panel(of_panel, panel)
+    figure.text(0, 0, title, color=QUIET, fontsize=9)
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
     most_x = max(x for line in panel.lines for x, _ in line.points)
-    most_y = max(value for line in panel.lines for _, value in line.points)
-    step = tick_step(most_y)
-    floor, span = y + TOP + HEIGHT, max(step, -(-most_y // step) * step)
-
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        return LEFT + point[0] / most_x * (width - LEFT - RIGHT), floor - point[1] / span * HEIGHT
-
-    marks = [f'<text class="name" x="0" y="{y + 18}">{html.escape(panel.title)}</text>']
-    for k in range(round(span / step) + 1):
-        _, level = at((0, k * step))
-        marks.append(f'<path class="grid" d="M{LEFT} {level:.1f}H{width - RIGHT}"/>')
-        marks.append(f'<text class="quiet" x="{LEFT - 8}" y="{level + 4:.1f}" text-anchor="end">{k * step:,.0f}</text>')
-    marks.append(
-        f'<text class="quiet" x="{width - RIGHT}" y="{floor + 18}" text-anchor="end">'
-        f"{html.escape(panel.x_name)}: {most_x:,.0f}</text>"
-    )
+    most_y = max(y for line in panel.lines for _, y in line.points)
     for line in panel.lines:
-        path = " ".join(f"{x:.1f},{level:.1f}" for x, level in map(at, line.points))
-        marks.append(f'<polyline class="line {line.look}" points="{path}"/>')
-    ends = [at(line.points[-1])[1] for line in panel.lines]
-    for line, level in zip(panel.lines, apart(ends), strict=True):
-        marks.append(f'<text x="{width - RIGHT + 8}" y="{level + 4:.1f}">{html.escape(line.label)}</text>')
-    return marks, TOP + HEIGHT + BOTTOM
+        x, y = zip(*line.points, strict=True)
+        axes.plot(x, y, color=line.colour, linewidth=1.6, dashes=(5, 3) if line.is_second else (None, None))
+    axes.set(xlim=(0, most_x), ylim=(0, max(1.0, 1.06 * most_y)))
+    axes.set_title(panel.title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(panel.x_name, loc="right")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    top = axes.get_ylim()[1]
+    ends = [line.points[-1][1] / top for line in panel.lines]
+    for line, height in zip(panel.lines, apart(ends), strict=True):
+        axes.text(1.01, height, line.label, transform=axes.transAxes, va="center", color=INK)
 
 
-def tick_step(most: float) -> float:
-    """Four lines or so, at round numbers."""
-    step = 1.0
-    for step in _round_numbers():
-        if most <= 4 * step:
-            break
-    return step
-
-
-def _round_numbers() -> Iterator[float]:
-    for exponent in range(12):
-        yield from (factor * 10.0**exponent for factor in (1, 2, 5))
-
-
-def apart(levels: Sequence[float]) -> list[float]:
+def apart(heights: Sequence[float], step: float = _LABEL_STEP) -> list[float]:
     """Heights of labels: near the given ones, in their order, and none over another."""
-    found = list(levels)
-    order = sorted(range(len(levels)), key=lambda k: levels[k], reverse=True)  # the lowest of the picture first
+    found = list(heights)
+    order = sorted(range(len(heights)), key=lambda k: heights[k])
     for below, above in pairwise(order):
-        found[above] = min(found[above], found[below] - LABEL_STEP)
+        found[above] = max(found[above], found[below] + step)
     return found

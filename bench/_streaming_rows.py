@@ -184,6 +184,7 @@ def results(rounds: list[dict[str, Answer]], last_ram: float) -> Answer:
         ]
         found[name] = summary(epochs) | {
             "keep_up": statistics.median(ratios),
+            "keep_ups": ratios,
             "keep_up_least": min(ratios),
             "keep_up_most": max(ratios),
             "keep_up_of_cpu": median_of(ram, "cpu_us_per_sample") / median_of(epochs, "cpu_us_per_sample"),

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
 import sys
 import tempfile
 import threading
@@ -36,8 +35,7 @@ from _epochs import (
     settings_of,
 )
 from _repeated import RepeatedDataset
-from _report import publish
-from millpond._observe.environment import environment_facts
+from _results import Results
 from millpond._observe.memory import MemorySampler
 from torment import Chaos, SpinningDataset, Tormentor
 
@@ -148,16 +146,18 @@ def main() -> int:
     with dataset_of(options) as root, tempfile.TemporaryDirectory(prefix="millpond-chaos-") as folder:
         flag = Path(folder) / "spin"
         found = compare(root, options, flag)
-        if options.hangs:
-            waits = seconds_to_next_batch(root, options, flag)
-            found["from_limit_to_next_batch_seconds"] = {"median": statistics.median(waits), "most": max(waits)}
-    report = {
-        "bench": "chaos",
-        "settings": settings_of(options),
-        "environment": environment_facts(),
-        **found,
-    }
-    publish(report, options.json)
+        waits = seconds_to_next_batch(root, options, flag) if options.hangs else []
+    results = Results("chaos", "what workers cost that are killed, stopped and made to hang", settings_of(options))
+    results.details |= found
+    for name, rate in found["samples_per_second"].items():
+        results.add("", name, "samples_per_second", "samples/s", [rate])
+        results.add("", name, "longest_wait_seconds", "s", [found["longest_wait_seconds"][name]])
+    results.row("", "chaos", "samples_per_second").over["calm"] = (found["over_calm"],)
+    if waits:
+        results.add("", "a hang", "from_limit_to_next_batch_seconds", "s", waits)
+    for name in ("every_sample_once", "same_order_and_pixels"):
+        results.claim(name.replace("_", " "), float(found[name]), 1.0)
+    results.publish(options.json)
     return 0 if found["every_sample_once"] and found["same_order_and_pixels"] else 1
 
 

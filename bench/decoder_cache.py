@@ -21,11 +21,10 @@ from typing import Any
 
 from _many_files import ManyFiles, make_many_files
 from _process import Contender
-from _report import publish
+from _results import Results
 from _streaming_data import temporary_folder
 from _trend import Trend, trend_of
 from _usable import why_not
-from millpond._observe.environment import environment_facts
 
 SIDES = {
     "millpond": "millpond.VideoDecoderCache, and torch for the tensors",
@@ -39,6 +38,15 @@ NEEDS: dict[str, set[str]] = {
 }
 MOST_RISE, MOST_GROWTH_MB, MORE_DESCRIPTORS, MOST_SPREAD = 0.02, 150.0, 20, 0.05
 """What is wanted of millpond at its cap."""
+ROWS = {
+    "baseline_mb": "MB",
+    "growth_mb": "MB",
+    "most_rise": "of the RSS after the first accesses",
+    "most_descriptors": "descriptors",
+    "accesses_per_second": "accesses/s",
+    "cpu_ms_per_access": "ms",
+}
+"""What is told of each seed, and its unit."""
 LOOKS = ("rss_bytes", "pss_bytes", "uss_bytes", "anon_bytes", "descriptors", "threads", "cached")
 
 
@@ -137,8 +145,8 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def verdict(side: str, found: dict[str, Any], num_seeds: int) -> dict[str, Any]:
-    """The rows of the table for a side of millpond's."""
+def wanted_of(side: str, found: dict[str, Any], num_seeds: int) -> dict[str, tuple[float, float]]:
+    """What a side of millpond's came to, and what it may come to at most."""
     rows = {
         "rss_rise_after_first": (found["most_rise"], MOST_RISE),
         "growth_mb": (found["most_growth_mb"], MOST_GROWTH_MB),
@@ -149,9 +157,7 @@ def verdict(side: str, found: dict[str, Any], num_seeds: int) -> dict[str, Any]:
     if num_seeds > 1:
         rows["spread_of_rss"] = (found["last_mb_spread"], MOST_SPREAD)
         rows["spread_of_growth"] = (found["growth_mb_spread"], MOST_SPREAD)
-    return {
-        name: {"wanted": wanted, "found": value, "is_met": value <= wanted} for name, (value, wanted) in rows.items()
-    }
+    return rows
 
 
 def same_pictures(runs: dict[str, list[dict[str, Any]]]) -> bool:
@@ -185,14 +191,14 @@ def measure(
     }
 
 
-def available(sides: Sequence[str], max_size: int | None) -> list[str]:
-    """Those that can be measured here; it is said which cannot."""
+def available(sides: Sequence[str], max_size: int | None, results: Results) -> list[str]:
+    """Those that can be measured here; the results say why the others cannot."""
     lacks = {module: reason for module in ("torch", "torchcodec.decoders") if (reason := why_not(module))}
     found = []
     for side in (named(side, max_size) for side in sides):
         missing = lacks.keys() & NEEDS[split(side)[0]]
         for module in missing:
-            print(f"{side} is left out, since {module} is not to be used here: {lacks[module]}", file=sys.stderr)
+            results.absent[side] = f"{module} is not to be used here: {lacks[module]}"
         if not missing:
             found.append(side)
     return found
@@ -233,12 +239,11 @@ def main() -> None:
     options = parse()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that the temporary folder goes, too
     synth = {"frames": options.synth_frames, "size": tuple(options.synth_size)}
-    sides, unbounded = available(options.sides, options.max_size), available(options.unbounded_sides, None)
-    report: dict[str, Any] = {
-        "bench": "decoder_cache",
-        "settings": {name: value for name, value in vars(options).items() if name not in ("json", "sources")},
-        "environment": environment_facts(),
-    }
+    settings = {name: value for name, value in vars(options).items() if name not in ("json", "sources")}
+    results = Results("decoder_cache", "whether memory is flat while frames are read at random", settings)
+    report = results.details
+    sides = available(options.sides, options.max_size, results)
+    unbounded = available(options.unbounded_sides, None, results)
     with temporary_folder() as folder:
         files = make_many_files(folder, options.files, options.sources, synth=synth)
         report["clips"] = files.facts()
@@ -249,12 +254,19 @@ def main() -> None:
             )
             accesses = options.unbounded_accesses
             report["unbounded"] = measure(unbounded, few, options.seeds[:1], accesses, folder, options)
-    report["table"] = {
-        side: verdict(side, found["results"], len(options.seeds))
-        for side, found in report["bounded"]["sides"].items()
-        if side.startswith("millpond")
-    }
-    publish(report, options.json)
+    for case in ("bounded", "unbounded"):
+        for side, found in report.get(case, {"sides": {}})["sides"].items():
+            tell(case, side, found, len(options.seeds), results)
+    results.publish(options.json)
+
+
+def tell(case: str, side: str, found: dict[str, Any], num_seeds: int, results: Results) -> None:
+    """Rows of one side, a value for each seed; and what is wanted of millpond at its cap."""
+    for quantity, unit in ROWS.items():
+        results.add(case, side, quantity, unit, [run[quantity] for run in found["runs"]])
+    if case == "bounded" and side.startswith("millpond"):
+        for name, (value, wanted) in wanted_of(side, found["results"], num_seeds).items():
+            results.claim(f"{side}: {name}", value, wanted, is_limit=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ files of this for good. Offenders are kept with what they broke, and the exit co
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -22,9 +21,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import millpond
+from _results import Results
 from corrupt_clips import FORMATS, Format, make
 from corrupt_run import TIMEOUT_SECONDS, Tally, examined
-from millpond._observe.environment import environment_facts
 
 TURN_FILES = 50
 OFFENDERS = Path(__file__).resolve().parent.parent / ".cache" / "fuzz-offenders"
@@ -115,10 +114,14 @@ def main() -> int:
     print(f"{files} files from seed {first_seed} in {wall_seconds:.0f} s, {broken} of them broke a promise")
     if broken:
         print(f"they are in {options.keep}, each with what it broke")
-    if options.json:
-        report = {"environment": environment_facts(), "seed": first_seed, "files": files, "broken": broken, **facts}
-        report |= {"wall_seconds": wall_seconds, "formats": {name: vars(tally) for name, tally in tallies.items()}}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    settings = {"seed": first_seed, "formats": options.formats, "num_workers": options.num_workers}
+    results = Results("fuzz", "whether any damage to a media file breaks a promise", settings)
+    for name, tally in tallies.items():
+        results.add(name, "", "files", "files", [tally.files])
+    results.claim("files that broke a promise", broken, 0, is_limit=True)
+    results.details |= {"files": files, "broken": broken, **facts, "wall_seconds": wall_seconds}
+    results.details["formats"] = {name: vars(tally) for name, tally in tallies.items()}
+    results.write_results(options.json)
     return 1 if broken else 0
 
 

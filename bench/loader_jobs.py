@@ -15,9 +15,8 @@ from typing import Any
 
 from _loader_kinds import SIDES
 from _process import Contender
-from _report import publish
+from _results import Results
 from _trend import trend_of
-from millpond._observe.environment import environment_facts
 
 TRENDS = (
     "rss_bytes",
@@ -104,14 +103,18 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     sides = run(options)
-    report = {
-        "bench": "loader_jobs",
-        "settings": {name: value for name, value in vars(options).items() if name != "json"},
-        "environment": environment_facts(),
-        "sides": sides,
-        "table": {side: verdict(found) for side, found in sides.items()},
-    }
-    publish(report, options.json)
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    results = Results("loader_jobs", "what is left of many jobs in a row, a loader each", settings)
+    results.details["sides"] = sides
+    for side, found in sides.items():
+        for name in TRENDS:
+            trend = found["trends"][name]
+            results.add("", side, f"{name.removesuffix('_bytes')}_bytes_per_job", "B", [trend["bytes_per_job"]])
+        for name in COUNTS:
+            results.add("", side, f"{name}_left", name, [found["left"][name]])
+        for name, is_so in verdict(found).items():
+            results.claim(f"{side}: {name}", float(is_so), 1.0)
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,14 @@ import psutil
 from numpy.typing import NDArray
 
 import millpond
-from _random_samples import Camera, Samples, frames_in_one_pass, frames_one_by_one, keyframes_of, read_samples
-from _report import publish
-from _usable import why_not
+from _frame_readers import DecordReaders, PyavReaders
+from _random_samples import Samples, frames_in_one_pass, frames_one_by_one, keyframes_of, read_samples
+from _results import Results, spread
+from _usable import borrow_from, why_not
 from millpond._media.frames import decode_frames
 from millpond._media.index import load_sample_table
 from millpond._media.sidecars import SidecarStore
 from millpond._media.video_file import VideoFile
-from millpond._observe.environment import environment_facts
 
 Take = Callable[[Any], list[Any]]
 """Pictures (3, H, W) of a sample, or of a batch."""
@@ -43,10 +43,36 @@ WANTED_RANDOM, WANTED_BATCH, BATCH_GOP = 1.0, 2.0, 30
 ALONE = "torchcodec"
 SHUFFLED, SORTED, WHOLE = "torchcodec, one by one", "torchcodec, one by one, sorted", "torchcodec, whole batch"
 OURS = "millpond, whole batch"
+PYAV, DECORD = "PyAV", "decord2"
+PYAV_WHOLE, DECORD_WHOLE = "PyAV, whole batch", "decord2, whole batch"
+ROUNDED = {PYAV, DECORD, PYAV_WHOLE, DECORD_WHOLE}
+"""Sides that convert YUV in another way: their pictures are nearly those of the others, who agree in every byte."""
+MOST_MEAN_DIFFERENCE = 4.0
+"""Of 255. Two frames apart differ by more, but where a picture stands still."""
 
 
-def random_sides(root: Path, samples: Samples, theirs: Any, ours: Any, cache_dir: Path) -> dict[str, Take]:
-    """Each takes the number of a sample. `theirs` and `ours` are the caches."""
+@dataclass(frozen=True)
+class Caches:
+    """Open decoders of each library, the same number at most.
+
+    Attributes:
+        torchcodec, ours, pyav: `TorchcodecCache`, `VideoDecoderCache` and so on.
+        decord: None where decord2 is not installed.
+    """
+
+    torchcodec: Any
+    ours: Any
+    pyav: PyavReaders
+    decord: DecordReaders | None
+
+    def clear(self) -> None:
+        for cache in (self.torchcodec, self.ours, self.pyav, self.decord):
+            if cache is not None:
+                cache.clear()
+
+
+def random_sides(root: Path, samples: Samples, caches: Caches, cache_dir: Path) -> dict[str, Take]:
+    """Each takes the number of a sample."""
     from _torchcodec_cache import index_at
 
     def places(sample: int) -> list[tuple[str, float]]:
@@ -55,34 +81,43 @@ def random_sides(root: Path, samples: Samples, theirs: Any, ours: Any, cache_dir
     def torchcodec(sample: int) -> list[Any]:
         found = []
         for path, seconds in places(sample):
-            decoder = theirs.get_decoder(path)
+            decoder = caches.torchcodec.get_decoder(path)
             found.append(decoder.get_frames_at(indices=[index_at(decoder, seconds)]).data[0])
         return found
 
     def by_time(sample: int) -> list[Any]:
         return [
-            millpond.decode_video_frames(path, [seconds], TOLERANCE_SECONDS, cache=ours)[0]
+            millpond.decode_video_frames(path, [seconds], TOLERANCE_SECONDS, cache=caches.ours)[0]
             for path, seconds in places(sample)
         ]
 
     def by_index(sample: int) -> list[Any]:
         found = []
         for path, seconds in places(sample):
-            decoder = ours.get_decoder(path)
+            decoder = caches.ours.get_decoder(path)
             found.append(decoder.get_frame_at(round(seconds * decoder.metadata.average_fps)).data)
         return found
 
-    dataset = millpond.LeRobotDataset(root, cache_dir=cache_dir, decoder_cache=ours)
+    dataset = millpond.LeRobotDataset(root, cache_dir=cache_dir, decoder_cache=caches.ours)
 
     def of_dataset(sample: int) -> list[Any]:
         found = dataset[sample]
         return [found[camera.name] for camera in samples.cameras]
 
-    return {ALONE: torchcodec, "decode_video_frames": by_time, "get_frame_at": by_index, "LeRobotDataset": of_dataset}
+    def frames_of(readers: Any) -> Take:
+        def take(sample: int) -> list[Any]:
+            return [readers.frames(path, [round(seconds * samples.fps)])[0] for path, seconds in places(sample)]
+
+        return take
+
+    peers = {PYAV: frames_of(caches.pyav)} | ({DECORD: frames_of(caches.decord)} if caches.decord else {})
+    ours = {"decode_video_frames": by_time, "get_frame_at": by_index, "LeRobotDataset": of_dataset}
+    return {ALONE: torchcodec, **peers, **ours}
 
 
-def batch_sides(camera: Camera, theirs: Any, ours: Any) -> dict[str, Take]:
+def batch_sides(caches: Caches) -> dict[str, Take]:
     """Each takes the path of a file, and frames of it in the order that they are drawn."""
+    theirs, ours = caches.torchcodec, caches.ours
 
     def one_by_one(decoder: Any, indices: Sequence[int]) -> list[Any]:
         return [decoder.get_frames_at(indices=[index]).data[0] for index in indices]
@@ -90,19 +125,22 @@ def batch_sides(camera: Camera, theirs: Any, ours: Any) -> dict[str, Take]:
     def whole(decoder: Any, indices: Sequence[int]) -> list[Any]:
         return list(decoder.get_frames_at(indices).data)
 
-    return {
+    sides: dict[str, Take] = {
         SHUFFLED: lambda batch: one_by_one(theirs.get_decoder(batch[0]), batch[1]),
         SORTED: lambda batch: one_by_one(theirs.get_decoder(batch[0]), sorted(batch[1])),
         WHOLE: lambda batch: whole(theirs.get_decoder(batch[0]), sorted(batch[1])),
-        OURS: lambda batch: whole(ours.get_decoder(batch[0]), sorted(batch[1])),
+        PYAV_WHOLE: lambda batch: caches.pyav.frames(batch[0], sorted(batch[1])),
     }
+    if (decord := caches.decord) is not None:
+        sides[DECORD_WHOLE] = lambda batch: decord.frames(batch[0], sorted(batch[1]))
+    return {**sides, OURS: lambda batch: whole(ours.get_decoder(batch[0]), sorted(batch[1]))}
 
 
-def measure(root: Path, theirs: Any, ours: Any, store: SidecarStore, options: argparse.Namespace) -> dict[str, Any]:
+def measure(root: Path, caches: Caches, store: SidecarStore, options: argparse.Namespace) -> dict[str, Any]:
     """One dataset."""
     samples = read_samples(root)
     draw = np.random.default_rng(options.seed)
-    sides = random_sides(root, samples, theirs, ours, store.folder)
+    sides = random_sides(root, samples, caches, store.folder)
     numbers = draw.permutation(len(samples)).tolist()
     compared = require_same_pictures(sides, numbers[: options.compared])
     keyframes = {path: keyframes_of(path) for camera in samples.cameras for path in camera.paths}
@@ -122,7 +160,7 @@ def measure(root: Path, theirs: Any, ours: Any, store: SidecarStore, options: ar
         if not batches:
             print(f"{root.name}: no {span} has {options.batch_size} frames", file=sys.stderr)
             continue
-        sides = batch_sides(first, theirs, ours)
+        sides = batch_sides(caches)
         require_same_batches(sides, batches[:2])
         measured = in_turns(f"{root.name}, batches of one {span}", sides, batches, SHUFFLED, options)
         decoded = {
@@ -223,11 +261,6 @@ def ratios(rounds: list[dict[str, Any]], side: str, reference: str) -> dict[str,
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    found = {"median": statistics.median(values), "least": min(values), "most": max(values)}
-    return {name: round(value, 3) for name, value in found.items()}
-
-
 def digests(pictures: Sequence[Any]) -> list[str]:
     return [hashlib.sha256(np.ascontiguousarray(np.asarray(picture))).hexdigest() for picture in pictures]
 
@@ -239,10 +272,20 @@ def require_same_pictures(sides: dict[str, Take], items: Sequence[Any]) -> int:
         SystemExit: Two sides have other pixels for one sample.
     """
     for item in items:
-        found = {side: digests(take(item)) for side, take in sides.items()}
+        pictures = {side: take(item) for side, take in sides.items()}
+        found = {side: digests(of_side) for side, of_side in pictures.items() if side not in ROUNDED}
         if len({tuple(of) for of in found.values()}) != 1:
             raise SystemExit(f"sides differ at {item}: {found}")
+        for side in ROUNDED & pictures.keys():
+            if (off := most_difference(pictures[side], pictures[next(iter(found))])) > MOST_MEAN_DIFFERENCE:
+                raise SystemExit(f"{side} differs by {off:.1f} of 255 at {item}")
     return len(items)
+
+
+def most_difference(some: Sequence[Any], others: Sequence[Any]) -> float:
+    """Of the pictures that differ most: the mean."""
+    pairs = zip(some, others, strict=True)
+    return max(float(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).mean()) for one, other in pairs)
 
 
 def require_same_batches(sides: dict[str, Take], batches: Sequence[tuple[str, list[int]]]) -> None:
@@ -253,18 +296,36 @@ def require_same_batches(sides: dict[str, Take], batches: Sequence[tuple[str, li
         require_same_pictures(sides, [(path, sorted(frames))])
 
 
-def verdict(found: dict[str, Any]) -> dict[str, Any]:
-    """Rows of the table, by the median of rounds."""
+def tell(dataset: str, found: dict[str, Any], results: Results) -> None:
+    """Rows of one dataset: rates over torchcodec's that takes frame by frame, round by round."""
+    tell_case(f"{dataset}: samples at random", found["random"], ALONE, results)
+    for span, batches in found["batches"].items():
+        name = f"{dataset}: batches of {found['batch_size']} frames of one {span}, sorted"
+        tell_case(name, batches, SHUFFLED, results)
+    for name, (ratio, wanted) in wanted_of(found).items():
+        results.claim(f"{dataset}: {name}", ratio, wanted)
+
+
+def tell_case(case: str, measured: dict[str, Any], reference: str, results: Results) -> None:
+    rounds = measured["rounds"]
+    for side in measured["sides"]:
+        for quantity, unit in (("frames_per_second", "frames/s"), ("cpu_ms", "ms")):
+            results.add(case, side, quantity, unit, [one[side][quantity] for one in rounds])
+        rates = [one[side]["per_second"] / one[reference]["per_second"] for one in rounds]
+        results.add(case, side, "rate_over_torchcodec", "x", rates)
+
+
+def wanted_of(found: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """What millpond came to, by the median of rounds, and what it should come to at least."""
     rows = {
         f"{side} over torchcodec": (over["per_second"]["median"], WANTED_RANDOM)
         for side, over in found["random"]["over"].items()
+        if side not in ROUNDED
     }
     if found["gop_frames"] == BATCH_GOP:
         for span, batches in found["batches"].items():
             rows[f"batch of one {span} over one by one"] = (batches["over"][OURS]["per_second"]["median"], WANTED_BATCH)
-    return {
-        name: {"found": ratio, "wanted": wanted, "is_met": ratio >= wanted} for name, (ratio, wanted) in rows.items()
-    }
+    return rows
 
 
 def parse() -> argparse.Namespace:
@@ -276,6 +337,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--compared", type=int, default=24, help="samples whose pixels are compared before")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers-python", default="", help="of an environment with decord2, if this one has it not")
     parser.add_argument("--json", type=Path, help="the report goes here, too")
     return parser.parse_args()
 
@@ -287,24 +349,29 @@ def main() -> None:
         raise SystemExit(f"this bench compares with torchcodec, which is not to be used here: {reason}")
     from _torchcodec_cache import TorchcodecCache
 
-    report: dict[str, Any] = {
-        "bench": "random_access",
-        "settings": {name: value for name, value in vars(options).items() if name not in ("json", "datasets")},
-        "environment": environment_facts(),
-        "datasets": {},
+    settings = {
+        name: value for name, value in vars(options).items() if name not in ("json", "datasets", "peers_python")
     }
+    question = "how many samples a second come at random from decoders that are open"
+    results = Results("random_access", question, settings, packages=("decord2",))
+    borrow_from(options.peers_python)
+    if reason := why_not("decord"):
+        results.absent[DECORD] = reason
+    results.details["datasets"] = {}
     with tempfile.TemporaryDirectory(prefix="millpond-bench-") as folder:
         store = SidecarStore(Path(folder))
         for root in options.datasets:
-            theirs = TorchcodecCache(options.max_size)
-            ours = millpond.VideoDecoderCache(options.max_size, cache_dir=folder)
-            report["datasets"][root.name] = measure(root, theirs, ours, store, options)
-            theirs.clear()
-            ours.clear()
-            report["table"] = {name: verdict(found) for name, found in report["datasets"].items()}
-            if options.json:  # what a long run has so far
-                options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    publish(report, options.json)
+            caches = Caches(
+                TorchcodecCache(options.max_size),
+                millpond.VideoDecoderCache(options.max_size, cache_dir=folder),
+                PyavReaders(options.max_size),
+                None if DECORD in results.absent else DecordReaders(options.max_size),
+            )
+            found = results.details["datasets"][root.name] = measure(root, caches, store, options)
+            caches.clear()
+            tell(root.name, found, results)
+            results.write_results(options.json)  # what a long run has so far
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

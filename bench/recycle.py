@@ -7,13 +7,11 @@ against the plain epochs just before and just after it.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 
 from _epochs import add_options, dataset_of, make_loader, open_dataset, repeats_to_fill, run_epoch, settings_of
 from _repeated import RepeatedDataset
-from _report import publish
-from millpond._observe.environment import environment_facts
+from _results import Results
 
 
 def parse() -> argparse.Namespace:
@@ -46,20 +44,19 @@ def main() -> None:
         2 * epoch.samples_per_second / (before + after)
         for epoch, before, after in zip(recycled, rates[:-1], rates[1:], strict=True)
     ]
-    report = {
-        "bench": "recycle",
-        "settings": settings_of(options),
-        "environment": environment_facts(),
+    results = Results("recycle", "what it costs to replace every worker after some tasks", settings_of(options))
+    results.add("", "plain", "samples_per_second", "samples/s", rates)
+    of_recycled = [epoch.samples_per_second for epoch in recycled]
+    results.add("", "recycling", "samples_per_second", "samples/s", of_recycled).over["plain"] = tuple(over_plain)
+    same_order = all(epoch.samples == plain[0].samples for epoch in (*recycled, *plain))
+    results.claim("all epochs have the same order", float(same_order), 1.0)
+    results.details |= {
         "samples": len(dataset),
-        "over_plain": statistics.median(over_plain),
-        "over_plain_least": min(over_plain),
-        "over_plain_most": max(over_plain),
-        "plain_samples_per_second": statistics.median(rates),
         "recycles": counts.worker_recycles,
         "restarts": counts.worker_restarts,
-        "same_order": all(epoch.samples == plain[0].samples for epoch in (*recycled, *plain)),
+        "same_order": same_order,
     }
-    publish(report, options.json)
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from _report import publish
+from _results import Results
 from _sweeps import JOB, SCRIPT, SweptChunk, bench_folder, chunks_of, summary, sweep_argv, write_jobs
 from _trend import trend_of
 from millpond._amounts import parse_bytes
 from millpond._arena.memory import available_bytes
-from millpond._observe.environment import environment_facts
 from millpond._observe.memory import MemoryPoint, MemorySampler
 
 WAYS = {
@@ -177,8 +176,8 @@ def chunk_mb(options: argparse.Namespace) -> float:
     return float(options.chunk_size * megabytes(options.leak_bytes))
 
 
-def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """What is wanted of each way, and what came."""
+def wanted_of(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict[str, tuple[float, float]]:
+    """What each way came to, and what it may come to at most."""
     rows: dict[str, tuple[float, float]] = {}
     if "chunks" in found:
         chunks = found["chunks"]
@@ -188,10 +187,7 @@ def table(found: dict[str, dict[str, Any]], options: argparse.Namespace) -> dict
         if way in found:
             beside = found[way]["peak_mb"]["most"] - megabytes(parse_bytes(options.max_rss))
             rows[f"{way}: MB beside the budget"] = (beside, MOST_BESIDE_MB)
-    return {
-        name: {"wanted": wanted, "found": round(value, 4), "is_met": value <= wanted}
-        for name, (value, wanted) in rows.items()
-    }
+    return rows
 
 
 def parse() -> argparse.Namespace:
@@ -233,15 +229,16 @@ def main() -> None:
     for run in itertools.chain(*(of[1:] for of in runs.values())):
         del run["looks"]  # those of the first round are enough for a drawing
     found = {way: results(way, of, options) for way, of in runs.items()}
-    report = {
-        "bench": "sweep_leak",
-        "settings": {name: value for name, value in vars(options).items() if name != "json"},
-        "environment": environment_facts(),
-        "jobs_of_a_chunk_mb": chunk_mb(options),
-        "ways": {way: {"results": found[way], "runs": of} for way, of in runs.items()},
-        "table": table(found, options),
-    }
-    publish(report, options.json)
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    told = Results("sweep_leak", "whether a sweep of jobs that leak stays flat", settings)
+    told.details["jobs_of_a_chunk_mb"] = chunk_mb(options)
+    told.details["ways"] = {way: {"results": found[way], "runs": of} for way, of in runs.items()}
+    for way, of in runs.items():
+        told.add("", way, "peak_mb", "MB", [run["peak_mb"] for run in of])
+        told.add("", way, "wall_seconds", "s", [run["seconds"] for run in of])
+    for name, (value, wanted) in wanted_of(found, options).items():
+        told.claim(name, round(value, 4), wanted, is_limit=True)
+    told.publish(options.json)
 
 
 if __name__ == "__main__":

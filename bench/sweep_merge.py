@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _report import publish
+from _results import Results
 from _sweeps import JOB, bench_folder, chunks_of, sweep_argv, write_jobs
 from _usable import why_not
-from millpond._observe.environment import environment_facts
 
 _POLL_SECONDS, _MOST_JITTER_SECONDS = 0.002, 0.1
 
@@ -148,8 +147,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def table(ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What must be so, and whether it is."""
+def wanted_of(ways: dict[str, dict[str, Any]]) -> dict[str, tuple[int, int]]:
+    """What they came to, and what they may come to at most."""
     counts = {
         f"different {name}.json": len({way[f"{name}_sha256"] for way in ways.values()})
         for name in ("metrics", "summary")
@@ -159,9 +158,7 @@ def table(ways: dict[str, dict[str, Any]]) -> dict[str, Any]:
     rows["ways with other metrics than without millpond"] = (differ, 0)
     needless = sum(way["jobs_run_again_after_their_report"] for way in ways.values())
     rows["jobs run again after their report"] = (needless, 0)
-    return {
-        name: {"wanted": wanted, "found": found, "is_met": found == wanted} for name, (found, wanted) in rows.items()
-    }
+    return rows
 
 
 def parse() -> argparse.Namespace:
@@ -195,14 +192,14 @@ def main() -> None:
             (own := folder / str(number)).mkdir()
             ways[way.name] = found = run_way(way, jobs, expected, own, options)
             print(f"{way.name}: {found['metrics_sha256'][:12]}, {found['seconds']:.1f} s", file=sys.stderr, flush=True)
-    report = {
-        "bench": "sweep_merge",
-        "settings": {name: value for name, value in vars(options).items() if name != "json"},
-        "environment": environment_facts(),
-        "ways": ways,
-        "table": table(ways),
-    }
-    publish(report, options.json)
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    results = Results("sweep_merge", "whether merged metrics are the same bytes however a sweep was run", settings)
+    results.details["ways"] = ways
+    for name, way in ways.items():
+        results.add("", name, "wall_seconds", "s", [way["seconds"]])
+    for name, (found, wanted) in wanted_of(ways).items():
+        results.claim(name, found, wanted, is_limit=True)
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _report import publish
+from _results import Results
 from _sweeps import FOLDER, JOB, bench_folder, chunks_of, summary, sweep_argv, write_jobs
-from millpond._observe.environment import environment_facts
 from millpond._plan.chunks import JobState, JobVerdict
 from millpond._sweep.ledger import Ledger
 from millpond._sweep.orders import ChunkOutcome
@@ -200,6 +199,10 @@ def over_subprocess(loops: list[list[float]], sweeps: list[SweepTurn]) -> dict[s
         ),
         "over_of_means_ms": round(statistics.fmean(periods) - statistics.fmean(commands), 3),
         "over_while_it_runs_ms": spread_of(running),
+        "turns_ms": {
+            "subprocess": medians,
+            "sweep": [statistics.median(sweep.periods_ms) for sweep in sweeps],
+        },
     }
 
 
@@ -251,18 +254,16 @@ def main() -> None:
     for name in options.commands:
         found[name] = measure(name, options.chunks, options.turns)
         print(f"{name}: {found[name]['wall_ms']['over']}", file=sys.stderr, flush=True)
-    report = {
-        "bench": "sweep_overhead",
-        "settings": {name: value for name, value in vars(options).items() if name != "json"},
-        "environment": environment_facts(),
-        "commands": found,
-        "table": {name: verdict(case["wall_ms"]["over"]["median"]) for name, case in found.items()},
-    }
-    publish(report, options.json)
-
-
-def verdict(over_ms: float) -> dict[str, Any]:
-    return {"wanted": MOST_MS, "found": over_ms, "is_met": over_ms <= MOST_MS}
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    results = Results("sweep_overhead", "what a sweep costs per chunk, over subprocess.run", settings)
+    results.details["commands"] = found
+    for name, case in found.items():
+        for side, values in case.pop("turns_ms").items():
+            results.add(name, side, "chunk_ms", "ms", values)
+        results.claim(
+            f"{name}: ms of a chunk over subprocess.run", case["wall_ms"]["over"]["median"], MOST_MS, is_limit=True
+        )
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ import psutil
 
 from _loader_kinds import KINDS, SIDES
 from _process import Contender
-from _report import publish
-from millpond._observe.environment import environment_facts
+from _results import Results
 
 WANTED = {"numpy": 4.0, "torch": 4.0, "custom": 1.5, "prebuilt": 1.0, "small": 1.0}
 """What millpond's figures over the others' should at least be."""
@@ -36,10 +35,8 @@ def compare(kind: str, options: argparse.Namespace) -> dict[str, Any]:
         rounds = [one_round(kind, number, peers, options) for number in range(options.rounds)]
         ends = {side: peer.ask("end") for side, peer in peers.items()}
     found = {side: summary([one[side] for one in rounds]) for side in options.sides}
-    first, *others = options.sides
-    over = {side: ratios([one[first] for one in rounds], [one[side] for one in rounds]) for side in others}
     others_cpu = max(one["others_cpu"] for one in rounds)
-    return {"sides": found, "over": over, "others_cpu_most": others_cpu, "ends": ends, "rounds": rounds}
+    return {"sides": found, "others_cpu_most": others_cpu, "ends": ends, "rounds": rounds}
 
 
 def one_round(kind: str, number: int, peers: dict[str, Contender], options: argparse.Namespace) -> dict[str, Any]:
@@ -63,27 +60,22 @@ def summary(slices: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def ratios(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Round by round: our rate over theirs, and their CPU over ours; above 1 is better for us in both."""
-    pairs = list(zip(ours, theirs, strict=True))
-    rates = [our["batches_per_second"] / their["batches_per_second"] for our, their in pairs]
-    cpu = [their["cpu_ms_per_batch"]["total"] / max(1e-9, our["cpu_ms_per_batch"]["total"]) for our, their in pairs]
-    return {"batches_per_second": _spread(rates), "cpu_ms_per_batch": _spread(cpu)}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "most": round(max(values), 3),
-    }
-
-
-def verdict(kind: str, over: dict[str, Any]) -> dict[str, Any]:
-    """Held against what is wanted, by the median of rounds; "small" is judged by its rate alone."""
-    names = ["batches_per_second"] if kind == "small" else ["batches_per_second", "cpu_ms_per_batch"]
-    found = {f"{name} over {side}": figures[name]["median"] for side, figures in over.items() for name in names}
-    return {"wanted": WANTED[kind], **found, "is_met": all(figure >= WANTED[kind] for figure in found.values())}
+def tell(kind: str, rounds: list[dict[str, Any]], sides: list[str], results: Results) -> None:
+    """Rows of one kind, and what is wanted of the first side: "small" is judged by its rate alone."""
+    first, *others = sides
+    for side in sides:
+        of_side = [one[side] for one in rounds]
+        results.add(kind, side, "batches_per_second", "batches/s", [one["batches_per_second"] for one in of_side])
+        cpu = [one["cpu_ms_per_batch"]["total"] for one in of_side]
+        results.add(kind, side, "cpu_ms_per_batch", "ms", [max(1e-9, milliseconds) for milliseconds in cpu])
+    for other in others:
+        results.compare(kind, "batches_per_second", over=other, sides=[first])
+        results.compare(kind, "cpu_ms_per_batch", over=first, sides=[other])
+        rates = results.row(kind, first, "batches_per_second").over[other]
+        results.claim(f"{kind}: rate over {other}", statistics.median(rates), WANTED[kind])
+        if kind != "small":
+            cpu = results.row(kind, other, "cpu_ms_per_batch").over[first]
+            results.claim(f"{kind}: CPU of {other} over ours", statistics.median(cpu), WANTED[kind])
 
 
 def parse() -> argparse.Namespace:
@@ -106,14 +98,12 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    report: dict[str, Any] = {
-        "bench": "transport",
-        "settings": {name: value for name, value in vars(options).items() if name != "json"},
-        "environment": environment_facts(),
-        "kinds": {kind: compare(kind, options) for kind in options.kinds},
-    }
-    report["table"] = {kind: verdict(kind, found["over"]) for kind, found in report["kinds"].items()}
-    publish(report, options.json)
+    settings = {name: value for name, value in vars(options).items() if name != "json"}
+    results = Results("transport", "how fast batches come from workers of a DataLoader", settings)
+    results.details["kinds"] = {kind: compare(kind, options) for kind in options.kinds}
+    for kind, found in results.details["kinds"].items():
+        tell(kind, found["rounds"], options.sides, results)
+    results.publish(options.json)
 
 
 if __name__ == "__main__":

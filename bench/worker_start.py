@@ -6,16 +6,14 @@ The workers' own machinery has no public name, so this bench goes to `millpond._
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from _report import publish
-from millpond._observe.environment import environment_facts
+from _results import Results
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, close_all
 from millpond._workers.messages import encode
@@ -102,15 +100,6 @@ def progress_us(calls: int = 200_000) -> float:
     return best / calls * 1e6
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    ranked = sorted(values)
-    return {
-        "median": round(statistics.median(ranked), 3),
-        "p99": round(ranked[min(len(ranked) - 1, int(0.99 * len(ranked)))], 3),
-        "repeats": len(ranked),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--preload", nargs="*", default=list(PRELOAD))
@@ -121,20 +110,18 @@ def main() -> None:
     preload = tuple(given.preload)
     cold = starts_ms(preload, 1)[0]
     cpu_us, wall_us = task_cpu_us(preload, given.tasks)
-    report = {
-        "environment": environment_facts(),
-        "preload": preload,
-        "first_start_with_a_cold_zygote_ms": round(cold, 1),
-        "start_ms": summary(starts_ms(preload, given.repeats)),
-        "pss_before_first_task_mib": {count: round(max(pss_mib(preload, count)), 2) for count in (1, 2, 4)},
-        "task_cpu_in_parent_us": round(cpu_us, 1),
-        "task_wall_us": round(wall_us, 1),
-        "tasks": given.tasks,
-        "hang_to_successor_ready_ms": summary(recoveries_ms(preload, 10)),
-        "progress_call_us": round(progress_us(), 3),
-    }
+    settings = {"preload": preload, "repeats": given.repeats, "tasks": given.tasks}
+    results = Results("worker_start", "what a worker costs: start, memory, a task, a hang", settings)
+    results.add("start", "cold zygote", "start_ms", "ms", [cold])
+    results.add("start", "warm zygote", "start_ms", "ms", starts_ms(preload, given.repeats))
+    for count in (1, 2, 4):
+        results.add("PSS before the first task", f"workers: {count}", "pss_mib", "MiB", pss_mib(preload, count))
+    results.add("a task", "CPU in the parent", "us_per_task", "us", [cpu_us])
+    results.add("a task", "wall clock", "us_per_task", "us", [wall_us])
+    results.add("a hang", "limit passed to successor ready", "hang_ms", "ms", recoveries_ms(preload, 10))
+    results.add("a task", "a call of progress()", "us_per_call", "us", [progress_us()])
     shutdown()
-    publish(report, given.out)
+    results.publish(given.out)
 
 
 if __name__ == "__main__":

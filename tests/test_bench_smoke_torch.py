@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench_drawings import drawn, texts
 from test_bench_smoke import BENCH, run
 
 pytest.importorskip("torch", reason="benches of DataLoaders need torch")
@@ -23,35 +24,35 @@ def test_transport_checks_batches_and_compares_every_side(tmp_path: Path) -> Non
     written = tmp_path / "out.json"
     printed: dict[str, Any] = json.loads(run("transport.py", *quick, *few, "--json", written, cache_dir=tmp_path))
     for kind in ("numpy", "small"):
-        found = printed["kinds"][kind]
+        found = printed["details"]["kinds"][kind]
         assert found["sides"].keys() == {OURS, "torch-malloc"}
         assert all(side["batches_per_second"] > 0 for side in found["sides"].values())
         assert all(side["cpu_ms_per_batch"]["total"] > 0 for side in found["sides"].values())
-        assert found["over"]["torch-malloc"]["batches_per_second"]["median"] > 0
-        assert printed["table"][kind].keys() >= {"wanted", "batches_per_second over torch-malloc", "is_met"}
-    run("plot.py", written, tmp_path / "out.svg", cache_dir=tmp_path)
-    assert "times as fast" in (tmp_path / "out.svg").read_text()
+    assert [row["over"].keys() for row in printed["results"][:2]] == [{"torch-malloc"}, set()]
+    assert {claim["name"] for claim in printed["claims"]} >= {"small: rate over torch-malloc"}
+    assert "batches/s" in texts(drawn(written))
 
 
 def test_jobs_end_in_every_way_and_are_looked_at(tmp_path: Path) -> None:
     few = ("--jobs", "8", "--warm-up", "4", "--batches", "4", "--frame-shape", "3", "16", "16")
     printed: dict[str, Any] = json.loads(run("loader_jobs.py", *few, "--sides", OURS, cache_dir=tmp_path))
-    found = printed["sides"][OURS]
+    found = printed["details"]["sides"][OURS]
     assert found["trends"].keys() >= {"rss_bytes", "shared_bytes"}
     assert (found["first"]["ending"], found["last"]["ending"]) == ("whole", "raised")
     assert found["first"]["rss_bytes"] > found["first"]["pss_bytes"] > 0
-    assert printed["table"][OURS].keys() >= {"rss is flat", "no descriptor left", "no process left"}
-    assert all(printed["table"][OURS][f"no {kind} left"] for kind in ("descriptor", "pipe", "process"))
+    claims = {claim["name"].removeprefix(f"{OURS}: "): claim["is_met"] for claim in printed["claims"]}
+    assert "rss is flat" in claims
+    assert all(claims[f"no {kind} left"] for kind in ("descriptor", "pipe", "process"))
 
 
 def test_first_batch_is_timed_and_workers_are_weighed(tmp_path: Path) -> None:
     small = ("--rounds", "1", "--dataset-mib", "8", "--batch-size", "2", "--sides", OURS, "torch:forkserver")
     printed: dict[str, Any] = json.loads(run("first_batch.py", *small, cache_dir=tmp_path))
-    for side in printed["sides"].values():
+    for side in printed["details"]["sides"].values():
         for turn in ("first_loader", "second_loader"):
             assert side[turn]["first_batch_seconds"] >= side[turn]["iterator_seconds"] > 0
             assert side[turn]["memory_mib"]["worker"]["rss"] > side[turn]["memory_mib"]["worker"]["uss"] > 0
-    assert printed["table"]["first_loader first_batch_seconds"] > 0
+    assert "first_loader first_batch_seconds, over torch's forkserver" in {of["name"] for of in printed["claims"]}
 
 
 def test_a_trend_is_found_in_noise_and_none_is_found_in_noise_alone() -> None:
