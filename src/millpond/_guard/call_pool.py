@@ -19,6 +19,7 @@ from millpond._workers.call_supervisor import CallSupervisor
 from millpond._workers.messages import encode
 from millpond._workers.outcomes import Completed, Failed
 from millpond._workers.recycling import NO_RECYCLING, Recycling
+from millpond._workers.undisturbed import undisturbed
 from millpond._workers.verdicts import NEVER, TaskLimits
 from millpond.errors import DecodeTimeout, WorkerDied
 
@@ -119,6 +120,7 @@ class CallPool:
 
     def __init__(self, options: PoolOptions, tally: Tally) -> None:
         self._owner_pid = os.getpid()
+        self._is_ended = False
         self._num_workers = options.num_workers
         self._tally = tally
         self._calls: dict[int, PendingCall] = {}
@@ -190,6 +192,10 @@ class CallPool:
 
     # ---- the end
 
+    def __del__(self) -> None:
+        if hasattr(self, "supervisor"):
+            self.end_now()  # nobody closed the guard, or an interrupt kept somebody from it
+
     @property
     def failure(self) -> Exception | None:
         """Why the supervisor cannot go on, if it cannot."""
@@ -197,16 +203,24 @@ class CallPool:
 
     def close(self) -> None:
         """End the workers in good order; calls that are out get no answer."""
+        undisturbed(self._close)
+
+    def _close(self) -> None:
         try:
             self.supervisor.close()
         finally:
             if self.slots is not None:
                 self.slots.close()
+            self._is_ended = True
 
     def end_now(self) -> None:
-        """Kill the workers, also if an interrupt left the supervisor in disorder."""
-        if os.getpid() == self._owner_pid:
-            self.supervisor.end_now()
+        """Kill the workers, also if an interrupt left the supervisor in disorder. Results stay; idempotent."""
+        if os.getpid() == self._owner_pid and not self._is_ended:
+            undisturbed(self._end_now)
+
+    def _end_now(self) -> None:
+        self.supervisor.end_now()
+        self._is_ended = True
 
 
 def is_in_order_after(error: BaseException) -> bool:

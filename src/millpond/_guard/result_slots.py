@@ -43,7 +43,6 @@ class ResultSlots:
     def __init__(self, max_leases: int, *, keeps_memory: bool = False) -> None:
         self.descriptor = create_slot_file()
         self.is_closed = False
-        self._owner_pid = os.getpid()
         self._max_leases = max_leases
         self._keeps_memory = keeps_memory
         self._file = SlotFile(self.descriptor)
@@ -62,11 +61,6 @@ class ResultSlots:
         """Give the descriptor back; results that were read stay. Idempotent."""
         self.is_closed = True
         self._file.close()
-
-    def __del__(self) -> None:
-        # Not in a forked child: another thread of the parent may have held the file's lock at the fork.
-        if hasattr(self, "_file") and os.getpid() == self._owner_pid:
-            self._file.close()
 
     def reserve(self) -> int:
         """A slot for a call."""

@@ -12,6 +12,7 @@ import errno
 import functools
 import mmap
 import os
+import select
 import sys
 import threading
 from collections.abc import Iterator
@@ -100,11 +101,14 @@ class SlotFile:
     """The slots of a file, mapped here as far as they were asked for; whoever has a slot may ask for its mapping.
 
     Args:
-        descriptor: Of the file; owned.
+        descriptor: Of the file; owned, and closed with this object.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        # Closes any descriptor when it goes, in C: an interrupt that came in a `__del__` would be dropped, and what the
+        # finalizer was for with it.
+        self._keeper = select.epoll.fromfd(descriptor)
         self._is_closed = False
         self._mappings: dict[int, Mapping] = {}
         # Else a descriptor that is closed, and somebody else's by now, might be mapped. A finalizer may come here, too.
@@ -164,4 +168,4 @@ class SlotFile:
         with self._lock:
             if not self._is_closed:
                 self._is_closed = True
-                os.close(self._descriptor)
+                self._keeper.close()

@@ -23,6 +23,7 @@ from queue import Empty
 from millpond._guard.call_pool import CallPool, PendingCall, PoolOptions, Tally, is_in_order_after
 from millpond._guard.patience import Patience
 from millpond._workers.outcomes import Failed
+from millpond._workers.undisturbed import acting_thread, undisturbed
 from millpond.errors import ClosedError, UsageError
 
 _HEALING_SECONDS = 1.0
@@ -50,10 +51,6 @@ class Switchboard:
         self._has_abandoned = False
         self._closed_because: str | None = None
         self._patience = Patience()
-
-    def __del__(self) -> None:
-        if self.pool is not None and os.getpid() == self._owner_pid:
-            self.pool.end_now()  # nobody closed it
 
     # ---- for any thread
 
@@ -115,7 +112,7 @@ class Switchboard:
         while self.pool is not None or self._queue:
             if self._try_lead(self._end):
                 continue
-            if self._leading_thread == threading.get_ident():  # a signal handler's doing: this thread goes on to end it
+            if self._leading_thread == acting_thread():  # a signal handler's doing: this thread goes on to end it
                 self._wake()
                 return
             self._follow(waiter)
@@ -146,11 +143,11 @@ class Switchboard:
         """Sleep until the call is answered, or the lead is free."""
         try:
             with self._lock:
-                if self._leading_thread == threading.get_ident():
+                if self._leading_thread == acting_thread():
                     self._heal()
                 if self._leader is None:
                     return
-                if self._leading_thread == threading.get_ident():
+                if self._leading_thread == acting_thread():
                     raise UsageError(
                         "a signal handler or a finalizer has called a guard for which its own thread was waiting: use "
                         "another guard there"
@@ -225,8 +222,9 @@ class Switchboard:
 
     def _turn(self, timeout_seconds: float | None, call: PendingCall | None = None) -> None:
         if self.pool is None:
-            self.pool = CallPool(self._options, self.tally)
+            undisturbed(self._make_pool)
         pool = self.pool
+        assert pool is not None
         try:
             pool.give_out(self._queue)
             if self._has_abandoned:
@@ -243,6 +241,9 @@ class Switchboard:
                     call.is_abandoned = True  # else it would be begun again
                 self._discard(pool)
                 raise
+
+    def _make_pool(self) -> None:
+        self.pool = CallPool(self._options, self.tally)
 
     def _withdraw_abandoned(self, pool: CallPool) -> None:
         self._has_abandoned = False  # first: another thread may abandon one more

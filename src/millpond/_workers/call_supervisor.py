@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from millpond._workers import verdicts
+from millpond._workers.call_worker_set import CallWorkerSet
 from millpond._workers.lifecycle import Attempt, Cause
 from millpond._workers.supervisor import Supervisor
 from millpond._workers.worker import Task, Worker
@@ -14,6 +15,7 @@ from millpond.errors import UsageError
 class CallSupervisor(Supervisor):
     """Ends what was withdrawn: with its worker if that runs it, else before any runs it. Arguments as `Supervisor`."""
 
+    _worker_set = CallWorkerSet
     _withdrawn: frozenset[int] = frozenset()
 
     def withdraw(self, task_ids: Iterable[int]) -> None:

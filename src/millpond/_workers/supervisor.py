@@ -59,6 +59,8 @@ class Supervisor:
         starter: Starts the workers; None: the zygote of the preload set.
     """
 
+    _worker_set: type[WorkerSet] = WorkerSet
+
     def __init__(
         self,
         handler: bytes,
@@ -112,7 +114,7 @@ class Supervisor:
             undo.callback(self._wakeup.close)
             self._spawner = Spawner(options)
             undo.callback(self._spawner.close)
-            self._set = WorkerSet(self._spawner, num_places, process_limits, this)
+            self._set = self._worker_set(self._spawner, num_places, process_limits, this)
             undo.callback(self._set.release)
             self._set.watch(self._wakeup.readable, lambda mask: this._on_wake(mask))
             self._staff = self._make_staff(

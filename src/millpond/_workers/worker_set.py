@@ -154,10 +154,13 @@ class WorkerSet:
         if ready & _READ:
             self._take_frames(worker, worker.receive())
             if not worker.channel_is_open:
-                self._selector.unregister(worker.channel)
-                if worker.tasks or worker.state is not State.DRAINING:  # else it is on its way out, as it was asked
-                    self._kill(worker)  # without its socket it is of no use, if it is not dead already
-                self._bury_if_gone(worker)
+                self._on_channel_end(worker)
+
+    def _on_channel_end(self, worker: Worker) -> None:
+        self._selector.unregister(worker.channel)
+        if worker.tasks or worker.state is not State.DRAINING:  # else it is on its way out, as it was asked
+            self._kill(worker)  # without its socket it is of no use, if it is not dead already
+        self._bury_if_gone(worker)
 
     def _take_frames(self, worker: Worker, frames: list[Frame]) -> None:
         for kind, serial, body in frames:
