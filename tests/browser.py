@@ -81,6 +81,13 @@ class Browser:
         message: dict[str, Any] = json.loads(said)
         return message
 
+    def has_started(self) -> bool:
+        """Whether it answers: a package may have put a program there that only tells of another package."""
+        try:
+            return bool(self.ask("Browser.getVersion"))
+        except (AssertionError, BrokenPipeError):
+            return False
+
 
 class Tab:
     """A page in a browser."""

@@ -21,7 +21,7 @@ from millpond._observe.epoch_report import (
 )
 from millpond._observe.memory import Memory, MemoryPoint
 from millpond._observe.meter import BatchMeter
-from millpond._observe.report import Chart, Limit, Line, Report, Table, Text, render_report, write_report
+from millpond._observe.report import Chart, Limit, Line, Report, Table, Text, TimeLine, render_report, write_report
 from millpond._quarantine import Quarantine
 from millpond.errors import CorruptMedia
 
@@ -115,10 +115,22 @@ def test_markup_in_names_and_labels_is_text_to_plotly_too(page: str) -> None:
 
 
 def test_each_chart_has_its_place_and_a_caption_where_it_was_given_one(page: str) -> None:
-    place = r'<figure id="([\w-]+)"><h2>([^<]*)</h2>.*?<div role=img aria-label="([^"]*)"></div>(.*?)</figure>'
+    place = (
+        r'<figure id="([\w-]+)" class=\w+><h2>([^<]*)</h2>.*?<div role=img aria-label="([^"]*)"></div>(.*?)</figure>'
+    )
     rate, peaks = re.findall(place, page)
     assert rate == ("chart-0", "Rate &lt;here&gt;", "Rate &lt;here&gt;", "<figcaption>Ends &lt;so&gt;.</figcaption>")
     assert peaks == ("chart-1", "Peaks", "Peaks", "")
+
+
+def test_two_charts_share_a_row_and_none_is_alone_in_half_of_one() -> None:
+    chart, time_line = Chart("c", "", [Line("l", [0], [0])]), TimeLine("t", [], {})
+
+    def widths(*charts: Chart | TimeLine) -> list[str]:
+        return re.findall(r"<figure id=\S+ class=(\w+)", render_report(Report("r", charts=charts)))
+
+    assert widths(chart, chart, time_line, chart) == ["left", "right", "rows", "alone"]
+    assert widths(chart, time_line, chart, chart, chart) == ["alone", "rows", "left", "right", "alone"]
 
 
 def test_a_legend_of_buttons_is_there_where_lines_are_to_be_told_apart(page: str) -> None:
@@ -134,7 +146,8 @@ def test_a_small_table_has_names_and_values(page: str) -> None:
 
 
 def test_a_table_with_columns_has_headers_and_scrolls_in_its_own_box(page: str) -> None:
-    assert "<section class=wide><h2>Jobs</h2><div><table><thead><tr><th scope=col>job</th>" in page
+    box = '<div tabindex=0 role=region aria-label="Jobs"><table><thead><tr><th scope=col>job</th>'
+    assert f"<section class=wide><h2>Jobs</h2>{box}" in page
     row = "<td class=number>0.333333</td><td class=number>12,345</td><td>gone\n&lt;/td&gt;</td>"
     assert f"<tr><th scope=row>a&lt;b</th>{row}</tr>" in page
     assert "</table></div><p>1 of &lt;2&gt;</p></section>" in page

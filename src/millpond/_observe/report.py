@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def render_report(report: Report) -> str:
         "title": html.escape(report.title),
         "subtitle": html.escape(report.subtitle),
         "headlines": "".join(map(_headline, report.headlines.items())),
-        "figures": "".join(map(_figure, range(len(drawn)), drawn, report.charts)),
+        "figures": "".join(map(_figure, range(len(drawn)), drawn, report.charts, _widths(drawn))),
         "tables": "".join(map(_table, report.tables)),
         "texts": "".join(map(_text, report.texts)),
         "charts": data,
@@ -118,11 +119,22 @@ def render_report(report: Report) -> str:
     return "".join(filled)
 
 
-def _figure(number: int, drawn: dict[str, Any], chart: Chart | TimeLine) -> str:
+def _widths(charts: Sequence[dict[str, Any]]) -> list[str]:
+    """The class of each: two share a row where there is room, and none is alone in half of one."""
+    widths: list[str] = []
+    for chart in charts:
+        if chart["kind"] == "rows":
+            widths.append("rows")
+        else:
+            widths.append("right" if widths[-1:] == ["left"] else "left")
+    return ["alone" if pair == ("left", "rows") else pair[0] for pair in pairwise([*widths, "rows"])]
+
+
+def _figure(number: int, drawn: dict[str, Any], chart: Chart | TimeLine, width: str) -> str:
     title, caption = html.escape(chart.title), html.escape(drawn["caption"])
-    rows = f' class=rows style="--rows:{len(drawn["rows"])}"' if drawn["kind"] == "rows" else ""
+    rows = f' style="--rows:{len(drawn["rows"])}"' if width == "rows" else ""
     return (
-        f'<figure id="chart-{number}"{rows}><h2>{title}</h2>{_legend(drawn)}'
+        f'<figure id="chart-{number}" class={width}{rows}><h2>{title}</h2>{_legend(drawn)}'
         f'<div role=img aria-label="{title}"></div>{f"<figcaption>{caption}</figcaption>" if caption else ""}</figure>'
     )
 
@@ -157,7 +169,8 @@ def _table(table: Table) -> str:
     caption = f"<p>{html.escape(table.caption)}</p>" if table.caption else ""
     kind = " class=wide" if table.columns else ""
     title = html.escape(table.title)
-    return f"<section{kind}><h2>{title}</h2><div><table>{head}<tbody>{body}</tbody></table></div>{caption}</section>"
+    box = f'<div tabindex=0 role=region aria-label="{title}">' if table.columns else "<div>"  # keys scroll it
+    return f"<section{kind}><h2>{title}</h2>{box}<table>{head}<tbody>{body}</tbody></table></div>{caption}</section>"
 
 
 def _row(cells: Sequence[Cell]) -> str:

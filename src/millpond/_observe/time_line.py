@@ -1,7 +1,8 @@
 """A chart of what was worked on when: a row for each worker, a bar for each stretch of its work.
 
 A bar finer than a pixel says nothing, and thousands of them make a slow page: neighbours that nobody could tell apart
-are drawn as one bar, paler the less of its time was worked, as the eye would have mixed them.
+are drawn as one bar, paler the less of its time was worked, as the eye would have mixed them. It is done here for a
+large screen, which bounds the page, and again by the page's script where the screen is smaller.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from millpond._observe.charts import Colour
 
-_PIXELS = 1000
-"""Of the width of a chart on a large screen."""
+_PIXELS, _FEWEST_PIXELS = 1000, 200
+"""Of the width of a chart on a large screen, and on a small one."""
 _LONGEST_MERGED_PIXELS = 5
 """A merged bar ends there, so that a row that grows busier is seen to."""
 _FAR = 0.2
 """Of the axis: that much of it is left empty to begin at zero, and no more."""
 _MOST_ROWS = 64
 """Of a chart: more do not fit a screen."""
+_MERGED = "Stretches of work less than a pixel apart are one bar, paler the less of its time was worked."
 
 
 class Stretch(NamedTuple):
@@ -97,11 +100,13 @@ def time_line_as_data(chart: TimeLine) -> dict[str, Any]:
     shown = sorted(stretch for stretch in chart.stretches if stretch.row in rows)
     begins, ends = _extent(shown)
     length = ends - begins
+    groups = [(row, kind, list(group)) for (row, kind), group in groupby(shown, key=itemgetter(0, 1))]
     bars: dict[str, list[tuple[int, DrawnBar]]] = {kind: [] for kind in chart.colours}
-    for (row, kind), group in groupby(shown, key=lambda stretch: (stretch.row, stretch.kind)):
+    for row, kind, group in groups:
         bars[kind] += [(rows[row], bar) for bar in merged(group, length / _PIXELS)]
+    is_merged = any(len(merged(group, length / _FEWEST_PIXELS)) < len(group) for _, _, group in groups)
     digits = max(0, 4 - len(str(int(length))))
-    remarks = (chart.caption, _remark_of_rows(len(rows), len(named)), _remark_of_bars(bars.values(), len(shown)))
+    remarks = (chart.caption, _remark_of_rows(len(rows), len(named)), _MERGED if is_merged else "")
     return {
         "kind": "rows",
         "axis": chart.axis,
@@ -144,23 +149,10 @@ def _series(kind: str, colour: Colour, bars: Sequence[tuple[int, DrawnBar]], dig
         "base": [round(bar.begins, digits) for _, bar in bars],
         "x": [round(bar.ends - bar.begins, digits) for _, bar in bars],
         "share": [round(bar.share, 2) for _, bar in bars],
-        "labels": [html.escape(_label(bar, kind)) for _, bar in bars],
+        "count": [bar.count for _, bar in bars],
+        "labels": ["" if bar.count > 1 else html.escape(bar.label) for _, bar in bars],
     }
-
-
-def _label(bar: DrawnBar, kind: str) -> str:
-    return bar.label if bar.count == 1 else f"{bar.count} times {kind}, {bar.share:.0%} of this time"
 
 
 def _remark_of_rows(shown: int, count: int) -> str:
     return f"The first {shown} of {count} rows." if shown < count else ""
-
-
-def _remark_of_bars(bars: Iterable[Sequence[tuple[int, DrawnBar]]], count: int) -> str:
-    drawn = sum(map(len, bars))
-    if drawn == count:
-        return ""
-    return (
-        f"{count:,} stretches of work in {drawn:,} bars: those less than a pixel apart are one bar, "
-        "paler the less of its time was worked."
-    )

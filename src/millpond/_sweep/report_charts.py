@@ -45,7 +45,8 @@ def jobs_over_time(jobs: Sequence[JobRecord], chunks: Sequence[ChunkRecord]) -> 
     unit = unit_of(placed)
     places = [0.0, *(one.ends / unit.seconds for one in placed)]
     states = {"done": JobState.DONE, "failed": JobState.FAILED}
-    lines = [Line(name, places, _ended_by(placed, jobs, state)) for name, state in states.items()]
+    colours: dict[str, Colour] = {"done": "first", "failed": "limit"}
+    lines = [Line(name, places, _ended_by(placed, jobs, states[name]), colour=colours[name]) for name in states]
     return Chart(
         "Jobs that are done",
         "jobs",
