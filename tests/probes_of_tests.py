@@ -28,5 +28,5 @@ def crash() -> Iterator[Finding | Looking]:
 
 
 def fail() -> Iterator[Finding | Looking]:
-    raise ZeroDivisionError("of a test")
+    raise ZeroDivisionError("of a URL with its s3cret")
     yield

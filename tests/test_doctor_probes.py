@@ -19,11 +19,11 @@ def test_what_a_probe_finds_comes_back() -> None:
 
 
 def test_a_probe_that_hangs_is_ended_and_says_where() -> None:
-    with Probes(0.5) as probes:
+    with Probes(0.3) as probes:
         probes.begin("disk", "probes_of_tests:hang")
         *_, last = probes.findings()
     assert (last.level, last.subject) == (Level.ERROR, "disk")
-    assert last.found.endswith("took more than 0.5 s, and was given up")
+    assert last.found.endswith("took more than 0.3 s, and was given up")
 
 
 def test_a_probe_that_crashes_says_how() -> None:
@@ -46,7 +46,8 @@ def test_a_bug_in_a_probe_is_told_and_the_others_go_on() -> None:
         probes.begin("bugs", "probes_of_tests:fail")
         probes.begin("x", "probes_of_tests:find", text="ä")
         bug, other = probes.findings()
-    assert (bug.level, bug.found) == (Level.ERROR, "looking at them failed: ZeroDivisionError: of a test")
+    assert bug.found.startswith("looking at them failed: ZeroDivisionError in probes_of_tests.py, line ")
+    assert "s3cret" not in str(bug)
     assert other == fine("first", "ä")
 
 

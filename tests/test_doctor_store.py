@@ -60,6 +60,13 @@ def test_a_single_object_will_do(server: StoreServer) -> None:
     assert findings(f"{server.url}/meta/info.json")["dataset"].found.startswith(f"one object of {len(INFO)} bytes")
 
 
+def test_an_object_that_is_signed_will_do_and_a_page_will_not(server: StoreServer, folder: Path) -> None:
+    (folder / "page").write_bytes(b"<!DOCTYPE html><title>Index</title>")
+    assert "meta/info.json" in findings(f"{server.url}/page")["store"].remedy
+    server.script("/meta/info.json/meta/info.json", 403)
+    assert findings(f"{server.url}/meta/info.json")["store"].level == "ok"
+
+
 def test_a_store_without_ranges_is_an_error(server: StoreServer) -> None:
     server.set(ranges=False)
     found = findings(server.url)["store"]
@@ -88,7 +95,7 @@ def test_a_dataset_that_is_not_there_is_an_error(server: StoreServer) -> None:
 
 def test_a_store_that_never_answers_is_given_up(server: StoreServer) -> None:
     with server.held():
-        found = findings(server.url, timeout_seconds=1.0)["store"]
+        found = findings(server.url, timeout_seconds=0.3)["store"]
     assert "firewall" in found.remedy
 
 

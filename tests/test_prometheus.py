@@ -8,7 +8,9 @@ import re
 import sys
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import prometheus_client
 import pytest
@@ -68,20 +70,27 @@ def test_a_scrape_amid_an_epoch_tells_what_was_delivered_by_then(registry: Colle
         )
 
 
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
 def test_its_own_http_server_shows_loaders_side_by_side(registry: CollectorRegistry) -> None:
-    server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry)
-    try:
-        with make_loader() as train, make_loader() as valid:
-            millpond.prometheus.export(train, "train", registry)
-            millpond.prometheus.export(valid, "valid", registry)
-            sum(1 for _ in train)
-            address = f"http://127.0.0.1:{server.server_port}/metrics?name[]=millpond_samples_total"
-            with urllib.request.urlopen(address) as answer:
-                found = parsed(answer.read().decode())
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    app = prometheus_client.make_wsgi_app(registry)
+    with (
+        make_server("127.0.0.1", 0, app, handler_class=_Silent) as server,
+        ThreadPoolExecutor(1) as pool,
+        make_loader() as train,
+        make_loader() as valid,
+    ):
+        millpond.prometheus.export(train, "train", registry)
+        millpond.prometheus.export(valid, "valid", registry)
+        sum(1 for _ in train)
+        served = pool.submit(server.handle_request)
+        address = f"http://127.0.0.1:{server.server_port}/metrics?name[]=millpond_samples_total"
+        with urllib.request.urlopen(address) as answer:
+            found = parsed(answer.read().decode())
+        served.result()
     assert found == {"millpond_samples_total{loader=train}": 80, "millpond_samples_total{loader=valid}": 0}
 
 

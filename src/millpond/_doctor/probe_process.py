@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib import import_module
@@ -33,5 +34,13 @@ def run(probe: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for each in told:
             yield asdict(each)
     except Exception as failure:  # noqa: BLE001 - a library that does not load, or a bug of ours: the others go on
-        found = f"looking at them failed: {type(failure).__name__}: {failure}"
+        found = f"looking at them failed: {_told(failure)}"
         yield asdict(error(function.removeprefix("look_at_"), found, "mend what it names, or report this"))
+
+
+def _told(failure: Exception) -> str:
+    """What is missing, or else the place alone: texts of errors that nobody foresaw may hold secrets of a URL."""
+    if isinstance(failure, ImportError):
+        return f"{type(failure).__name__}: {failure}"
+    *_, place = traceback.extract_tb(failure.__traceback__)
+    return f"{type(failure).__name__} in {os.path.basename(place.filename)}, line {place.lineno}"

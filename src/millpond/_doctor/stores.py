@@ -6,6 +6,7 @@ It is asked for meta/info.json first, which a LeRobot dataset has; else for the 
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
 import time
 import urllib.error
@@ -31,6 +32,7 @@ _SLOW_SECONDS = 2.0
 _SKEW_SECONDS = 300.0
 """S3 and others refuse signatures that are 15 minutes off."""
 _VERSION = "v3.0"
+_PAGE = b"<!doctype html"
 
 
 class _Object(NamedTuple):
@@ -81,12 +83,16 @@ def _find(store: ObjectStore) -> _Object:
     try:
         begin, identity = store.begin(_INFO, _FIRST_BYTES)
         return _Object(_INFO, begin, identity, time.monotonic() - began)
-    except ObjectMissing as missing:
+    except FetchTimeout:
+        raise
+    except DataError as no_dataset:  # also a refusal: what is signed is one object, and nothing below it
         seconds = time.monotonic() - began
         try:
             begin, identity = store.begin("", _FIRST_BYTES)
         except (DataError, OSError, ValueError):
-            raise missing from None
+            raise no_dataset from None
+        if begin.lstrip()[: len(_PAGE)].lower() == _PAGE:  # a list of files, or where to log in
+            raise
         return _Object("", begin, identity, seconds)
 
 
@@ -216,7 +222,7 @@ def _clock(url: str, timeout_seconds: float) -> Iterator[Finding]:
     except urllib.error.HTTPError as refused:
         date = refused.headers.get("Date", "")
         refused.close()
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return
     try:
         server_time = email.utils.parsedate_to_datetime(date).timestamp()
