@@ -23,8 +23,8 @@ from _many_files import ManyFiles, make_many_files
 from _process import Contender
 from _results import Results
 from _streaming_data import temporary_folder
-from _trend import Trend, trend_of
 from _usable import why_not
+from millpond._soak.trend import Trend, trend_of
 
 SIDES = {
     "millpond": "millpond.VideoDecoderCache, and torch for the tensors",

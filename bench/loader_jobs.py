@@ -16,7 +16,7 @@ from typing import Any
 from _loader_kinds import SIDES
 from _process import Contender
 from _results import Results
-from _trend import trend_of
+from millpond._soak.trend import trend_of
 
 TRENDS = (
     "rss_bytes",

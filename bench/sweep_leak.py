@@ -21,10 +21,10 @@ from typing import Any
 
 from _results import Results
 from _sweeps import JOB, SCRIPT, SweptChunk, bench_folder, chunks_of, summary, sweep_argv, write_jobs
-from _trend import trend_of
 from millpond._amounts import parse_bytes
 from millpond._arena.memory import available_bytes
 from millpond._observe.memory import MemoryPoint, MemorySampler
+from millpond._soak.trend import trend_of
 
 WAYS = {
     "chunks": "a fixed number of jobs a process",

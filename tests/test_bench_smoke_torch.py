@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench_drawings import drawn, texts
-from test_bench_smoke import BENCH, run
+from test_bench_smoke import run
 
 pytest.importorskip("torch", reason="benches of DataLoaders need torch")
 
 OURS = "millpond"
-trend_of = runpy.run_path(str(BENCH / "_trend.py"), run_name="trend")["trend_of"]
 
 
 def test_transport_checks_batches_and_compares_every_side(tmp_path: Path) -> None:
@@ -53,17 +51,3 @@ def test_first_batch_is_timed_and_workers_are_weighed(tmp_path: Path) -> None:
             assert side[turn]["first_batch_seconds"] >= side[turn]["iterator_seconds"] > 0
             assert side[turn]["memory_mib"]["worker"]["rss"] > side[turn]["memory_mib"]["worker"]["uss"] > 0
     assert "first_loader first_batch_seconds, over torch's forkserver" in {of["name"] for of in printed["claims"]}
-
-
-def test_a_trend_is_found_in_noise_and_none_is_found_in_noise_alone() -> None:
-    noise = [(number * 7919) % 101 for number in range(200)]
-    flat, rising = trend_of(noise), trend_of([value + 3 * number for number, value in enumerate(noise)])
-    assert flat.is_flat
-    assert not rising.is_flat
-    assert rising.low <= rising.slope <= rising.high
-    assert rising.slope == pytest.approx(3.0, abs=0.1)
-
-
-def test_a_single_step_in_a_series_is_no_trend() -> None:
-    assert trend_of([0.0] * 100 + [4096.0] * 10).is_flat
-    assert not trend_of([float(number // 10) for number in range(200)]).is_flat

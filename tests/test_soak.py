@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import psutil
 import pytest
 
 from millpond._cli import app
-from millpond._soak import sampler
 from millpond._soak.out_folder import SoakFolder
 from millpond._soak.results import SoakResult
 from millpond._soak.soak import SoakOptions, SoakWatcher, soak_command, soak_process
@@ -34,7 +33,8 @@ while len(kept) < 5000:
     kept.append(os.pipe())
     time.sleep(0.004)
 """
-QUICK = SoakOptions(interval_seconds=0.02, warmup_seconds=0.1, grace_seconds=20.0)
+QUICK = SoakOptions(interval_seconds=0.02, warmup_seconds=0.1, grace_seconds=20.0, core_share=1000.0)
+"""Looks come at the interval, however slow the machine is."""
 
 
 class EndAfter(SoakWatcher):
@@ -50,20 +50,12 @@ class EndAfter(SoakWatcher):
 
 
 @pytest.fixture(scope="module")
-def at_any_cost() -> Iterator[None]:
-    """Looks come at the interval asked for, however slow the machine is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler, "CORE_SHARES", dict.fromkeys(sampler.CORE_SHARES, 100.0))
-        yield
-
-
-@pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("soak")
 
 
 @pytest.fixture(scope="module")
-def leaky(at_any_cost: None, place: Path) -> SoakResult:
+def leaky(place: Path) -> SoakResult:
     """A program that leaks pipes, and leaves a child in a session of its own; ended by SIGTERM."""
     return soak_command([sys.executable, "-c", LEAKY, str(place / "stray")], QUICK, place / "out", EndAfter(60))
 
@@ -98,7 +90,7 @@ def test_a_used_folder_is_refused(leaky: SoakResult, place: Path) -> None:
         soak_command(["true"], QUICK, place / "out", SoakWatcher())
 
 
-def test_a_process_that_is_attached_to_is_never_signalled(at_any_cost: None, tmp_path: Path) -> None:
+def test_a_process_that_is_attached_to_is_never_signalled(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         result = soak_process(process.pid, QUICK, tmp_path / "out", EndAfter(3))
         assert result.ending.by == "SIGTERM"

@@ -11,6 +11,7 @@ import pytest
 
 from millpond._soak.kinds import KIND_OF, MIB
 from millpond._soak.series import Series
+from millpond._soak.trend import steady_trend_of, trend_of
 from millpond._soak.verdict import Judgement, Verdict, judge
 from millpond._soak.words import duration_in_words, said_of
 
@@ -64,9 +65,9 @@ def test_growth_tells_when_the_limit_is_reached() -> None:
 
 
 def test_few_looks_are_too_short_and_say_how_long_suffices() -> None:
-    found = judge(PIPES, TIMES[:10], TIMES[:10] * 0, 1024)
+    found = judge(PIPES, TIMES[:8], TIMES[:8] * 0, 1024)
     assert found.verdict is Verdict.TOO_SHORT
-    assert found.enough_seconds == 20.0
+    assert found.enough_seconds == 12.5
 
 
 def test_no_leak_in_half_a_minute_says_little_where_the_limit_is_low_and_enough_where_it_is_high() -> None:
@@ -103,3 +104,25 @@ def test_a_series_stays_small_and_keeps_its_slope() -> None:
 )
 def test_durations_have_their_two_largest_units(seconds: float, words: str) -> None:
     assert duration_in_words(seconds) == words
+
+
+def test_a_trend_is_found_in_noise_and_none_is_found_in_noise_alone() -> None:
+    noise = [(number * 7919) % 101 for number in range(200)]
+    flat, rising = trend_of(noise), trend_of([value + 3 * number for number, value in enumerate(noise)])
+    assert flat.is_flat
+    assert not rising.is_flat
+    assert rising.low <= rising.slope <= rising.high
+    assert rising.slope == pytest.approx(3.0, abs=0.1)
+
+
+def test_a_single_step_in_a_series_is_no_trend() -> None:
+    assert trend_of([0.0] * 100 + [4096.0] * 10).is_flat
+    assert not trend_of([float(number // 10) for number in range(200)]).is_flat
+
+
+def test_looks_that_hang_together_are_not_taken_for_independent_draws() -> None:
+    four_teeth = TIMES % 150
+    alone, together = trend_of(four_teeth, TIMES), steady_trend_of(TIMES, four_teeth, confidence=0.95)
+    assert alone.low > 0.0
+    assert together.low <= 0.0
+    assert together.num_values < 48

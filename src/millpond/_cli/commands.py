@@ -372,6 +372,9 @@ def soak(
     interval: Annotated[float, typer.Option(help="Seconds from look to look.")] = 1.0,
     warmup: Annotated[float, typer.Option(help="Seconds whose looks are kept, and not judged.")] = 10.0,
     grace: Annotated[str, typer.Option(help="From the signal that asks the command to end to SIGKILL.")] = "10s",
+    core_share: Annotated[
+        float, typer.Option(help="Of a core, that looks may cost; what is dear to look at is looked at less often.")
+    ] = 0.01,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results; soak-<time> if not given.", callback=check_local)
     ] = None,
@@ -391,6 +394,7 @@ def soak(
         interval=interval,
         warmup=warmup,
         grace=grace,
+        core_share=core_share,
         out=out,
         quiet=quiet,
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from millpond._amounts import parse_seconds
+from millpond._cli.terminal import Bar, progress_bar
 from millpond._soak.kinds import KIND_OF
 from millpond._soak.results import SoakResult
 from millpond._soak.soak import SoakOptions, SoakWatcher, soak_command, soak_process
@@ -24,8 +24,9 @@ from millpond.errors import UsageError
 
 _REFUSED = 2
 _STYLES = {Verdict.FLAT: "green", Verdict.GROWING: "red", Verdict.TOO_SHORT: "yellow"}
-_SHOWN = ("pss_bytes", "descriptors", "threads", "processes")
-_LEAST_REDRAW_SECONDS = 1.0
+_SHOWN = {"pss_bytes": "PSS", "descriptors": "descriptors", "threads": "threads"}.items()
+_SHOW_SECONDS = 1.9
+"""At least, from one redraw to the next: each takes 2 ms, as much as ten looks at a process."""
 _LOG_WIDTH = 200
 """Letters: in a log a line of the table stays a line."""
 
@@ -38,6 +39,7 @@ def run_soak_command(
     interval: float,
     warmup: float,
     grace: str,
+    core_share: float,
     out: Path | None,
     quiet: bool,
 ) -> None:
@@ -46,66 +48,40 @@ def run_soak_command(
         if (pid is None) == (not command):
             raise ValueError("give a command after --, or --pid N: one of them")
         options = SoakOptions(
-            None if duration is None else parse_seconds(duration), interval, warmup, parse_seconds(grace)
+            None if duration is None else parse_seconds(duration), interval, warmup, parse_seconds(grace), core_share
         )
         place = out or Path(time.strftime("soak-%Y%m%d-%H%M%S"))
-        console = Console(stderr=True)
-        watcher = SoakBar(console) if console.is_terminal and not quiet else SoakWatcher()
-        if pid is None:
-            result = soak_command(command, options, place, watcher)
-        else:
-            result = soak_process(pid, options, place, watcher)
+        with progress_bar("soaking", unit="s", total=options.duration_seconds, quiet=quiet, ticks=False) as bar:
+            watcher = SoakBar(bar)
+            if pid is None:
+                result = soak_command(command, options, place, watcher)
+            else:
+                result = soak_process(pid, options, place, watcher)
     except (ValueError, UsageError, NotImplementedError) as error:
         print(f"millpond: {error}", file=sys.stderr)
         raise typer.Exit(_REFUSED) from None
-    finally:
-        if "watcher" in locals() and isinstance(watcher, SoakBar):
-            watcher.close()
     if not quiet:
         _print_result(result, place)
     raise typer.Exit(result.exit_code)
 
 
 class SoakBar(SoakWatcher):
-    """One line on a terminal: how far it is, and what the tree takes now. Redrawn with a look, not between."""
+    """Tells a bar how far it is, and what the tree takes now; with a look, so that it costs nothing between."""
 
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("soak"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[now]}"),
-            console=console,
-            auto_refresh=False,
-            transient=True,
-        )
-        self._drawn_at = float("-inf")
-
-    def began(self, options: SoakOptions, folder: Path) -> None:
-        """Draw it."""
-        self._task = self._progress.add_task("soak", total=options.duration_seconds, now="")
-        self._progress.start()
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._shown_at = float("-inf")
 
     def looked(self, seconds: float, latest: Mapping[str, float]) -> None:
-        """Draw what is known now."""
-        if seconds - self._drawn_at >= _LEAST_REDRAW_SECONDS * 0.9:
-            self._drawn_at = seconds
-            shown = [
-                f"{KIND_OF[name].title} {amount_in_words(KIND_OF[name], latest[name])}"
-                for name in _SHOWN
-                if name in latest
-            ]
-            self._progress.update(self._task, completed=seconds, now=", ".join(shown))
-            self._progress.refresh()
+        """Show what is known now."""
+        if seconds - self._shown_at >= _SHOW_SECONDS:
+            self._shown_at = seconds
+            parts = [f"{name} {amount_in_words(KIND_OF[key], latest[key])}" for key, name in _SHOWN if key in latest]
+            self._bar.show(done=round(seconds), note=", ".join(parts))
 
     def ending(self, why: str) -> None:
-        """Say so."""
-        self._progress.update(self._task, now=f"{why}: ending the command")
-        self._progress.refresh()
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
+        """Say so: it may take the grace."""
+        self._bar.show(note=f"{why}: ending the command")
 
 
 def _print_result(result: SoakResult, folder: Path) -> None:

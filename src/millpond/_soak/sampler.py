@@ -20,8 +20,10 @@ from millpond._soak.proc import DESCRIPTOR_KINDS, ProcessStat, count_descriptors
 from millpond._soak.tree import ProcessTree
 from millpond._workers.oom import oom_kill_count
 
-CORE_SHARES = {Group.TREE: 0.003, Group.MEMORY: 0.003, Group.DESCRIPTORS: 0.001, Group.SURROUNDINGS: 0.0005}
-"""Of a core, for looks at each group: with what is around them (waking up, writing down, judging) less than 0.01."""
+CORE_SHARE = 0.01
+"""Of a core, that a soak may cost if nobody says otherwise."""
+_SHARES = {Group.TREE: 0.2, Group.MEMORY: 0.45, Group.DESCRIPTORS: 0.1, Group.SURROUNDINGS: 0.05}
+"""Of that, for looks at each group; the rest is for what is around them: waking up, writing down, a bar."""
 _SHM = Path("/dev/shm")
 
 
@@ -32,20 +34,21 @@ class Sampler:
         tree: Whose it is.
         pid: Of a process of it, whose cgroup counts.
         interval_seconds: From look to look.
+        core_share: Of a core, that all of it may cost.
 
     Attributes:
         paces: How often each group is looked at.
         rooms: What is left of each bound, by the last look.
     """
 
-    def __init__(self, tree: ProcessTree, pid: int, interval_seconds: float) -> None:
+    def __init__(self, tree: ProcessTree, pid: int, interval_seconds: float, core_share: float) -> None:
         self._tree = tree
         self._pid = pid
         self._cgroup = Cgroup(pid)
         self._shared_files = _SharedFiles()
         self._oom_kills_before = oom_kill_count(process=pid) or 0
         self.oom_kills = 0
-        self.paces = {group: Pace(interval_seconds, share) for group, share in CORE_SHARES.items()}
+        self.paces = {group: Pace(interval_seconds, core_share * share) for group, share in _SHARES.items()}
         self.rooms: dict[Bound, float] = {}
 
     def look(self) -> dict[str, float]:

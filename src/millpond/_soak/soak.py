@@ -17,7 +17,7 @@ from millpond._interrupts import told_of
 from millpond._observe.environment import environment_facts
 from millpond._soak.out_folder import SoakFolder
 from millpond._soak.results import Ending, SoakResult, judge_all
-from millpond._soak.sampler import Sampler, refuse_elsewhere
+from millpond._soak.sampler import CORE_SHARE, Sampler, refuse_elsewhere
 from millpond._soak.series import Series
 from millpond._soak.target import Attached, Command
 
@@ -33,14 +33,18 @@ class SoakOptions:
         interval_seconds: From look to look.
         warmup_seconds: Looks before are kept, and not judged.
         grace_seconds: From the signal that asks a command to end to SIGKILL.
+        core_share: Of a core, that the soak may cost: looks that are dear are taken less often.
     """
 
     duration_seconds: float | None = None
     interval_seconds: float = 1.0
     warmup_seconds: float = 10.0
     grace_seconds: float = 10.0
+    core_share: float = CORE_SHARE
 
     def __post_init__(self) -> None:
+        if not 0 < self.core_share < float("inf"):
+            raise ValueError(f"--core-share must be more than 0, such as 0.01, not {self.core_share:g}")
         if self.interval_seconds <= 0 or self.warmup_seconds < 0 or self.grace_seconds < 0:
             raise ValueError("--interval must be more than 0 seconds, --warmup and --grace not less than 0")
         if self.duration_seconds is not None and self.duration_seconds <= self.warmup_seconds:
@@ -52,9 +56,6 @@ class SoakOptions:
 
 class SoakWatcher:
     """Is told how a soak goes; does nothing about it."""
-
-    def began(self, options: SoakOptions, folder: Path) -> None:
-        """Before the first look."""
 
     def looked(self, seconds: float, latest: Mapping[str, float]) -> None:
         """After a look; `latest` has the last value of every series."""
@@ -140,8 +141,9 @@ class _Soak:
     def run(self) -> SoakResult:
         self._began_at, self._began = time.time(), time.monotonic()
         cpu_before = time.process_time()
-        self._sampler = Sampler(self._target.tree, self._target.pid, self._options.interval_seconds)
-        self._watcher.began(self._options, self._folder.path)
+        self._sampler = Sampler(
+            self._target.tree, self._target.pid, self._options.interval_seconds, self._options.core_share
+        )
         why = self._look_until_end()
         seconds, cpu_seconds = time.monotonic() - self._began, time.process_time() - cpu_before
         ending = self._end(why)
@@ -195,6 +197,7 @@ class _Soak:
             "seconds": round(seconds, 3),
             "interval_seconds": self._options.interval_seconds,
             "warmup_seconds": self._options.warmup_seconds,
+            "core_share": self._options.core_share,
             "oom_kills": self._sampler.oom_kills,
             "looks": {
                 group.value: {

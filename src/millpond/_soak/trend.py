@@ -74,7 +74,7 @@ def steady_trend_of(times: Values, values: Values, *, confidence: float) -> Tren
     series. Where even the widest are correlated the interval is widened by what that takes from their number.
 
     Args:
-        times: In order, at least `FEWEST_BLOCKS` of them; unevenly spaced ones are fine.
+        times: In order, at least three of them; unevenly spaced ones are fine.
         values: As many.
         confidence: Of the interval.
     """
@@ -84,7 +84,7 @@ def steady_trend_of(times: Values, values: Values, *, confidence: float) -> Tren
         correlation = _correlation(off)
         if correlation <= _STEADY_DEVIATIONS / len(off) ** 0.5:
             return trend
-        if count == FEWEST_BLOCKS:
+        if count <= FEWEST_BLOCKS:
             return _widened(trend, min(_MOST_CORRELATION, correlation))
         count = max(FEWEST_BLOCKS, count * 3 // 4)
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from millpond._soak.kinds import MIB, Kind
-from millpond._soak.trend import FEWEST_BLOCKS, Trend, Values, steady_trend_of
+from millpond._soak.trend import Trend, Values, steady_trend_of
 
 CONFIDENCE = 0.99
 """Of the intervals: a soak judges some 15 series at a time, and each false alarm costs somebody an afternoon."""
@@ -35,7 +35,8 @@ _SLOW_HARM_SECONDS = 30 * 86_400.0
 """A rise that is certain, and too small to matter yet, is not called flat if it would fill its limit in a month."""
 _UNSEEN_STEPS = 3.0
 """Steps that did not come once in a time come, with a confidence of 95 per cent, less often than thrice in it."""
-_FEWEST_HALF = FEWEST_BLOCKS
+_FEWEST_HALF = 5
+"""Looks: if all five rise, chance has 1 in 120, and the whole, with twice as many, is held to more."""
 
 
 class Verdict(StrEnum):
