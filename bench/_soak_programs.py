@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import itertools
 import os
 import subprocess
@@ -82,13 +83,12 @@ def loader(cycle_seconds: float, folder: Path) -> None:
 
 
 def garbage(cycle_seconds: float, folder: Path) -> None:
-    """Cycles of objects, which lie about until the garbage collector comes."""
+    """Cycles of objects, which lie about until the garbage collector is called."""
     for number in cycles(cycle_seconds / 20):
         block: list[Any] = [bytearray(_GARBAGE_BYTES)]
         block.append(block)
-        kept.append(block)
-        if number % 50 == 49:
-            kept.clear()
+        if number % 100 == 99:
+            gc.collect()
 
 
 def recycled(cycle_seconds: float, folder: Path) -> None:

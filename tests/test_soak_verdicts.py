@@ -122,7 +122,7 @@ def test_a_single_step_in_a_series_is_no_trend() -> None:
 
 def test_looks_that_hang_together_are_not_taken_for_independent_draws() -> None:
     four_teeth = TIMES % 150
-    alone, together = trend_of(four_teeth, TIMES), steady_trend_of(TIMES, four_teeth, confidence=0.95)
+    alone, together = trend_of(four_teeth.tolist(), TIMES.tolist()), steady_trend_of(TIMES, four_teeth, confidence=0.95)
     assert alone.low > 0.0
     assert together.low <= 0.0
     assert together.num_values < 48

@@ -1,4 +1,4 @@
-"""One process, read from /proc as cheaply as Python can: a few system calls each, no object per descriptor.
+"""One process, read from /proc as cheaply as Python can: a few system calls each.
 
 Every function raises `OSError` for a process that has ended, or that is another user's.
 """
@@ -11,10 +11,6 @@ from dataclasses import dataclass
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _READ_BYTES = 1 << 16
-_KINDS = (("pipe:", "pipes"), ("socket:", "sockets"), ("/memfd:", "memfds"), ("anon_inode:", "other_descriptors"))
-DESCRIPTOR_KINDS = ("pipes", "sockets", "files", "memfds", "other_descriptors")
-_NEITHER_FILES = ("/dev/", "/proc/", "/sys/")
-_ARE_FILES = ("/dev/shm/",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +72,7 @@ def child_pids(pid: int, num_threads: int) -> list[int]:
     return found
 
 
-def count_descriptors(pid: int) -> int:
-    """How many it has open."""
+def num_descriptors(pid: int) -> int:
+    """How many it has open; cheaper than by kind."""
     # Linux 6.2 tells without a list
     return os.stat(f"/proc/{pid}/fd").st_size or len(os.listdir(f"/proc/{pid}/fd"))
-
-
-def count_kinds(pid: int) -> dict[str, int]:
-    """How many of each of `DESCRIPTOR_KINDS` it has open."""
-    found = dict.fromkeys(DESCRIPTOR_KINDS, 0)
-    folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in os.listdir(folder):
-            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-                found[kind_of(os.readlink(name, dir_fd=folder))] += 1
-    finally:
-        os.close(folder)
-    return found
-
-
-def kind_of(target: str) -> str:
-    """The kind of a descriptor that leads there."""
-    for start, kind in _KINDS:
-        if target.startswith(start):
-            return kind
-    is_file = target.startswith(_ARE_FILES) or not target.startswith(_NEITHER_FILES)
-    return "files" if is_file else "other_descriptors"

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from millpond._observe.report import Chart, Limit, Line, Report, Table
 from millpond._soak.kinds import KIND_OF, MIB
 from millpond._soak.results import SoakResult, names_with
 from millpond._soak.verdict import Verdict
-from millpond._soak.words import amount_in_words, duration_in_words, said_of
+from millpond._soak.words import REACHED, amount_in_words, duration_in_words, said_of
 
 _MOST_POINTS = 1000
 """Of a line: a chart is not wider."""
 _CHARTS: tuple[tuple[str, Sequence[str]], ...] = (
     ("Memory (MiB)", ("pss_bytes", "uss_bytes", "rss_bytes")),
     ("Shared memory and swap (MiB)", ("shared_bytes", "dev_shm_bytes", "swap_bytes")),
-    ("Descriptors", ("descriptors", "pipes", "sockets", "files")),
+    ("Descriptors", ("descriptors", "pipes", "sockets", "files", "memfds")),
     ("Threads and processes", ("threads", "processes")),
     ("Memory of the cgroup (MiB)", ("cgroup_bytes",)),
 )
+_WORST_FIRST = (Verdict.GROWING, Verdict.TOO_SHORT, Verdict.FLAT)
 _CLOSE = 4.0
 """A limit is drawn where it is less than so many times the highest value: else the series would lie on the axis."""
 
@@ -40,27 +39,28 @@ def soak_report(result: SoakResult) -> Report:
 
 
 def _headlines(result: SoakResult) -> dict[str, str]:
-    shown = {f"{verdict}": f"{len(names_with(result, verdict))} series" for verdict in Verdict}
-    return {name: text for name, text in shown.items() if text != "0 series"} | {
-        "soon": _soonest(result),
-        "memory (PSS)": amount_in_words(KIND_OF["pss_bytes"], result.series["pss_bytes"].last or 0.0)
-        if "pss_bytes" in result.series
-        else "unknown",
-        "OOM kills": str(result.facts["oom_kills"]),
-    }
+    """What grows and when that ends first; then what else was found."""
+    shown = {verdict.value: len(names_with(result, verdict)) for verdict in _WORST_FIRST}
+    headlines = {f"series {name}": str(count) for name, count in shown.items() if count}
+    headlines |= _soonest(result)
+    if "pss_bytes" in result.series:
+        headlines["memory (PSS) at the end"] = amount_in_words(
+            KIND_OF["pss_bytes"], result.series["pss_bytes"].last or 0
+        )
+    if result.facts["oom_kills"]:
+        headlines["OOM kills"] = str(result.facts["oom_kills"])
+    return headlines
 
 
-def _soonest(result: SoakResult) -> str:
+def _soonest(result: SoakResult) -> dict[str, str]:
     """Of the limits that are reached, the first."""
     times = {
-        name: judged.seconds_to_limit
-        for name, judged in result.judgements.items()
+        KIND_OF[name].bound: judged.seconds_to_limit
+        for name, judged in sorted(result.judgements.items(), key=lambda one: -(one[1].seconds_to_limit or 0.0))
         if judged.seconds_to_limit is not None and result.counts(name)
     }
-    if not times:
-        return "no limit is reached"
-    name = min(times, key=lambda name: times[name] or 0.0)
-    return f"{KIND_OF[name].bound}: {duration_in_words(times[name] or 0.0)}"
+    bound = min(times, key=lambda bound: times[bound], default=None)
+    return {} if bound is None else {f"until {REACHED[bound]}": duration_in_words(times[bound])}
 
 
 def _verdicts(result: SoakResult) -> Table:
@@ -111,18 +111,26 @@ def _soak(result: SoakResult) -> Table:
 
 
 def _chart(result: SoakResult, title: str, names: Sequence[str]) -> Chart | None:
-    lines = [_line(result, name) for name in names if name in result.series and result.series[name].num_looks]
+    """Of those that are not idle; None where all are."""
+    unit, short, seconds = _time_unit(result.facts["seconds"])
+    lines = [_line(result, name, seconds) for name in names if name in result.series and result.series[name].peak > 0]
     if not lines:
         return None
-    unit = "MiB" if title.endswith("(MiB)") else ""
-    return Chart(title, unit, lines, _limits(result, names, lines))
+    of = "MiB" if title.endswith("(MiB)") else ""
+    return Chart(title, of, lines, _limits(result, names, lines), axis=unit, at="at %{x:.1f} " + short)
 
 
-def _line(result: SoakResult, name: str) -> Line:
+def _time_unit(span_seconds: float) -> tuple[str, str, float]:
+    if span_seconds < 600:
+        return "seconds", "s", 1.0
+    return ("minutes", "min", 60.0) if span_seconds < 4 * 3600 else ("hours", "h", 3600.0)
+
+
+def _line(result: SoakResult, name: str, seconds: float) -> Line:
     times, values = result.series[name].points()
     stride = -(-max(1, len(times)) // _MOST_POINTS)
     values = values / MIB if KIND_OF[name].is_bytes else values
-    return Line(KIND_OF[name].title, np.round(times[::stride], 2).tolist(), values[::stride].tolist())
+    return Line(KIND_OF[name].title, (times[::stride] / seconds).tolist(), values[::stride].tolist())
 
 
 def _limits(result: SoakResult, names: Sequence[str], lines: Sequence[Line]) -> list[Limit]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import psutil
 
+from millpond._observe.descriptors import Descriptors, count_descriptors
 from millpond._observe.memory import Memory, process_memory
 from millpond._soak.cgroup import Cgroup
 from millpond._soak.kinds import Bound, Group
 from millpond._soak.pace import Pace
-from millpond._soak.proc import DESCRIPTOR_KINDS, ProcessStat, count_descriptors, count_kinds
+from millpond._soak.proc import ProcessStat, num_descriptors
 from millpond._soak.tree import ProcessTree
 from millpond._workers.oom import oom_kill_count
 
@@ -74,7 +75,7 @@ class Sampler:
     def _look_at_tree(self, processes: Sequence[ProcessStat]) -> dict[str, float]:
         if not processes:
             return {}
-        counts = {process.pid: _count_descriptors(process.pid) for process in processes}
+        counts = {process.pid: _num_descriptors(process.pid) for process in processes}
         fullest = max(counts, key=counts.__getitem__)
         num_threads = sum(process.num_threads for process in processes)
         self._note_limits(fullest, num_descriptors=counts[fullest], num_threads=num_threads)
@@ -145,22 +146,22 @@ def _own_bytes(entry: os.DirEntry[str]) -> int:
     return status.st_blocks * 512 if status.st_uid == os.getuid() else 0
 
 
-def _count_descriptors(pid: int) -> int:
+def _num_descriptors(pid: int) -> int:
     try:
-        return count_descriptors(pid)
+        return num_descriptors(pid)
     except OSError:  # it has ended meanwhile
         return 0
 
 
 def _descriptors_of(pids: Sequence[int]) -> dict[str, float]:
-    found: dict[str, float] = dict.fromkeys(DESCRIPTOR_KINDS, 0)
-    for pid in pids:
-        try:
-            for kind, count in count_kinds(pid).items():
-                found[kind] += count
-        except OSError:  # it has ended meanwhile
-            pass
-    return found
+    found = sum(map(count_descriptors, pids), Descriptors())
+    return {
+        "pipes": found.pipes,
+        "sockets": found.sockets,
+        "files": found.files,
+        "memfds": found.memfds,
+        "other_descriptors": found.others,
+    }
 
 
 def _memory_of(pids: Sequence[int]) -> dict[str, float]:

@@ -6,13 +6,14 @@ from millpond._soak.kinds import MIB, Bound, Kind
 from millpond._soak.verdict import Judgement, Verdict
 
 _FAR_SECONDS = 10 * 365 * 86_400.0
-_REACHED = {
+REACHED = {
     Bound.MEMORY: "out of memory",
     Bound.SWAP: "out of swap",
     Bound.SHARED_FILES: "/dev/shm full",
     Bound.DESCRIPTORS: "EMFILE",
     Bound.THREADS: "EAGAIN (no more threads)",
 }
+"""What a program meets at the limit."""
 
 
 def said_of(kind: Kind, judgement: Judgement) -> str:
@@ -34,7 +35,7 @@ def _said_of_growth(kind: Kind, judgement: Judgement) -> str:
     seconds = judgement.seconds_to_limit
     if seconds is None or seconds > _FAR_SECONDS:
         return said
-    return f"{said}: {_REACHED[kind.bound]} in {duration_in_words(seconds)} at this rate"
+    return f"{said}: {REACHED[kind.bound]} in {duration_in_words(seconds)} at this rate"
 
 
 def rate_in_words(kind: Kind, per_second: float) -> str:
