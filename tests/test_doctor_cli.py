@@ -17,7 +17,7 @@ from rich.text import Text
 from millpond._cli import app
 from millpond._cli.doctor import print_finding, summary
 from millpond._doctor import checkup, codecs, torch_imports
-from millpond._doctor.findings import Finding, Level, error, fine, warning
+from millpond._doctor.findings import Finding, Level, Plans, error, fine, warning
 
 Run = Callable[..., int]
 SUBJECTS = {
@@ -65,6 +65,16 @@ def test_this_machine_decodes_and_starts_workers(told: dict[str, Any]) -> None:
 def test_only_what_is_wrong_has_a_remedy(told: dict[str, Any]) -> None:
     assert [each for each in told["findings"] if (each["level"] == "ok") == bool(each["remedy"])] == []
     assert [each["subject"] for each in told["findings"] if each["level"] == "error"] == ["store"]
+
+
+def test_what_a_sandbox_hides_hides_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise PermissionError("/proc/meminfo")
+
+    monkeypatch.setattr("psutil.virtual_memory", refuse)
+    found = {each.subject: each for each in checkup.look_here(Plans(1 << 20, 1))}
+    assert found["memory"].found == "cannot be looked at: /proc/meminfo"
+    assert {"memfd", "open files", "cores", "torch"} <= set(found)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import psutil
 
 from millpond._doctor import control_groups as groups
 from millpond._doctor import cores, limits, memory, packages, shared_memory, surroundings
-from millpond._doctor.findings import Finding, Plans
+from millpond._doctor.findings import Finding, Plans, warning
 from millpond._doctor.probes import Probes
 from millpond._workers.cores import usable_cores
 from millpond._workers.oom import oom_kill_count
@@ -71,18 +71,25 @@ def run_checkup(wanted: Checkup) -> Iterator[Finding]:
 
 def look_here(plans: Plans) -> Iterator[Finding]:
     """What is learned from the kernel and from versions, at once."""
-    workers = usable_cores() if plans.num_workers is None else plans.num_workers
+    for subject, look in _HERE.items():
+        try:
+            yield from look(plans)
+        except (OSError, psutil.Error) as failure:  # a sandbox hides parts of /proc
+            yield warning(subject, f"cannot be looked at: {failure}", "run it where /proc and /sys can be read")
+
+
+def _software(plans: Plans) -> Iterator[Finding]:
     yield packages.python()
     yield packages.clock(time.time(), os.path.getmtime(__file__))
     yield from packages.packages()
     yield packages.torch_and_torchcodec(*map(packages.installed_version, _MODULES))
-    yield cores.cores(os.cpu_count() or 1, usable_cores(), groups.quota_cores(), plans, os.environ)
-    yield from _memory(plans)
-    yield from _shared_memory(plans)
-    yield from _limits(plans, workers)
-    yield surroundings.start_methods(multiprocessing.get_all_start_methods(), _chosen_start_method())
+    yield surroundings.start_methods(multiprocessing.get_all_start_methods(), StartMethodSettings().mp_context)
     yield surroundings.preloaded_libraries(os.environ)
     yield from surroundings.settings(os.environ)
+
+
+def _cores(plans: Plans) -> Iterator[Finding]:
+    yield cores.cores(os.cpu_count() or 1, usable_cores(), groups.quota_cores(), plans, os.environ)
 
 
 def _memory(plans: Plans) -> Iterator[Finding]:
@@ -115,7 +122,8 @@ def _wants_posix() -> bool:
     return False
 
 
-def _limits(plans: Plans, workers: int) -> Iterator[Finding]:
+def _limits(plans: Plans) -> Iterator[Finding]:
+    workers = usable_cores() if plans.num_workers is None else plans.num_workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield limits.open_files(_number(soft), _number(hard), workers)
     yield limits.processes(_soft(resource.RLIMIT_NPROC), _own_threads(), groups.processes_left(), workers)
@@ -143,8 +151,13 @@ def _own_threads() -> int | None:
     return found
 
 
-def _chosen_start_method() -> str | None:
-    return StartMethodSettings().mp_context
+_HERE: dict[str, Callable[[Plans], Iterator[Finding]]] = {
+    "software": _software,
+    "cores": _cores,
+    "memory": _memory,
+    "shared memory": _shared_memory,
+    "limits": _limits,
+}
 
 
 def _modules() -> list[str]:
