@@ -24,6 +24,7 @@ version = release = version_of("millpond")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # what people copy, and what they search for, has straight ones
 default_role = "code"  # docstrings write `name` as Markdown does
 add_module_names = False
 autodoc_member_order = "bysource"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from unittest import SkipTest
 
 from sybil import Document
@@ -14,7 +16,27 @@ from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 
-_SHELL_BLOCK = re.compile(r"^```(?:sh|console|bash|text)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = REPOSITORY / "README.md"
+README_SUBSTITUTES = {
+    'options = {"key": "...", "secret": "...", "endpoint_url": "http://localhost:9000"}': "options = {}",
+    "/data/cache": "cache",
+    "dataset[1234]": "dataset[12]",
+    "(7)": "(3)",
+    "(7, ": "(3, ",
+    "librosa.load(path)": "millpond.load_audio(path, sampling_rate=16000)",
+    "num_workers=4, on_error": "num_workers=2, on_error",
+}
+"""What README says of a reader's own data, and what is run in its place."""
+README_GIVEN = {
+    "import millpond.lerobot": "import unittest; raise unittest.SkipTest('tests/test_lerobot_patch.py has a LeRobot')",
+    "load_image(data": "import pathlib; data = pathlib.Path('picture.png').read_bytes()",
+    "decord_read": "path, paths = 'a.mp4', ['a.mp4', 'b.mp4']; decord_read = lambda path: path",
+    "from millpond.torch import DataLoader": "dataset = torch.utils.data.TensorDataset(torch.rand(64), torch.rand(64))",
+    "millpond.sweep(": "jobs = ['a', 'b']; run_job = evaluate = lambda job: {'return': 0.3, 'success': True}; "
+    "pathlib.Path('jobs.json').write_text('[\"a\", \"b\"]')",
+}
+"""What stands in a block of README, and code that gives what its reader has by then."""
+
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -36,13 +58,19 @@ def parsed(page: Path, substitutes: Mapping[str, str]) -> Document:
     return document
 
 
-def run(document: Document) -> None:
-    """Run a page's blocks in order, in one namespace. Those that it says to skip, with a reason, are left out."""
+def run(document: Document, given: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Run a page's blocks in order, in one namespace. Those that it says to skip, with a reason, are left out.
+
+    Args:
+        document: From `parsed`.
+        given: What stands in a block, and code that is run before it: what the reader is taken to have.
+    """
     for example in document.examples():
-        try:
+        with contextlib.suppress(SkipTest):
+            for mark, code in given.items():
+                if mark in str(example.parsed):
+                    exec(code, example.namespace)
             example.evaluate()
-        except SkipTest:
-            continue
 
 
 def has_code(page: Path) -> bool:
@@ -52,10 +80,12 @@ def has_code(page: Path) -> bool:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The words behind `millpond` of every such command line in a page's blocks."""
-    for block in _SHELL_BLOCK.findall(page.read_text(encoding="utf-8")):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.startswith("millpond "):
-                yield shlex.split(line, comments=True)[1:]
+    is_code = False
+    for line in page.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+        if line.startswith("```"):
+            is_code = not is_code
+        elif is_code and line.startswith("millpond "):
+            yield shlex.split(line, comments=True)[1:]
 
 
 def options_named(page: Path) -> set[str]:

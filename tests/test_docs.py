@@ -9,9 +9,21 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from PIL import Image
 
 import millpond
-from documented import PAGES, REPOSITORY, commands, has_code, options_named, parsed, run
+from documented import (
+    PAGES,
+    README,
+    README_GIVEN,
+    README_SUBSTITUTES,
+    REPOSITORY,
+    commands,
+    has_code,
+    options_named,
+    parsed,
+    run,
+)
 from millpond import settings
 from millpond._cli import _typer
 from millpond._synth.clips import Recipe, write_clip
@@ -46,14 +58,16 @@ def reader(synth: MakeDataset, clips: Path, clip: Path, tmp_path: Path, monkeypa
         (tmp_path / each.name).symlink_to(each)
     for name in ("clip.mp4", "a.mp4", "b.mp4", "c.mp4"):
         (tmp_path / name).symlink_to(clip)
+    Image.new("RGB", (8, 6)).save(tmp_path / "picture.png")
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def bucket(synth: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def bucket(synth: MakeDataset, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server of ours, in place of s3://bucket, with a dataset pusht."""
     folder = tmp_path_factory.mktemp("bucket")
     (folder / "pusht").symlink_to(synth())
+    (folder / "b.mp4").symlink_to(clip)
     with serving_store(folder) as store, without_proxy():
         yield store.url
 
@@ -70,8 +84,13 @@ def test_the_code_of_a_page_runs(page: Path, bucket: str) -> None:
     run(parsed(page, {"s3://bucket": bucket}))
 
 
+@pytest.mark.usefixtures("reader")
+def test_the_code_of_the_readme_runs(bucket: str) -> None:
+    run(parsed(README, {"s3://bucket": bucket, **README_SUBSTITUTES}), README_GIVEN)
+
+
 def test_command_lines_on_the_pages_are_understood() -> None:
-    for page in [*PAGES, REPOSITORY / "README.md"]:
+    for page in [*PAGES, README]:
         for name, *arguments in commands(page):
             command = COMMANDS[name]
             command.make_parser(command.context_class(command)).parse_args(arguments)  # an unknown option raises
