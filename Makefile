@@ -12,10 +12,11 @@ unexport PYTHONDONTWRITEBYTECODE
 BENCH_DATA ?= .cache/bench/av1_gop2 .cache/bench/h264_gop30 .cache/bench/h264_gop250
 BENCH_OUT ?= .cache/bench
 PEERS = $(if $(wildcard $(PEERS_ENV)/ready),--peers-python $(PEERS_ENV)/bin/python)
+SMOKE_DATA := .cache/bench/smoke
 
 DRAW = $(BIN)/python bench/plot.py --out $(BENCH_OUT)
 
-.PHONY: demo test lint types docs setup bench bench-clips bench-guard bench-streaming bench-decoders bench-sweep bench-peers fuzz chaos soak clean
+.PHONY: demo test lint types docs setup bench bench-clips bench-guard bench-streaming bench-decoders bench-sweep bench-peers bench-smoke fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -38,7 +39,7 @@ docs: $(TEST_ENV)/ready
 
 setup: $(TEST_ENV)/ready
 
-# Shuffled epochs and windows beside the ceiling, and beside LeRobot where `make bench-peers` has been run.
+# Shuffled epochs and windows beside the ceiling, and beside the peers where `make bench-peers` has been run.
 bench: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/epoch.py $(BENCH_DATA) --json $(BENCH_OUT)/epoch.json $(PEERS)
@@ -103,6 +104,13 @@ soak: $(TEST_ENV)/ready
 
 bench-peers: $(PEERS_ENV)/ready
 
+# Does every peer run, and give the right pictures? On a tiny dataset; the figures mean nothing.
+bench-smoke: $(TEST_ENV)/ready $(PEERS_ENV)/ready
+	rm -rf $(SMOKE_DATA)
+	$(BIN)/millpond synth $(SMOKE_DATA) --episodes 4 --frames 24 --cameras 2 --size 128x96 --codec h264 --gop 8
+	$(BIN)/python bench/epoch.py $(SMOKE_DATA) --rounds 1 --seconds 0 --ceiling-seconds 0.1 --batch-size 8 --peers-python $(PEERS_ENV)/bin/python
+	$(BIN)/python bench/windows.py $(SMOKE_DATA) --rounds 1 --seconds 0 --ceiling-seconds 0.1 --batch-size 8 --peers-python $(PEERS_ENV)/bin/python
+
 # Newer ones may lack wheels, and may just as well work.
 CHECK_PYTHON = import sys; v = sys.version_info; \
   v < (3, 11) and sys.exit("millpond needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d; name another: make PYTHON=..." % v[:2]); \
@@ -131,7 +139,7 @@ $(TEST_ENV)/ready: pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --target $(TEST_ENV)/lerobot --group lerobot
 	touch $@
 
-# LeRobot's datasets without its robots, simulators and policies; bench/README.md says why these versions.
+# The peers, and LeRobot's datasets without its robots, simulators and policies; bench/README.md says why these versions.
 $(PEERS_ENV)/ready: bench/peers.txt
 	$(call environment,$(PEERS_ENV))
 	$(PEERS_ENV)/bin/pip install --quiet --requirement bench/peers.txt

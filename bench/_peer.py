@@ -142,7 +142,7 @@ def leave(reason: BaseException) -> None:
 
 
 def tree_cpu_seconds() -> float:
-    """Of this process and everything below it that lives."""
+    """Of this process and everything below it, whatever has ended and was waited for included."""
     me = psutil.Process()
     seconds = 0.0
     for process in [me, *me.children(recursive=True)]:
@@ -150,7 +150,7 @@ def tree_cpu_seconds() -> float:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        seconds += times.user + times.system
+        seconds += times.user + times.system + times.children_user + times.children_system
     return seconds
 
 

@@ -33,7 +33,9 @@ class LeRobotSide:
 
     fills_up = False
 
-    def __init__(self, *, root: str, window_frames: int, image_size: Any, batch_size: int, num_workers: int) -> None:
+    def __init__(
+        self, *, root: str, window_frames: int, image_size: Any, batch_size: int, num_workers: int, **more: Any
+    ) -> None:
         told = LeRobotDatasetMetadata(NAME, root)
         self.cameras = tuple(told.video_keys)
         self.num_samples = told.total_frames
@@ -41,6 +43,7 @@ class LeRobotSide:
             "root": root,
             "delta_timestamps": self.windows(window_frames, told.fps),
             "image_transforms": v2.Resize(tuple(image_size), antialias=True) if image_size else None,
+            **more,
         }
         self.loader = self.make_loader(batch_size, num_workers)
 
@@ -64,7 +67,7 @@ class LeRobotSide:
 
 
 class StreamingSide(LeRobotSide):
-    """It shuffles by itself, within a buffer of 1,000 samples; more workers than files of rows get nothing to do."""
+    """It shuffles by itself, within a buffer; more workers than there are files of rows get nothing to do."""
 
     fills_up = True
 

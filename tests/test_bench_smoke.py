@@ -55,3 +55,5 @@ def test_bench_delivers_every_sample_and_every_figure(
     assert all(found[side, "distinct_samples_over_planned"] == 1 for side in sides)
     assert all(printed["details"]["tiny"]["looks"][side]["pictures"]["wrong"] == "" for side in sides)
     assert "No module named" in printed["absent"].get(NOT_HERE, "No module named")
+    run("plot.py", written, "--out", tmp_path, cache_dir=tmp_path)
+    assert "millpond" in (tmp_path / f"{script[:-3]}.svg").read_text(encoding="utf-8")
