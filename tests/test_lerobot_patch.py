@@ -36,17 +36,20 @@ def path_to_lerobot() -> list[str]:
     return []
 
 
-@pytest.mark.parametrize("claims", ["claims_[!f]*.py", "claims_footage.py"], ids=["synthetic", "footage"])
-def test_claims_hold_with_a_real_lerobot(claims: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a run of all claims says; it imports torch and LeRobot, which takes longer than most of them."""
     pytest.importorskip("torch", reason="LeRobot needs torch")
-    environment = environment_of_tests(HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path / "hub"))
+    folder = tmp_path_factory.mktemp(
+        "c"
+    )  # short: addresses of sockets lie in it, and those have at most 107 characters
+    environment = environment_of_tests(HF_HUB_OFFLINE="1", HF_HOME=str(folder / "hub"))
     environment["PYTHONPATH"] = os.pathsep.join([*path_to_lerobot(), environment["PYTHONPATH"]])
-    short = tmp_path_factory.mktemp("c")  # addresses of sockets lie in it, and those have at most 107 characters
-    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "timeout=120", f"--basetemp={short}"]
-    told = tmp_path / "told.txt"
+    options = ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "timeout=120", f"--basetemp={folder / 'b'}"]
+    told = folder / "told.txt"
     with told.open("wb") as out:  # no pipe: what claims start may outlive them for a moment, and would hold it open
         ended = subprocess.run(
-            [sys.executable, "-m", "pytest", "-v", *options, *map(str, sorted(CLAIMS.glob(claims)))],
+            [sys.executable, "-m", "pytest", "-v", *options, *map(str, sorted(CLAIMS.glob("claims_*.py")))],
             env=environment,
             cwd=CLAIMS.parent.parent,
             stdout=out,
@@ -54,10 +57,18 @@ def test_claims_hold_with_a_real_lerobot(claims: str, tmp_path: Path, tmp_path_f
             check=False,
         )
     text = told.read_text(encoding="utf-8", errors="replace")
-    if ended.returncode:
-        pytest.fail(text, pytrace=False)
-    if skipped := re.findall(r"^SKIPPED \[\d+\] (.*)$", text, re.MULTILINE):
-        pytest.skip(f"{text.strip().splitlines()[-1].strip('= ')}; {'; '.join(skipped)}")
+    return text if ended.returncode == 0 else f"exit code {ended.returncode}\n{text}"
+
+
+@pytest.mark.timeout(900)  # the first of them waits for all
+@pytest.mark.parametrize("claims", sorted(path.stem for path in CLAIMS.glob("claims_*.py")))
+def test_claims_hold_with_a_real_lerobot(claims: str, told: str) -> None:
+    if told.startswith("exit code"):
+        pytest.fail(told, pytrace=False)
+    ends = re.findall(rf"{claims}\.py::\S+ (PASSED|SKIPPED \(.*\))", told)
+    assert ends
+    if skipped := {end for end in ends if end != "PASSED"}:
+        pytest.skip(f"{claims}: {ends.count('PASSED')} passed, {len(ends)} in all; {'; '.join(sorted(skipped))}")
 
 
 def output_of(code: str) -> str:

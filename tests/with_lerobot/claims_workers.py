@@ -15,26 +15,29 @@ from fixtures_torch import torchs_workers_end
 from lerobot_samples import CAMERAS, named, opened, shown, with_process
 from synthesized import MakeDataset
 
+# A process that is not forked from this one imports torch and LeRobot anew: one says what all would.
 _LOADERS = [
     pytest.param(
         torch.utils.data.DataLoader,
         "fork",
+        2,
         marks=pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
         id="torch-fork",
     ),
-    pytest.param(torch.utils.data.DataLoader, "forkserver", id="torch-forkserver"),
-    pytest.param(torch.utils.data.DataLoader, "spawn", id="torch-spawn"),
-    pytest.param(millpond.torch.DataLoader, None, id="millpond"),
+    pytest.param(torch.utils.data.DataLoader, "forkserver", 1, id="torch-forkserver"),
+    pytest.param(torch.utils.data.DataLoader, "spawn", 1, id="torch-spawn"),
+    pytest.param(millpond.torch.DataLoader, None, 2, id="millpond"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "start_method"), _LOADERS)
-def test_workers_give_every_sample_and_keep_few_files_open(synth: MakeDataset, kind: Any, start_method: str) -> None:
+@pytest.mark.parametrize(("kind", "start_method", "num_workers"), _LOADERS)
+def test_workers_give_every_sample_and_keep_few_files_open(
+    synth: MakeDataset, kind: Any, start_method: str, num_workers: int
+) -> None:
     dataset = opened(synth(episodes_per_file=1))
     with millpond.lerobot.patch(millpond.VideoDecoderCache(max_size=2)) as patch, torchs_workers_end():
-        loader = kind(
-            dataset, batch_size=8, num_workers=2, multiprocessing_context=start_method, collate_fn=with_process
-        )
+        options = {"num_workers": num_workers, "multiprocessing_context": start_method}
+        loader = kind(dataset, batch_size=8, collate_fn=with_process, **options)
         batches = list(loader)
         assert patch.cache.statistics().misses == 0  # nothing was decoded here
     samples = [sample for batch in batches for sample in batch["samples"]]
