@@ -59,11 +59,12 @@ bench-guard: $(TEST_ENV)/ready
 	$(BIN)/python bench/guard.py --json $(BENCH_OUT)/guard.json $(PEERS)
 	$(DRAW) $(BENCH_OUT)/guard.json
 
-# Datasets behind a server of ours, beside the same in memory.
+# Datasets behind a server of ours, beside the same in memory; clips behind it, beside WebDataset.
 bench-streaming: $(TEST_ENV)/ready $(BENCH_DATA)
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/streaming.py $(BENCH_DATA) --out $(BENCH_OUT)/streaming.json
-	$(DRAW) $(BENCH_OUT)/streaming.json
+	$(BIN)/python bench/streaming_peers.py --json $(BENCH_OUT)/streaming_peers.json $(PEERS)
+	$(DRAW) $(BENCH_OUT)/streaming.json $(BENCH_OUT)/streaming_peers.json
 
 # Frames at random, beside torchcodec's decoders: memory over 20,000 accesses (the better part of an hour), and rates.
 bench-decoders: $(TEST_ENV)/ready $(BENCH_DATA)

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +96,18 @@ def frame_seconds(path: Path) -> NDArray[np.float64]:
     return np.sort(np.array(times, np.float64))
 
 
-def write_rows(folder: Path, clips: Sequence[Clip], repeats: int = 1) -> None:
+def write_rows(folder: Path, clips: Sequence[Clip], repeats: int = 1, url: str = "") -> None:
     """Say what is wanted, `repeats` times over: for millpond `manifest.jsonl`, for the others `rows.json`, and the
-    pictures that they must show, `reference.npy`.
+    pictures that they must show, `reference.npy`. With `url`, clips are there, by their names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"path": str(clip.path), "clip": number, "frames": clip.indices, "seconds": clip.seconds}
+        {
+            "path": f"{url}/{clip.path.name}" if url else str(clip.path),
+            "clip": number,
+            "frames": clip.indices,
+            "seconds": clip.seconds,
+        }
         for number, clip in enumerate(clips)
     ] * repeats
     (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -111,6 +118,26 @@ def write_rows(folder: Path, clips: Sequence[Clip], repeats: int = 1) -> None:
     ]
     (folder / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     np.save(folder / "reference.npy", np.stack([clip.reference for clip in clips]))
+
+
+def write_shards(folder: Path, clips: Sequence[Clip], num_shards: int, repeats: int) -> list[str]:
+    """The same clips, `repeats` times over, as WebDataset has them: tars of NAME.mp4 and NAME.json. Their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(enumerate(clips)) * repeats
+    names = [f"shard-{number:03}.tar" for number in range(num_shards)]
+    for shard, name in enumerate(names):
+        with tarfile.open(folder / name, "w") as tar:
+            for place, (number, clip) in list(enumerate(rows))[shard::num_shards]:
+                wanted = {"clip": number, "frames": clip.indices, "seconds": clip.seconds}
+                _add(tar, f"{place:06}.mp4", clip.path.read_bytes())
+                _add(tar, f"{place:06}.json", json.dumps(wanted).encode())
+    return names
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, BytesIO(data))
 
 
 def cut_short(data: bytes) -> bytes:

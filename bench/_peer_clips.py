@@ -34,6 +34,8 @@ PACKAGES = {
     "PyAV": ("torch", "av"),
     "decord2": ("torch", "decord2"),
     "SPDL": ("spdl",),
+    "WebDataset + torchcodec": ("torch", "torchcodec", "webdataset"),
+    "WebDataset + PyAV": ("torch", "av", "webdataset"),
 }
 MODULES = {
     "millpond": (),
@@ -41,6 +43,8 @@ MODULES = {
     "PyAV": ("torch.utils.data", "av"),
     "decord2": ("torch.utils.data", "decord"),
     "SPDL": ("torch", "spdl.io", "spdl.pipeline"),
+    "WebDataset + torchcodec": ("webdataset", "torchcodec.decoders", "torchcodec.transforms"),
+    "WebDataset + PyAV": ("webdataset", "av"),
 }
 """What each needs."""
 
@@ -83,6 +87,30 @@ def open_dataloader(name: str, rows: list[dict[str, Any]], options: dict[str, An
         persistent_workers=True,
         collate_fn=stacked,
     )
+
+
+def open_shards(name: str, urls: list[str], options: dict[str, Any]) -> Iterable[Batch | None]:
+    """WebDataset's pipeline: shards in random order, each read by one worker front to back; clips are shuffled in a
+    buffer, decoded and batched in the worker. What raises is left out with `warn_and_continue`: a clip, or what is left
+    of a shard.
+    """
+    import webdataset
+
+    def decoded(sample: dict[str, Any]) -> tuple[int, Any]:
+        row = json.loads(sample["json"])
+        return row["clip"], decode(sample["mp4"], row["seconds"], row["frames"], tuple(options["size"]))
+
+    decode, go_on = DECODERS[name], webdataset.warn_and_continue
+    dataset = (
+        webdataset.WebDataset(urls, shardshuffle=len(urls), empty_check=False, handler=go_on)
+        .shuffle(options["batch_size"] * 4)
+        .map(decoded, handler=go_on)
+        .batched(options["batch_size"], collation_fn=stacked)
+    )
+    loader: Iterable[Batch | None] = webdataset.WebLoader(
+        dataset, batch_size=None, num_workers=options["num_workers"], persistent_workers=True
+    )
+    return loader
 
 
 class Spdl:
@@ -164,6 +192,9 @@ class Clips:
             self._batches = Millpond(Path(folder) / "manifest.jsonl", options)
         elif side == "SPDL":
             self._batches = Spdl(rows, options)
+        elif side.startswith("WebDataset"):
+            urls = json.loads((Path(folder) / "shards.json").read_text(encoding="utf-8"))
+            self._batches = open_shards(side.rpartition(" ")[2], urls, options)
         else:
             self._batches = open_dataloader(side, rows, options)
         return {"versions": {name: version(name) for name in PACKAGES[side]}}

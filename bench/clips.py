@@ -29,7 +29,7 @@ from _results import Results
 from millpond._observe.memory import MemorySampler
 from millpond._workers.cores import usable_cores
 
-SIDES = tuple(PACKAGES)
+SIDES = tuple(side for side in PACKAGES if not side.startswith("WebDataset"))
 OURS, *PEERS = SIDES
 OWN = "made for this"
 NEVER_OPENS = "a clip never opens"

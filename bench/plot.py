@@ -45,6 +45,14 @@ def of_store(report: Report) -> str:
     )
 
 
+def of_store_peers(report: Report) -> str:
+    settings = report["settings"]
+    return (
+        f"clients on one core; {1e3 * settings['latency']:g} ms to the first byte, "
+        f"{settings['mib_per_second']:g} MiB/s a connection"
+    )
+
+
 def of_clips(report: Report) -> str:
     settings = report["settings"]
     height, width = settings["size"]
@@ -76,7 +84,7 @@ RATES: dict[str, tuple[tuple[str, ...], Callable[[Report], str]]] = {
     "clips": (("clips_per_second",), of_clips),
     "transport": (("batches_per_second",), of_transport),
     "streaming": (("samples_per_second",), of_store),
-    "streaming_peers": (("clips_per_second",), of_store),
+    "streaming_peers": (("clips_per_second",), of_store_peers),
     "random_access": (("rate_over_torchcodec",), of_random_access),
     "guard": (("ms_per_call", "ms_to_next_answer"), of_guard),
 }

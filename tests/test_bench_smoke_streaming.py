@@ -23,6 +23,18 @@ ROWS = {
 }
 
 
+def test_clips_of_a_store_come_whole_and_peers_that_are_not_here_are_named(tmp_path: Path) -> None:
+    few = ("--num-clips", "4", "--repeats", "1", "--clip-seconds", "1", "--clip-size", "96", "128", "--num-frames", "4")
+    small = ("--size", "64", "64", "--rounds", "1", "--num-workers", "1", "--shards", "1", "--faults", "1")
+    peer, written = "WebDataset + PyAV", tmp_path / "out.json"
+    run("streaming_peers.py", *few, *small, "--sides", peer, "--json", written, cache_dir=tmp_path)
+    printed = json.loads(written.read_text(encoding="utf-8"))
+    found = {(row["side"], row["quantity"]): row["median"] for row in printed["results"]}
+    assert found["millpond, 1 workers", "lost"] == 0
+    assert found["millpond, 1 workers", "clips_per_second"] > 0
+    assert (peer in printed["absent"]) != ((f"{peer}, 1 workers", "lost") in found)
+
+
 def test_streaming_measures_every_row_of_its_table(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
     often = ("--faults", "0.2", "0.1", "0.1", "--cache-bytes", "40000")
     written = tmp_path / "out.json"
