@@ -2,8 +2,8 @@
 And what is lost where the store fails now and then?
 
 The store is that of bench/streaming.py: a server of our own, so many milliseconds from its first byte and so many MiB/s
-a connection, on a core of its own; clients share another, and take turns of an epoch each. millpond fetches clips one by
-one, at random; WebDataset reads tars front to back, and shuffles in a buffer. Each has every number of workers that
+a connection, on a core of its own; clients share another, and take turns of an epoch each. millpond fetches clip by
+clip, at random; WebDataset reads tars front to back, and shuffles in a buffer. Each has every number of workers that
 is asked for, since what waits for a store wants more of them. All are held against an independent decode before.
 """
 
