@@ -13,6 +13,7 @@ from chrome_traces import of_kind, read_cut_short, read_events
 from file_limits import files_of_at_most
 from millpond._observe.spans import Span
 from millpond._observe.trace import TraceWriter
+from programs import forked
 
 SECOND = 1_000_000_000
 
@@ -181,11 +182,14 @@ def test_a_disk_that_was_full_from_the_first_is_told_once(caplog: pytest.LogCapt
 def test_a_forked_child_leaves_its_parents_trace_alone(path: Path) -> None:
     writer = TraceWriter(path)
     writer.write(decoded(0))
-    if (child := os.fork()) == 0:
+
+    def work() -> bytes:
         writer.write(decoded(1))
         writer.close()
-        os._exit(0)
-    os.waitpid(child, 0)
+        return b""
+
+    with forked(work) as result:
+        result()
     writer.write(decoded(2))
     writer.close()
     assert [event["ts"] for event in of_kind(read_events(path), "X")] == [1_000_000.0, 1_020_000.0]
