@@ -193,8 +193,12 @@ class CallPool:
     # ---- the end
 
     def __del__(self) -> None:
-        if hasattr(self, "supervisor"):
-            self.end_now()  # nobody closed the guard, or an interrupt kept somebody from it
+        if hasattr(self, "supervisor"):  # nobody closed the guard, or an interrupt kept somebody from it
+            try:
+                self.end_now()
+            except BaseException:  # an interrupt, perhaps on the way in
+                self.end_now()
+                raise
 
     @property
     def failure(self) -> Exception | None:
