@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -25,15 +26,16 @@ from programs import outlive, program
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a soak reads /proc, which only Linux has")
 
 LEAKY = """
-import os, subprocess, sys, time
-stray = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-print(stray.pid, file=open(sys.argv[1], "w"), flush=True)
+import os, subprocess, sys
+stray = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+jobs, done = open(sys.argv[1], "rb", buffering=0), open(sys.argv[2], "wb", buffering=0)
+done.write(stray.pid.to_bytes(4, "little"))
 kept = []
-while len(kept) < 5000:
+while jobs.read(1):
     kept.append(os.pipe())
-    time.sleep(0.004)
+    done.write(b"d")
 """
-QUICK = SoakOptions(interval_seconds=0.02, warmup_seconds=0.1, grace_seconds=20.0, core_share=1000.0)
+QUICK = SoakOptions(interval_seconds=0.01, warmup_seconds=0.0, grace_seconds=20.0, core_share=1000.0)
 """Looks come at the interval, however slow the machine is."""
 
 
@@ -49,15 +51,43 @@ class EndAfter(SoakWatcher):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+class JobForEachLook(EndAfter):
+    """Gives the leaky program a job after each look, and waits until it is done."""
+
+    def __init__(self, folder: Path, looks: int) -> None:
+        super().__init__(looks)
+        self.paths = folder / "jobs", folder / "done"
+        for path in self.paths:
+            os.mkfifo(path)
+        self.files = ExitStack()
+        self.stray_pid = 0
+
+    def looked(self, seconds: float, latest: Mapping[str, float]) -> None:
+        if not self.stray_pid:
+            self._jobs = self.files.enter_context(self.paths[0].open("wb", buffering=0))
+            self._done = self.files.enter_context(self.paths[1].open("rb", buffering=0))
+            self.stray_pid = int.from_bytes(self._done.read(4), "little")
+        self._jobs.write(b"j")
+        assert self._done.read(1) == b"d"
+        super().looked(seconds, latest)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("soak")
 
 
 @pytest.fixture(scope="module")
-def leaky(place: Path) -> SoakResult:
+def jobs(place: Path) -> Iterator[JobForEachLook]:
+    jobs = JobForEachLook(place, 60)
+    with jobs.files:
+        yield jobs
+
+
+@pytest.fixture(scope="module")
+def leaky(place: Path, jobs: JobForEachLook) -> SoakResult:
     """A program that leaks pipes, and leaves a child in a session of its own; ended by SIGTERM."""
-    return soak_command([sys.executable, "-c", LEAKY, str(place / "stray")], QUICK, place / "out", EndAfter(60))
+    return soak_command([sys.executable, "-S", "-c", LEAKY, *map(str, jobs.paths)], QUICK, place / "out", jobs)
 
 
 def test_a_pipe_leaked_per_job_is_found_with_the_time_until_emfile(leaky: SoakResult) -> None:
@@ -70,10 +100,10 @@ def test_a_pipe_leaked_per_job_is_found_with_the_time_until_emfile(leaky: SoakRe
     assert leaky.exit_code == 1
 
 
-def test_the_command_ends_with_its_strays_when_the_soak_is_told_to(leaky: SoakResult, place: Path) -> None:
+def test_the_command_ends_with_its_strays_when_the_soak_is_told_to(leaky: SoakResult, jobs: JobForEachLook) -> None:
     assert leaky.ending.by == "SIGTERM"
     assert leaky.ending.exit_code == -signal.SIGTERM
-    assert not psutil.pid_exists(int((place / "stray").read_text()))
+    assert not psutil.pid_exists(jobs.stray_pid)
 
 
 def test_folder_has_every_look_the_verdicts_and_a_page(leaky: SoakResult, place: Path) -> None:
@@ -163,3 +193,18 @@ def test_looks_beyond_ten_thousand_are_thinned_by_ten(tmp_path: Path) -> None:
     lines = [json.loads(line)["seconds"] for line in (tmp_path / "out/samples.jsonl").read_text().splitlines()]
     assert len(lines) == 9_999 + 2_001
     assert lines[-2:] == [29_989, 29_999]
+
+
+def test_a_log_gets_the_verdicts_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["millpond", "soak", "--", "sh", "-c", "exit 3"])
+    with pytest.raises(SystemExit) as ended:
+        app()
+    printed = capfd.readouterr()
+    assert ended.value.code == 3
+    assert printed.err == ""
+    (folder,) = tmp_path.glob("soak-*")
+    assert printed.out.endswith(f"too short to say; more in '{folder.name}/report.html'\n")
+    assert "the command ended with exit code 3" in printed.out

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from millpond._amounts import parse_seconds
+from millpond._cli.sweep_watch import LastingConsole
 from millpond._cli.terminal import Bar, progress_bar
 from millpond._soak.kinds import KIND_OF
 from millpond._soak.results import SoakResult
@@ -88,7 +88,7 @@ def _print_result(result: SoakResult, folder: Path) -> None:
     """A line for each series that is not idle, the verdict, and where all of it is."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console()
+    console = LastingConsole()
     if not console.is_terminal:
         console.width = _LOG_WIDTH
     table = Table("series", "level", "verdict", box=None, header_style="bold")

@@ -43,9 +43,9 @@ class SoakFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; without a look it goes as it came."""
+        """Close it; where nothing came of the soak it goes as it came."""
         self._samples.close()
-        if self._num_looks == 0:
+        if self._num_looks == 0 and not self.result_path.exists():
             self.samples_path.unlink(missing_ok=True)
             if self._made:
                 with contextlib.suppress(OSError):  # somebody has put something there

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from textwrap import shorten
 
 from millpond._observe.report import Chart, Limit, Line, Report, Table
 from millpond._soak.kinds import KIND_OF, MIB
@@ -20,6 +22,8 @@ _CHARTS: tuple[tuple[str, Sequence[str]], ...] = (
     ("Memory of the cgroup (MiB)", ("cgroup_bytes",)),
 )
 _WORST_FIRST = (Verdict.GROWING, Verdict.TOO_SHORT, Verdict.FLAT)
+_LONGEST_COMMAND = 200
+"""Letters of the page's second line."""
 _CLOSE = 4.0
 """A limit is drawn where it is less than so many times the highest value: else the series would lie on the axis."""
 
@@ -28,7 +32,7 @@ def soak_report(result: SoakResult) -> Report:
     """What the page shows."""
     facts = result.facts
     command = facts["command"]
-    what = " ".join(command) if command else f"process {facts['pid']}"
+    what = shorten(shlex.join(command), _LONGEST_COMMAND) if command else f"process {facts['pid']}"
     return Report(
         title=f"millpond soak: {result.verdict}",
         subtitle=f"{what}, and all that it started, for {duration_in_words(facts['seconds'])}.",

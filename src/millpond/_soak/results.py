@@ -54,6 +54,8 @@ class SoakResult:
     @property
     def verdict(self) -> Verdict:
         """Growing if anything of the tree's own is, too short if anything may be; else flat."""
+        if not self.judgements:
+            return Verdict.TOO_SHORT  # the command ended before the first look
         found = {judgement.verdict for name, judgement in self.judgements.items() if self.counts(name)}
         return next((verdict for verdict in (Verdict.GROWING, Verdict.TOO_SHORT) if verdict in found), Verdict.FLAT)
 

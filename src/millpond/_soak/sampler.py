@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -175,12 +176,15 @@ def _memory_of(pids: Sequence[int]) -> dict[str, float]:
 
 
 def refuse_elsewhere() -> None:
-    """Raise where there is no /proc to look at.
+    """Raise where what a soak reads is not there.
 
     Raises:
-        NotImplementedError: This is no Linux.
+        NotImplementedError: This is no Linux, or one without these files.
     """
-    if sys.platform != "linux":
+    needed = ("fd", "smaps_rollup", f"task/{threading.get_native_id()}/children")
+    missing = [name for name in needed if not os.path.exists(f"/proc/self/{name}")]
+    if missing:
         raise NotImplementedError(
-            f"a soak reads /proc (smaps_rollup, fd, task/*/children), and {sys.platform} has none: run it on Linux"
+            f"a soak reads /proc/PID/{missing[0]}, which this system ({sys.platform}) does not have: run it on Linux "
+            "4.14 or later"
         )

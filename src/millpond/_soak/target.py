@@ -86,6 +86,7 @@ class Command:
         try:
             self._process = subprocess.Popen(list(argv), start_new_session=True, preexec_fn=end_with_parent)
         except OSError as error:
+            libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
             raise UsageError(f"cannot start {argv[0]!r}: {_remedy(error)}", command=list(argv)) from error
         self.pid = self._process.pid
         self.tree = ProcessTree(own, with_root=False, without=before)
@@ -190,7 +191,7 @@ class Attached:
                 "or as root",
                 pid=pid,
             ) from error
-        self.tree = ProcessTree(pid)
+        self.tree = ProcessTree(pid, without=[os.getpid()])
 
     def __enter__(self) -> Attached:
         return self
