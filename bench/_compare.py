@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -143,24 +143,22 @@ def run(name: str, question: str, arguments: argparse.Namespace) -> None:
 
 
 def compare(root: Path, settings: Settings, sides: dict[str, Side], results: Results) -> None:
-    """Look at every side, then run all that are right in turn."""
+    """Look at every side, then run all that are right in turn; one that fails is left out of all that is told."""
     case, frames = root.name, read_frames(root, settings.window_frames)
     looks, wrong = looked_at(root, settings, sides, frames)
-    results.absent |= {f"{name}, {case}": reason for name, reason in wrong.items()}
     files = {camera: [Path(file) for file in frames.files[camera]] for camera in frames.cameras}
-    workers = max(1, settings.num_workers)
-    with Ceiling(files, num_workers=workers, image_size=settings.image_size) as ceiling:
-        right = {name: sides[name] for name in looks}
-        rounds = [one_round(number, settings, ceiling, right) for number in range(settings.rounds)]
-        rounds.append({CEILING: ceiling_slice(ceiling, settings)})
-    for side in right.values():
-        side.ask("close")
+    with Ceiling(files, num_workers=max(1, settings.num_workers), image_size=settings.image_size) as ceiling:
+        rounds = rounds_of(settings, ceiling, {name: sides[name] for name in looks if name not in wrong}, wrong)
+    for side in sides.values():
+        with suppress(SideFailed):  # its process may have ended
+            side.ask("close")
+    results.absent |= {f"{name}, {case}": reason for name, reason in wrong.items()}
     add_rates(case, rounds, results)
-    add_looks(case, looks, frames, settings, results)
+    add_looks(case, {name: seen for name, seen in looks.items() if name not in wrong}, frames, settings, results)
     results.details[case] = {
         "cameras": len(frames.cameras),
         "samples": len(frames),
-        "looks": {name: told_of(look, len(frames)) for name, look in looks.items()},
+        "looks": {name: told_of(seen, len(frames)) for name, seen in looks.items()},
         "rounds": rounds,
         "others_cpu_most": max(one["others_cpu"] for one in rounds[:-1]),
     }
@@ -169,7 +167,7 @@ def compare(root: Path, settings: Settings, sides: dict[str, Side], results: Res
 def looked_at(
     root: Path, settings: Settings, sides: dict[str, Side], frames: LeRobotFrames
 ) -> tuple[dict[str, Look], dict[str, str]]:
-    """Of every side that delivers the right pictures; and what is wrong with the others."""
+    """What came of every side, and what is wrong with some."""
     looks: dict[str, Look] = {}
     wrong: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="millpond-bench-") as folder:
@@ -187,7 +185,7 @@ def looked_at(
             wrong |= told_wrong(name, verdict)
     if OURS in wrong:
         raise SystemExit(f"{root.name}: millpond: {wrong[OURS]}")
-    return {name: found for name, found in looks.items() if name not in wrong}, wrong
+    return looks, wrong
 
 
 def told_wrong(name: str, verdict: Verdict) -> dict[str, str]:
@@ -202,7 +200,18 @@ def look(side: Side, root: Path, settings: Settings, path: Path) -> Look:
     return Look(**seen, growth_bytes=sampler.peak_growth_bytes, facts=facts)
 
 
-def one_round(number: int, settings: Settings, ceiling: Ceiling, sides: dict[str, Side]) -> dict[str, Any]:
+def rounds_of(
+    settings: Settings, ceiling: Ceiling, sides: dict[str, Side], wrong: dict[str, str]
+) -> list[dict[str, Any]]:
+    """All rounds, and the ceiling once more; a side that fails in one is added to `wrong`, and is in none of them."""
+    rounds = [one_round(number, settings, ceiling, sides, wrong) for number in range(settings.rounds)]
+    rounds.append({CEILING: ceiling_slice(ceiling, settings)})
+    return [{name: found for name, found in one.items() if name not in wrong} for one in rounds]
+
+
+def one_round(
+    number: int, settings: Settings, ceiling: Ceiling, sides: dict[str, Side], wrong: dict[str, str]
+) -> dict[str, Any]:
     """Peers begin at another one each time."""
     machine = psutil.cpu_times_percent(interval=0.5)  # everybody waits: what is used now is used by others
     measured: dict[str, Any] = {"others_cpu": (100.0 - machine.idle) / 100.0}
@@ -211,7 +220,11 @@ def one_round(number: int, settings: Settings, ceiling: Ceiling, sides: dict[str
     peers = [name for name in sides if name != OURS]
     first = number % len(peers) if peers else 0
     for name in peers[first:] + peers[:first]:
-        measured[name] = sides[name].ask("slice", seconds=settings.seconds)
+        if name not in wrong:
+            try:
+                measured[name] = sides[name].ask("slice", seconds=settings.seconds)
+            except SideFailed as error:
+                wrong[name] = str(error)
     rates = ", ".join(f"{name} {rate(one):.0f}" for name, one in measured.items() if name != "others_cpu")
     say(f"round {number}: others use {measured['others_cpu']:.0%} of the machine; samples/s: {rates}")
     return measured

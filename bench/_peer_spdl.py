@@ -79,7 +79,8 @@ class SpdlSide:
             # decoding takes packets away, hence the clone, which copies references only
             images = spdl.io.sample_decode_video(self.packets[file].clone(), sorted(numbers), filter_desc=filter_desc)
             decoded.update(zip([(file, number) for number in sorted(numbers)], images, strict=True))
-        images = [decoded[file, number] for file, window in windows for number in window]
+        # conversion takes frames away, too, and a frame may be shown by several windows
+        images = [decoded[file, number].clone() for file, window in windows for number in window]
         pictures = spdl.io.to_numpy(spdl.io.convert_frames(images))
         return self.shaped(pictures, len(chosen))
 

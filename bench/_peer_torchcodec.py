@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 from _peer import contend, leave
 
 try:
+    if find_spec("torchvision"):  # transforms import it where it is
+        import _torchvision_shim  # noqa: F401
     import torch
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
