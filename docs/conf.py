@@ -24,7 +24,8 @@ version = release = version_of("millpond")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
-smartquotes = False  # what people copy, and what they search for, has straight ones
+smartquotes_action = "D"  # dashes; quotes that people copy, or search for, are straight
+maximum_signature_line_length = 100
 default_role = "code"  # docstrings write `name` as Markdown does
 add_module_names = False
 autodoc_member_order = "bysource"
@@ -42,6 +43,8 @@ html_title = "millpond"
 html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 
 PUBLIC = {name: f"millpond.{name}" for name in millpond.__all__} | {
     name: f"millpond.torch.{name}" for name in ("DataLoader", "DataLoaderStatistics")
