@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from _charts import GRID, INK, QUIET, ROW_INCHES, WIDTH_INCHES, look_of
+from _charts import BOUND, GRID, INK, OURS, QUIET, ROW_INCHES, WIDTH_INCHES, look_of
 
-_HEAD_ROWS, _LABEL_SHARE = 1.4, 0.27
+_HEAD_ROWS, _LABEL_SHARE = 1.4, 0.3
 _LONGEST_BAR = 0.55
 """Of the room beside the labels; the figures stand in the rest."""
 
@@ -36,15 +36,22 @@ class Bar:
 
 
 def bar_of(row: dict[str, Any], group: Sequence[dict[str, Any]]) -> Bar:
-    """A row of a bench's results; behind it, how it compares with another one of its group."""
-    by_it = [
-        f"{other['side']}: {other['over'][row['side']]['median']:.2f} x"
-        for other in group
-        if row["side"] in other["over"]
-    ]
-    over = by_it or [f"{ratio['median']:.2f} x {other}" for other, ratio in row["over"].items()][:1]
-    words = f"{figure_of(row['median'])} {row['unit']}" + "".join(f"  ({ratio})" for ratio in over[:1])
+    """A row of a bench's results, among those of its group."""
+    words = f"{figure_of(row['median'])} {row['unit']}{_compared(row, group)}"
     return Bar(row["side"], row["median"], row["least"], row["most"], words)
+
+
+def _compared(row: dict[str, Any], group: Sequence[dict[str, Any]]) -> str:
+    """Ours beside what bounds it, a peer beside ours; nothing of the bound."""
+    if look_of(row["side"]) == BOUND:
+        return ""
+    own = {other: ratio["median"] for other, ratio in row["over"].items()}
+    if look_of(row["side"]) == OURS:
+        return "".join(f"  ({figure_of(own[other])} x {other})" for other in own if look_of(other) == BOUND)
+    for other in group:
+        if row["side"] in other["over"] and look_of(other["side"]) == OURS:
+            return f"  ({other['side']}: {figure_of(other['over'][row['side']]['median'])} x)"
+    return next((f"  ({figure_of(ratio)} x {other})" for other, ratio in own.items()), "")
 
 
 def figure_of(value: float) -> str:
@@ -55,12 +62,18 @@ def figure_of(value: float) -> str:
 def draw_bars(groups: dict[str, Sequence[Bar]], title: str) -> Figure:
     """One group below the other, each on a scale of its own; `title` stands below them, small."""
     rows = [len(bars) + _HEAD_ROWS for bars in groups.values()]
-    figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * (sum(rows) + 1)))
+    figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * (sum(rows) + 1.2)))
     axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=rows)[:, 0]
-    figure.subplots_adjust(left=_LABEL_SHARE, right=1, top=1, bottom=ROW_INCHES / figure.get_figheight(), hspace=0.12)
+    figure.subplots_adjust(
+        left=_LABEL_SHARE,
+        right=1,
+        top=1 - 0.3 * ROW_INCHES / figure.get_figheight(),
+        bottom=1.2 * ROW_INCHES / figure.get_figheight(),
+        hspace=0.12,
+    )
     for of_group, (name, bars) in zip(axes, groups.items(), strict=True):
         _draw_group(of_group, name, bars)
-    figure.text(0, 0, title, color=QUIET, fontsize=9)
+    figure.text(0, 0.1 * ROW_INCHES / figure.get_figheight(), title, color=QUIET, fontsize=9)
     return figure
 
 
@@ -79,7 +92,7 @@ def _draw_group(axes: Axes, name: str, bars: Sequence[Bar]) -> None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_visible(False)
     axes.spines[:].set_visible(False)
-    axes.text(0, -0.95, name, fontweight="bold", va="center", transform=_from_the_left(axes))
+    axes.text(0, -0.85, name, fontweight="bold", va="center", transform=_from_the_left(axes))
 
 
 def _from_the_left(axes: Axes) -> Any:

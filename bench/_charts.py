@@ -38,7 +38,7 @@ def look_of(side: str) -> str:
 
 def save(figure: Figure, path: Path, words: str) -> None:
     """Write an SVG on a page of any colour; `words` say what it shows to who cannot see it."""
-    figure.savefig(path, transparent=True, bbox_inches="tight", metadata={"Date": None, "Title": words})
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Title": words})
     text = path.read_text(encoding="utf-8")
     start = text.index("<defs>")
     path.write_text(f"{text[:start]}<style>{_style()}</style>\n {text[start:]}", encoding="utf-8")

@@ -54,10 +54,10 @@ def draw_panels(panels: Sequence[Panel], title: str) -> Figure:
     height = _PANEL_INCHES * len(panels) + _FOOT_INCHES
     figure = Figure(figsize=(WIDTH_INCHES, height))
     axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
-    figure.subplots_adjust(left=0.08, right=_RIGHT_SHARE, top=0.97, bottom=0.6 / height, hspace=0.45)
+    figure.subplots_adjust(left=0.08, right=_RIGHT_SHARE, top=1 - 0.25 / height, bottom=0.75 / height, hspace=0.45)
     for of_panel, panel in zip(axes, panels, strict=True):
         _draw_panel(of_panel, panel)
-    figure.text(0, 0, title, color=QUIET, fontsize=9)
+    figure.text(0, 0.03 / height, title, color=QUIET, fontsize=9)
     return figure
 
 

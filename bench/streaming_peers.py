@@ -141,9 +141,10 @@ def tell(rounds: list[dict[str, dict[str, Any]]], results: Results) -> None:
         results.add(CALM, name, "first_batch_seconds", "s", [one["first_seconds"] for one in of_side])
         sent = [one["traffic"]["bytes_sent"] / one["samples"] / 1024 for one in of_side]
         results.add(CALM, name, "kib_sent_per_clip", "KiB", sent)
-    ours = [name for name in rounds[0] if name.startswith(OURS)]
-    for name in rounds[0].keys() - set(ours):
-        results.compare(CALM, "clips_per_second", over=name, sides=ours)
+    for name in rounds[0]:
+        side, _, workers = name.partition(", ")
+        if side != OURS:
+            results.compare(CALM, "clips_per_second", over=name, sides=[f"{OURS}, {workers}"])
 
 
 def run(options: argparse.Namespace, results: Results) -> None:
