@@ -110,4 +110,14 @@ def soak_report() -> Report:
     )
 
 
-PAGES = {"demo": demo_report, "sweep": sweep_report_of_two_slots, "soak": soak_report}
+def all_in_one() -> Report:
+    """What the three pages show, on one: a browser reads plotly once, which takes a second or two."""
+    parts = [demo_report(), sweep_report_of_two_slots(), soak_report()]
+    return Report(
+        "millpond demo, sweep and soak",
+        parts[0].subtitle,
+        {name: figure for part in parts for name, figure in part.headlines.items()},
+        [chart for part in parts for chart in part.charts],
+        [table for part in parts for table in part.tables],
+        [text for part in parts for text in part.texts],
+    )

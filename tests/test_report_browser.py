@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from browser import Screen, Tab, chromium, chromium_path
 from millpond._observe.report import write_report
-from report_pages import PAGES
+from report_pages import all_in_one
 
 SCREENS = {"light": Screen(1280, 900), "dark": Screen(1280, 900, "dark"), "phone": Screen(360, 740)}
 
@@ -62,21 +62,17 @@ def look_at(tab: Tab, page: Path) -> Seen:
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Seen]:
-    """Every page, looked at by one browser, which has ended before the first test begins."""
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Looked at by a browser that has ended before the first test begins."""
     program = chromium_path()
     if program is None:
         pytest.skip("no Chromium: it is looked for in $CHROMIUM, and on the path")
-    folder = tmp_path_factory.mktemp("pages")
+    page = tmp_path_factory.mktemp("pages") / "report.html"
+    write_report(all_in_one(), page)
     with chromium(program, tmp_path_factory.mktemp("chromium")) as browser:
         if not browser.has_started():
             pytest.skip(f"{program} is there and does not start")
-        tab = Tab(browser)
-        found = {}
-        for name, report in PAGES.items():
-            write_report(report(), folder / f"{name}.html")
-            found[name] = look_at(tab, folder / f"{name}.html")
-    return found
+        return look_at(Tab(browser), page)
 
 
 def pixels(png: bytes) -> NDArray[np.uint8]:
@@ -89,32 +85,27 @@ def colours(picture: NDArray[np.uint8]) -> int:
     return len(np.unique(picture.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)))
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_page_asks_for_nothing_and_complains_of_nothing(seen: dict[str, Seen], name: str) -> None:
-    assert (seen[name].requests, seen[name].complaints) == ([], [])
+def test_a_page_asks_for_nothing_and_complains_of_nothing(seen: Seen) -> None:
+    assert (seen.requests, seen.complaints) == ([], [])
 
 
-@pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("name", PAGES)
-def test_every_chart_is_drawn_and_nothing_is_wider_than_the_screen(
-    seen: dict[str, Seen], name: str, screen: str
-) -> None:
-    measured = seen[name].measures[screen]
-    assert len(measured["drawn"]) == len(PAGES[name]().charts)
-    assert all(measured["drawn"])
-    assert measured["wide"] <= measured["seen"] == SCREENS[screen].width
-    assert (measured["outside"], measured["scrolls"]) == (0, True)
+def test_every_chart_is_drawn_and_nothing_is_wider_than_the_screen(seen: Seen) -> None:
+    for name, screen in SCREENS.items():
+        measured = seen.measures[name]
+        assert len(measured["drawn"]) == len(all_in_one().charts)
+        assert all(measured["drawn"])
+        assert measured["wide"] <= measured["seen"] == screen.width
+        assert (measured["outside"], measured["scrolls"]) == (0, True)
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_it_is_dark_where_the_reader_is_and_never_blank(seen: dict[str, Seen], name: str) -> None:
-    light, dark, phone = (pixels(seen[name].pictures[screen]) for screen in SCREENS)
+def test_it_is_dark_where_the_reader_is_and_never_blank(seen: Seen) -> None:
+    light, dark, phone = (pixels(seen.pictures[screen]) for screen in SCREENS)
     assert light.shape == dark.shape == (900, 1280, 3)
     assert phone.shape == (740, 360, 3)
     assert light.mean() > 200 > 60 > dark.mean()
     assert min(map(colours, (light, dark, phone))) > 50
 
 
-def test_a_line_is_hidden_and_shown_again_by_its_button_in_the_legend(seen: dict[str, Seen]) -> None:
-    all_lines, without_one, again = seen["soak"].shown_lines
+def test_a_line_is_hidden_and_shown_again_by_its_button_in_the_legend(seen: Seen) -> None:
+    all_lines, without_one, again = seen.shown_lines
     assert (without_one, again) == (all_lines - 1, all_lines)
