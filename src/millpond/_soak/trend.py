@@ -69,7 +69,7 @@ def trend_of(values: Sequence[float], places: Sequence[float] | None = None, *, 
 def steady_trend_of(times: Values, values: Values, *, confidence: float) -> Trend:
     """The trend of looks that hang together, as those at a heap do.
 
-    The time is cut into blocks, each of which is stood for by its median: into as many as there can be whose distances
+    They are cut into blocks, each of which is stood for by its median: into as many as there can be whose distances
     from the line are not correlated from one block to the next. So blocks are at least about as long as a cycle of the
     series. Where even the widest are correlated the interval is widened by what that takes from their number.
 
@@ -102,16 +102,9 @@ def _fit(places: Values, values: Values, confidence: float) -> tuple[Trend, Valu
 
 
 def _blocks(times: Values, values: Values, count: int) -> tuple[Values, Values]:
-    """Mean time and median value of each block that has any look."""
-    edges = np.linspace(times[0], times[-1], count + 1)[1:-1]
-    starts = np.searchsorted(times, edges, side="left")
-    parts = [
-        (np.mean(some), np.median(values_of))
-        for some, values_of in zip(np.split(times, starts), np.split(values, starts), strict=True)
-        if len(some)
-    ]
-    middle, typical = np.asarray(parts, np.float64).T
-    return middle, typical
+    """Mean time and median value of blocks of as many looks each: a machine that stood still leaves none empty."""
+    middles = [np.mean(some) for some in np.array_split(times, count)]
+    return np.asarray(middles), np.asarray([np.median(some) for some in np.array_split(values, count)])
 
 
 def _correlation(off: Values) -> float:

@@ -85,7 +85,7 @@ def judge(kind: Kind, times: Values, values: Values, limit: float | None) -> Jud
         limit: What it may reach.
     """
     span = float(times[-1] - times[0]) if len(times) else 0.0
-    middle = int(np.searchsorted(times, times[0] + span / 2)) if len(times) else 0
+    middle = len(times) // 2
     level = float(np.median(values[middle:])) if len(times) else 0.0
     if min(middle, len(times) - middle) < _FEWEST_HALF:
         enough = 2.0 * _FEWEST_HALF * max(span / max(1, len(times) - 1), 1.0) * 1.25
