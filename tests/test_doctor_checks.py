@@ -3,82 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from millpond._doctor import control_groups as groups
+from millpond._cgroups import MemoryLimit
 from millpond._doctor import cores, folders, limits, memory, packages, shared_memory, surroundings
 from millpond._doctor.findings import Finding, Level, Plans
 
 GIB = 1 << 30
 PLANS = Plans(2 * GIB, 4)
-Write = Callable[..., None]
-
-
-@pytest.fixture
-def group(tmp_path: Path) -> Write:
-    """Write what /proc/self/cgroup says, and files below /sys/fs/cgroup."""
-
-    def write(own: str, **files: str) -> None:
-        for name, text in {"proc/self/cgroup": own, **files}.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return write
-
-
-def at(tmp_path: Path) -> tuple[Path, Path]:
-    return tmp_path / "proc", tmp_path / "sys"
-
-
-def test_the_tightest_of_all_groups_above_holds(group: Write, tmp_path: Path) -> None:
-    own = {
-        "sys/cgroup.controllers": "memory cpu pids",
-        "sys/pod/own/memory.max": "max",
-        "sys/pod/own/cpu.max": "max 100000",
-    }
-    pod = {
-        "sys/pod/memory.max": f"{8 * GIB}",
-        "sys/pod/memory.current": f"{5 * GIB}",
-        "sys/pod/cpu.max": "150000 100000",
-    }
-    more = {
-        "sys/pod/memory.stat": f"anon 1\ninactive_file {GIB}\n",
-        "sys/pod/pids.max": "100",
-        "sys/pod/pids.current": "90",
-    }
-    group("0::/pod/own\n", **own, **pod, **more)
-    assert groups.memory_limits(*at(tmp_path)) == [groups.MemoryLimit("memory.max", 8 * GIB, 4 * GIB)]
-    assert groups.quota_cores(*at(tmp_path)) == 1.5
-    assert groups.processes_left(*at(tmp_path)) == (100, 10)
-
-
-def test_groups_of_version_1_are_read_too(group: Write, tmp_path: Path) -> None:
-    own = "5:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n0::/\n"
-    limit = {"sys/memory/memory.limit_in_bytes": f"{GIB}", "sys/memory/memory.usage_in_bytes": "1024"}
-    cached = {"sys/memory/memory.stat": "total_inactive_file 24\n"}
-    quota = {"sys/cpu,cpuacct/cpu.cfs_quota_us": "50000", "sys/cpu,cpuacct/cpu.cfs_period_us": "100000"}
-    group(own, **limit, **cached, **quota)
-    assert groups.memory_limits(*at(tmp_path)) == [groups.MemoryLimit("memory.limit_in_bytes", GIB, 1000)]
-    assert groups.quota_cores(*at(tmp_path)) == 0.5
-
-
-def test_no_limit_is_none(group: Write, tmp_path: Path) -> None:
-    unlimited = {"sys/memory/memory.limit_in_bytes": "9223372036854771712", "sys/cpu/cpu.cfs_quota_us": "-1"}
-    group("5:memory:/\n4:cpu:/\n", **unlimited)
-    assert groups.memory_limits(*at(tmp_path)) == []
-    assert groups.quota_cores(*at(tmp_path)) is None
-    assert groups.processes_left(*at(tmp_path)) is None
-    assert groups.memory_limits(tmp_path / "no proc", tmp_path / "no groups") == []
-
-
-def test_a_group_outside_of_what_is_mounted_is_the_mounted_root(group: Write, tmp_path: Path) -> None:
-    group("0::/../../elsewhere\n", **{"sys/cgroup.controllers": "memory", "sys/memory.max": f"{GIB}"})
-    (found,) = groups.memory_limits(*at(tmp_path))
-    assert found.limit_bytes == GIB
 
 
 def level_of_memory(free_gib: float) -> Level:
@@ -99,7 +33,7 @@ def test_a_budget_beyond_what_is_free_is_an_error() -> None:
     ],
 )
 def test_a_budget_beyond_the_control_group_is_an_error(name: str, used_gib: float, level: str) -> None:
-    limit = groups.MemoryLimit(name, 8 * GIB, int(used_gib * GIB))
+    limit = MemoryLimit(name, 8 * GIB, int(used_gib * GIB))
     found = memory.group_memory([limit], PLANS)
     assert found.level == level
     assert f"{name} 8.0 GiB, for a budget of 2.0 GiB" in found.found
@@ -127,7 +61,8 @@ def test_kills_and_swapping_are_told() -> None:
     ("usable", "quota", "workers", "slurm", "remedy"),
     [
         (8, None, 8, "", ""),
-        (8, 2.5, None, "", "num_workers=2"),
+        (8, 2.5, None, "", ""),
+        (8, 2.5, 4, "", "num_workers=2"),
         (8, 2.5, 3, "", ""),
         (8, 0.5, 1, "", ""),
         (4, None, 8, "", "num_workers=4"),

@@ -19,6 +19,7 @@ LAYERS = [
         "_once",
         "_locks",
         "_anon_memory",
+        "_cgroups",
         "_amounts",
         "_flat",
         "_whole_files",

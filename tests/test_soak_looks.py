@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from millpond._soak.cgroup import Cgroup
 from millpond._soak.kinds import KIND_OF, KINDS
 from millpond._soak.pace import Pace
 
@@ -58,38 +56,6 @@ def test_a_dear_look_is_taken_less_often() -> None:
     assert pace.interval_seconds == pytest.approx(20.0)
     assert not pace.is_due(119.0)
     assert pace.is_due(121.0)
-
-
-def cgroup_of(tmp_path: Path, line: str, files: dict[str, dict[str, object]]) -> Cgroup:
-    (tmp_path / "proc/7").mkdir(parents=True)
-    (tmp_path / "proc/7/cgroup").write_text(line)
-    for folder, contents in files.items():
-        (tmp_path / "cgroup" / folder).mkdir(parents=True, exist_ok=True)
-        for name, content in {"cgroup.procs": "", **contents}.items():
-            (tmp_path / "cgroup" / folder / name).write_text(str(content))
-    return Cgroup(7, tmp_path / "proc", tmp_path / "cgroup")
-
-
-def test_room_in_cgroup_v2_is_the_narrowest_on_the_way_up_without_cached_files(tmp_path: Path) -> None:
-    stat = "anon 500\nfile 400\nshmem 100\n"
-    outer = {"memory.current": 1000, "memory.max": 1200, "memory.stat": stat, "pids.max": 90, "pids.current": 80}
-    inner = {"memory.current": 900, "memory.max": "max", "memory.stat": stat, "pids.max": "max", "pids.current": 5}
-    cgroup = cgroup_of(tmp_path, "0::/outer/inner\n", {"outer": outer, "outer/inner": inner})
-    assert cgroup.memory_bytes() == 600
-    assert cgroup.memory_room_bytes() == 500
-    assert cgroup.task_room() == 10
-
-
-def test_room_in_cgroup_v1(tmp_path: Path) -> None:
-    files = {
-        "memory.usage_in_bytes": 1000,
-        "memory.limit_in_bytes": 2000,
-        "memory.stat": "cache 1\ntotal_cache 300\ntotal_shmem 100\n",
-    }
-    cgroup = cgroup_of(tmp_path, "4:memory:/job\n0::/\n", {"memory/job": files})
-    assert cgroup.memory_bytes() == 800
-    assert cgroup.memory_room_bytes() == 1200
-    assert cgroup.task_room() is None
 
 
 def test_every_series_has_its_own_name_and_title() -> None:

@@ -9,14 +9,12 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from millpond._workers.cells import Cells, cells_bytes
 from millpond._workers.descriptors import anonymous_file, receive_descriptors, send_descriptors
 from millpond._workers.lifecycle import Attempt, Cause
-from millpond._workers.oom import oom_kill_count
 from millpond._workers.recycling import Recycling
 from millpond._workers.verdicts import End, Hang, ProcessLimits, TaskLimits, task_failed
 from millpond.errors import DecodeTimeout, WorkerDied
@@ -143,23 +141,6 @@ def test_a_start_limit_that_makes_no_sense_is_refused() -> None:
 def test_recycling_is_due_after_so_many_tasks_or_bytes(recycling: Recycling, due: bool) -> None:
     assert recycling.is_due(tasks=10, anon_bytes=500) is due
     assert recycling.is_wanted is (recycling != Recycling())
-
-
-@pytest.mark.parametrize(
-    ("group", "counter", "content"),
-    [
-        ("0::/box\n", "box/memory.events", "low 0\noom 4\noom_kill 3\n"),
-        ("0::/not/visible\n", "memory.events", "oom_kill 3\n"),
-        ("4:memory:/box\n0::/\n", "memory/box/memory.oom_control", "under_oom 0\noom_kill 3\n"),
-    ],
-    ids=["v2", "v2 in a container", "v1"],
-)
-def test_the_cgroup_s_count_of_oom_kills_is_found(group: str, counter: str, content: str, tmp_path: Path) -> None:
-    for name, text in {"proc/self/cgroup": group, f"cgroup/{counter}": content}.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert oom_kill_count(tmp_path / "proc", tmp_path / "cgroup") == 3
-    assert oom_kill_count(tmp_path / "nowhere", tmp_path) is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import errno
 import mmap
 import os
 import secrets
-from pathlib import Path
 
+from millpond._cgroups import ControlGroups
 from millpond.errors import ArenaFull
 
 MADV_POPULATE_WRITE = 23
@@ -103,18 +103,11 @@ class ArenaMemory:
 
 
 def available_bytes() -> int:
-    """Memory that may be taken without swapping, as machine and cgroup (v2) see it."""
+    """Memory that may be taken without swapping, as machine and control groups see it."""
     import psutil  # here, since workers never ask
 
     free = int(psutil.virtual_memory().available)
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no cgroup, or no limit ("max")
-        limit = int((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        # Cached files count as used, and go when memory is wanted.
-        used = int((group / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
-        free = min(free, limit - used)
-    return free
+    return min([free, *(limit.free_bytes for limit in ControlGroups().memory_limits() if limit.kills)])
 
 
 def _reserve(descriptor: int, size_bytes: int) -> None:

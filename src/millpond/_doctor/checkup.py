@@ -16,12 +16,11 @@ from typing import Any
 
 import psutil
 
-from millpond._doctor import control_groups as groups
+from millpond._cgroups import ControlGroups
 from millpond._doctor import cores, limits, memory, packages, shared_memory, surroundings
 from millpond._doctor.findings import Finding, Plans, warning
 from millpond._doctor.probes import Probes
-from millpond._workers.cores import usable_cores
-from millpond._workers.oom import oom_kill_count
+from millpond._workers.cores import affinity_cores, usable_cores
 from millpond.settings import DataLoaderSettings, Settings, StartMethodSettings
 
 _MODULES = {"torch": "torch", "torchcodec": "torchcodec.decoders"}
@@ -89,14 +88,15 @@ def _software(plans: Plans) -> Iterator[Finding]:
 
 
 def _cores(plans: Plans) -> Iterator[Finding]:
-    yield cores.cores(os.cpu_count() or 1, usable_cores(), groups.quota_cores(), plans, os.environ)
+    yield cores.cores(os.cpu_count() or 1, affinity_cores(), ControlGroups().quota_cores(), plans, os.environ)
 
 
 def _memory(plans: Plans) -> Iterator[Finding]:
+    groups = ControlGroups()
     machine, swap = psutil.virtual_memory(), psutil.swap_memory()
     yield memory.machine_memory(machine.total, machine.available, plans)
     yield memory.group_memory(groups.memory_limits(), plans, kills_whole_group=groups.kills_whole_group())
-    yield memory.kills_for_memory(oom_kill_count())
+    yield memory.kills_for_memory(groups.oom_kills())
     yield memory.swap(swap.total, swap.used)
     yield memory.overcommit(*_overcommit(), plans)
 
@@ -126,7 +126,7 @@ def _limits(plans: Plans) -> Iterator[Finding]:
     workers = usable_cores() if plans.num_workers is None else plans.num_workers
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield limits.open_files(_number(soft), _number(hard), workers)
-    yield limits.processes(_soft(resource.RLIMIT_NPROC), _own_threads(), groups.processes_left(), workers)
+    yield limits.processes(_soft(resource.RLIMIT_NPROC), _own_threads(), ControlGroups().tasks_left(), workers)
     yield limits.address_space(_soft(resource.RLIMIT_AS), plans)
     yield limits.file_size(_soft(resource.RLIMIT_FSIZE), plans)
     yield limits.locked_memory(_soft(resource.RLIMIT_MEMLOCK))

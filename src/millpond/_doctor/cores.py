@@ -20,7 +20,8 @@ def cores(
         plans: What is wanted.
         environment: Of this process: what Slurm says of it.
     """
-    wanted = usable if plans.num_workers is None else plans.num_workers
+    default = max(1, math.ceil(min(usable, quota or math.inf)))
+    wanted = default if plans.num_workers is None else plans.num_workers
     given = [f"{usable} of {installed} by affinity", "no quota" if quota is None else f"a quota of {quota:g}"]
     slurm = (environment or {}).get("SLURM_CPUS_PER_TASK", "")
     if slurm.isdecimal():
@@ -29,7 +30,7 @@ def cores(
     share = min(bounds)
     found = f"{', '.join(given)}; {wanted} workers"
     if plans.num_workers is None:
-        found += ", one per core of the affinity"
+        found += ", one per core"
     if wanted > max(1, math.ceil(share)):
         return warning("cores", found, f"workers would wait for each other: num_workers={max(1, math.floor(share))}")
     return fine("cores", found)

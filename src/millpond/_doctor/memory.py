@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from millpond._amounts import size_in_words
-from millpond._doctor.control_groups import MemoryLimit
+from millpond._cgroups import MemoryLimit
 from millpond._doctor.findings import Finding, Plans, error, fine, warning
 
 _COMFORT = 0.8

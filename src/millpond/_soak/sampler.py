@@ -13,14 +13,13 @@ from pathlib import Path
 
 import psutil
 
+from millpond._cgroups import ControlGroups
 from millpond._observe.descriptors import Descriptors, count_descriptors
 from millpond._observe.memory import Memory, process_memory
-from millpond._soak.cgroup import Cgroup
 from millpond._soak.kinds import Bound, Group
 from millpond._soak.pace import Pace
 from millpond._soak.proc import ProcessStat, num_descriptors
 from millpond._soak.tree import ProcessTree
-from millpond._workers.oom import oom_kill_count
 
 CORE_SHARE = 0.01
 """Of a core, that a soak may cost if nobody says otherwise."""
@@ -45,10 +44,9 @@ class Sampler:
 
     def __init__(self, tree: ProcessTree, pid: int, interval_seconds: float, core_share: float) -> None:
         self._tree = tree
-        self._pid = pid
-        self._cgroup = Cgroup(pid)
+        self._groups = ControlGroups(pid)
         self._shared_files = _SharedFiles()
-        self._oom_kills_before = oom_kill_count(process=pid) or 0
+        self._oom_kills_before = self._groups.oom_kills() or 0
         self.oom_kills = 0
         self.paces = {group: Pace(interval_seconds, core_share * share) for group, share in _SHARES.items()}
         self.rooms: dict[Bound, float] = {}
@@ -100,17 +98,17 @@ class Sampler:
 
     def _look_around(self, pids: Sequence[int]) -> dict[str, float]:
         available = psutil.virtual_memory().available
-        room = self._cgroup.memory_room_bytes()
-        self._note(Bound.MEMORY, available if room is None else min(room, available))
+        rooms = [limit.free_bytes for limit in self._groups.memory_limits() if limit.kills]
+        self._note(Bound.MEMORY, min([available, *rooms]))
         swap = psutil.swap_memory()
         self._note(Bound.SWAP, swap.free if swap.total else None)
-        tasks = self._cgroup.task_room()
+        tasks = self._groups.tasks_left()
         if tasks is not None:
-            self._note(Bound.THREADS, min(tasks, self.rooms.get(Bound.THREADS, tasks)))
+            self._note(Bound.THREADS, min(tasks[1], self.rooms.get(Bound.THREADS, tasks[1])))
         self._note(Bound.SHARED_FILES, self._shared_files.room_bytes())
-        self.oom_kills = (oom_kill_count(process=self._pid) or self._oom_kills_before) - self._oom_kills_before
+        self.oom_kills = (self._groups.oom_kills() or self._oom_kills_before) - self._oom_kills_before
         found: dict[str, float] = {"dev_shm_bytes": self._shared_files.new_bytes()}
-        used = self._cgroup.memory_bytes()
+        used = self._groups.memory_bytes()
         return found if used is None else found | {"cgroup_bytes": used}
 
     def _note(self, bound: Bound, room: float | None) -> None:

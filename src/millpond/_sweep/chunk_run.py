@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 
+from millpond._cgroups import ControlGroups
 from millpond._observe.memory import tree_memory
 from millpond._sweep.cancel import KILLED, Cancel
 from millpond._sweep.growing_file import GrowingFile
@@ -19,7 +20,6 @@ from millpond._sweep.orders import ChunkOrder, ChunkOutcome, EndedBy, Look
 from millpond._sweep.progress import Progress
 from millpond._sweep.strays import kill_strays
 from millpond._sweep.work_folder import WorkFolder
-from millpond._workers.oom import oom_kill_count
 
 _FIRST_LOOK_SECONDS, _LONGEST_LOOK_SECONDS = 0.05, 0.5
 _PRINTED_SECONDS = 0.1
@@ -56,7 +56,7 @@ def run_chunk(
     except OSError as error:
         problem = f"cannot write the files of chunk {order.number}: {error}"
         return ChunkOutcome(order.number, None, problem=problem, began_at=began_at)
-    num_oom_kills = oom_kill_count() or 0
+    num_oom_kills = ControlGroups().oom_kills() or 0
     with folder, _closed_on_error(keeper) as its_keeper:
         run = _ChunkRun(order, folder, its_keeper, cancel, looked, printed)
         ended = run.wait()
@@ -72,7 +72,7 @@ def run_chunk(
             duration_seconds=run.elapsed_seconds,
             peak_pss_bytes=run.looks.peak_pss_bytes,
             peak_rss_bytes=ended.max_rss_bytes,
-            oom_kills=max(0, (oom_kill_count() or 0) - num_oom_kills),
+            oom_kills=max(0, (ControlGroups().oom_kills() or 0) - num_oom_kills),
             num_left_behind=ended.num_left_behind,
             looks=run.looks.kept,
         )

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from millpond._cgroups import ControlGroups
 from millpond._workers.child import DUMP_SIGNAL
 from millpond._workers.descriptors import receive_descriptors
 from millpond._workers.lifecycle import Attempt, Event, State, next_state
 from millpond._workers.messages import TASK, Frame, Inbox, pack
-from millpond._workers.oom import oom_kill_count
 from millpond._workers.starter import Spawned, Starter
 from millpond._workers.verdicts import NEVER, Hang, TaskLimits
 from millpond._workers.zygote_process import EXITED, FORKED, REPORT, STARTED
@@ -76,7 +76,7 @@ class Worker:
         self.report_is_open = True
         self.wants_to_write = False
         self._signals_go_by_pidfd = False
-        self._oom_kills_before = oom_kill_count()
+        self._oom_kills_before = ControlGroups().oom_kills()
         self._inbox = Inbox(self.channel)
         self._outbox: deque[memoryview] = deque()
 
@@ -171,7 +171,7 @@ class Worker:
 
     def new_oom_kills(self) -> int | None:
         """How often the kernel has killed in this cgroup since the worker was asked for; None if it is unknown."""
-        now = oom_kill_count()
+        now = ControlGroups().oom_kills()
         return None if now is None or self._oom_kills_before is None else now - self._oom_kills_before
 
     def kill(self) -> None:
