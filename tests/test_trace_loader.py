@@ -173,15 +173,20 @@ def test_a_worker_that_is_killed_leaves_its_track_to_the_next(tmp_path: Path) ->
     assert len(pids) == 2, track
 
 
-def test_an_epoch_that_was_broken_off_leads_nowhere_in_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epochs_that_are_broken_off_lead_nowhere_in_the_next(num_workers: int, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
-    with make_loader(trace=path) as loader:
-        for _ in range(2):
-            next(iter(loader))
+    with make_loader(num_workers=num_workers, memory="300MiB", trace=path) as loader:
+        for batches in (0, 2, 5, 1, 2):
+            epoch = iter(loader)
+            for _ in range(batches):
+                next(epoch)
+            epoch.close()  # type: ignore[attr-defined]
         take(loader)
-        plan = epoch_plan(loader, 2)
-    trace = require_a_sound_trace(path, plan, epoch=2)
-    assert [len(trace.deliveries(epoch)) for epoch in range(3)] == [1, 1, 50]
+        plan = epoch_plan(loader, 5)
+    trace = require_a_sound_trace(path, plan, epoch=5)
+    assert [len(trace.deliveries(epoch)) for epoch in range(6)] == [0, 2, 5, 1, 2, 50]
+    assert decoded_samples(trace, 5) == {"front": 400, "wrist": 400}
 
 
 _KILLED = """

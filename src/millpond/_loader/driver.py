@@ -156,6 +156,9 @@ class Driving:
             self._generation += 1  # readers open their files anew, and then know what all of them learned
         self._held = []
         if self._prefetch is not None:
+            self._prefetch.begin(None)  # before flows are forgotten: what comes late of the last epoch is not of this
+        self._setup.timeline.begin_work(plan.epoch)
+        if self._prefetch is not None:
             self._prefetch.begin(plan)
         self._pond = self._setup.slots.pond_for(plan, len(self._setup.bundles), self._setup.layout)
 
@@ -228,7 +231,7 @@ class Driving:
     def _note(self, piece: Piece, outcome: Outcome) -> None:
         timeline, ran, stage = self._setup.timeline, outcome.ran, piece.job.stage
         flows_in, flows_out = piece.job.flows(timeline.flows)
-        facts = {"epoch": timeline.epoch, **piece.facts(), "pid": ran.pid}
+        facts = {"epoch": timeline.work_epoch, **piece.facts(), "pid": ran.pid}
         span = Span(stage, ran.worker_index, ran.began_ns, ran.ended_ns, stage, facts, flows_in, flows_out)
         timeline.work(span, outcome.counters.get("read_ns", 0))
 

@@ -26,8 +26,8 @@ _MARK_NS = RECENT_NS // 100
 
 
 class Timeline:
-    """Takes notes for one loader. `work` is the driver's, `wait` and what is about epochs the consumer's, `note` any
-    thread's; what is noted may be read in any thread.
+    """Takes notes for one loader. `begin_work` and `work` are the driver's, `wait` and what is about epochs the
+    consumer's, `note` any thread's; what is noted may be read in any thread.
 
     Args:
         num_workers: That work at a time.
@@ -37,6 +37,7 @@ class Timeline:
     Attributes:
         flows: From fetches to deliveries, where a sink wants to know.
         epoch: The number of the one that runs, or ran last.
+        work_epoch: The number of the one that work is noted of.
     """
 
     def __init__(self, num_workers: int, *, fetches_ahead: bool, sink: SpanSink | None = None) -> None:
@@ -44,7 +45,7 @@ class Timeline:
         self._fetches_ahead = fetches_ahead
         self._pid = os.getpid()
         self.flows = None if sink is None else Flows()
-        self.epoch = 0
+        self.epoch = self.work_epoch = 0
         self._sink = sink
         self._sink_lock = threading.Lock()
         self._spans: deque[Span] = deque(maxlen=KEPT_SPANS)
@@ -72,12 +73,16 @@ class Timeline:
             self._gather_ns += took
         self.note(span)
 
+    def begin_work(self, epoch: int) -> None:
+        """No work of the epoch before is noted any more; the driver may come to that after `begin_epoch`."""
+        self.work_epoch = epoch
+        if self.flows is not None:
+            self.flows.clear()
+
     def begin_epoch(self, epoch: int) -> None:
         """One begins."""
         self.epoch = epoch
         self._delivered_ns = None
-        if self.flows is not None:
-            self.flows.clear()
         self._epoch_began = (self.times(), self._num_waits)
         self._mark()
 

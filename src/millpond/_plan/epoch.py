@@ -34,6 +34,7 @@ class EpochPlan:
         first_batch: Batches before this one were delivered before a resume, and are not in the arrays.
         num_batches: Batches of the whole epoch.
         num_dropped: Samples left out because `drop_last` was asked for.
+        epoch: Its number.
     """
 
     segment_bounds: NDArray[np.int64]
@@ -43,6 +44,7 @@ class EpochPlan:
     first_batch: int
     num_batches: int
     num_dropped: int
+    epoch: int
 
     @property
     def num_segments(self) -> int:
@@ -127,6 +129,7 @@ def plan_epoch(
         first_batch=0,
         num_batches=-(-total // batch_size),
         num_dropped=0,
+        epoch=epoch,
     )
     return plan.without_last_batch() if drop_last and total % batch_size else plan
 
