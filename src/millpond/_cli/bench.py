@@ -95,7 +95,7 @@ def run_bench(
         write_epoch_page(
             report,
             f"millpond bench {dataset.name}",
-            f"{repeats} shuffled epochs{turns}; the one before them is drawn.",
+            f"{repeats} shuffled epoch{'s' * (repeats > 1)}{turns}; the one before is drawn.",
             loader,
             warm,
             sampler,

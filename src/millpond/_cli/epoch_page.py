@@ -85,9 +85,9 @@ def _loader_table(statistics: LoaderStatistics) -> Table:
     rows: dict[str, Cell] = {
         "limited by": _LIMITS.get(statistics.limited_by or ""),
         "waited for batches": f"{statistics.wait_seconds:.2f} s in all",
-        "half of the batches came within": _milliseconds(wait.p50_seconds),
-        "95 % came within": _milliseconds(wait.p95_seconds),
-        "99 % came within": _milliseconds(wait.p99_seconds),
+        "half of the batches within": _milliseconds(wait.p50_seconds),
+        "95 % of them within": _milliseconds(wait.p95_seconds),
+        "99 % of them within": _milliseconds(wait.p99_seconds),
         "frames decoded": statistics.counters.get("frames_decoded"),
         "bytes read": statistics.bytes_read,
         "bytes fetched": statistics.bytes_fetched or None,
@@ -96,7 +96,7 @@ def _loader_table(statistics: LoaderStatistics) -> Table:
         "workers replaced": statistics.worker_restarts,
         "workers recycled": statistics.worker_recycles,
     }
-    return Table("The loader", [(name, value) for name, value in rows.items() if value is not None])
+    return Table("The loader, since it was made", [(name, value) for name, value in rows.items() if value is not None])
 
 
 def _milliseconds(seconds: float) -> str:
