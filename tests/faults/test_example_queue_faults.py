@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ from examples.queue_worker.service import Service
 
 SERVE = "import runpy; runpy.run_module('examples.queue_worker', run_name='__main__')"
 TOLD_TO_STOP_AS_IT_BEGINS_ANEW = f"""
-import os, signal
+import os, signal, sys, types
 from examples.queue_worker.stopping import block_stop_signals
 block_stop_signals()
-from examples.queue_worker import service
 if "QUEUE_WORKER_LIFE" not in os.environ:
+    sys.modules["millpond.torch"] = types.SimpleNamespace(DataLoader=None)  # this life loads nothing
+    from examples.queue_worker import service
     os.kill(os.getpid(), signal.SIGTERM)
     service.begin_anew()
 {SERVE}
@@ -106,19 +108,19 @@ def end_in_good_order(running: Program) -> str:
     return log
 
 
-def enqueue(queue: QueueClient, images: ImageServer, kinds: Sequence[str], prefix: str = "") -> dict[str, str]:
+def enqueue(queue: QueueClient, images: ImageServer, kinds: Sequence[str], subject: str = "s") -> dict[str, str]:
     """Tasks of these kinds. Returns what must become of each: the kind of its error, or the label of its disc."""
-    named = [f"{prefix}{number}-{kind}" for number, kind in enumerate(kinds)]
+    named = [f"{subject}-{number}-{kind}" for number, kind in enumerate(kinds)]
     urls = [images.url(kind, number) for number, kind in enumerate(kinds)]
-    queue.enqueue([Task(id=name, image_url=url, reply_subject="s") for name, url in zip(named, urls, strict=True)])
+    queue.enqueue([Task(id=name, image_url=url, reply_subject=subject) for name, url in zip(named, urls, strict=True)])
     ends = [kind if kind in ("missing", "corrupt") else picture(n).label for n, kind in enumerate(kinds)]
     return dict(zip(named, ends, strict=True))
 
 
-def replies(queue: QueueClient, count: int) -> list[dict[str, Any]]:
+def replies(queue: QueueClient, count: int, subject: str = "s") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while len(found) < count:
-        found += queue.replies("s", found[-1]["done"] if found else 0, wait_seconds=5)
+        found += queue.replies(subject, found[-1]["done"] if found else 0, wait_seconds=5)
     return found
 
 
@@ -149,43 +151,144 @@ def ports_of(process: psutil.Process) -> list[int]:
 
 
 MIXED = ["good", "missing", "hanging", "corrupt", "good", "slow", "good", "good"]
+MANY = MIXED + 3 * ["good", "good", "corrupt", "missing"]
 
 
-def test_a_loader_worker_that_is_killed_costs_no_task_and_a_task_whose_worker_dies_twice_is_an_error(
-    queue: QueueClient, images: ImageServer, tmp_path: Path
-) -> None:
-    with service(queue, tmp_path / "a") as running:
-        twice = enqueue(queue, images, MIXED)
+@dataclass
+class Story:
+    """What became of the tasks of one service that lost workers, a lease and its life, and of the one after it.
+
+    A service takes seconds to begin, most of them to import torch: these two are asked for all that they can show.
+
+    Attributes:
+        expected, found: By subject, what must become of each task, and its replies.
+        counts: The queue's, by when they were taken.
+        given_back: Tasks that somebody leases after that.
+    """
+
+    queue: QueueClient
+    clock: Clock
+    folder: Path
+    expected: dict[str, dict[str, str]] = field(default_factory=dict)
+    found: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    given_back: int = 0
+
+    def enqueue(self, images: ImageServer, kinds: Sequence[str], subject: str) -> None:
+        self.expected[subject] = enqueue(self.queue, images, kinds, subject)
+
+    def take(self, subject: str, count: int | None = None) -> None:
+        """Wait for the replies of a subject, all of them or so many."""
+        wanted = len(self.expected[subject]) if count is None else count
+        self.found[subject] = replies(self.queue, wanted, subject)
+
+    def count(self, when: str) -> None:
+        self.counts[when] = self.queue.statistics()
+
+
+def kill_workers(story: Story, running: Program) -> None:
+    with serving_images() as images:
+        story.enqueue(images, MIXED, "twice")
         for _ in range(2):
             worker_that_waits(images, running).kill()
-        found = replies(queue, len(twice))
-        once = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"], "once-")
+        story.take("twice")
+        story.enqueue(images, MANY, "once")
         worker_that_waits(images, running).kill()
         images.hanging.get(timeout=60)  # somebody does it again
         images.released.set()
-        ends = ends_of(replies(queue, len(twice) + len(once)))
-        end_in_good_order(running)
-    assert ends_of(found) == {**twice, "2-hanging": "left_out"}  # it alone
-    assert (tmp_path / "a.jsonl").exists()  # as the message says
-    assert ends == {**ends_of(found), **once}
-    assert queue.statistics()["expired"] == 0
+        story.take("once")
+    story.count("workers were killed")
 
 
-def test_a_service_that_is_killed_costs_no_task(
-    queue: QueueClient, images: ImageServer, clock: Clock, tmp_path: Path
-) -> None:
-    ends = enqueue(queue, images, MIXED + 3 * ["good", "good", "corrupt", "missing"])
-    with service(queue, tmp_path / "a") as killed:
-        worker_that_waits(images, killed)
-        held = queue.statistics()["leased"]
-        killed.process.kill()
-        assert not killed.left(20)  # its loader's workers go with it, also one that waits for an image
-    with service(queue, tmp_path / "b") as other:
-        clock.now += 3600
+def end_its_lease(story: Story, running: Program) -> None:
+    with serving_images() as images:
+        story.enqueue(images, MIXED, "lost")
+        worker_that_waits(images, running)
+        story.clock.now += 3600
+        job = story.queue.lease(16, 60)
+        assert job is not None
         images.released.set()
-        assert ends_of(replies(queue, len(ends))) == ends
-        end_in_good_order(other)
-    assert queue.statistics()["expired"] == held > 0
+        story.take("lost", 4)  # the batch that it had is not lost
+        story.enqueue(images, ["good"], "after")
+        story.take("after")  # so it has left the job
+        story.count("a lease was lost")
+        story.queue.release(job["lease"], counts=False)
+        story.take("lost")
+
+
+def kill_it(story: Story, images: ImageServer, running: Program) -> None:
+    story.enqueue(images, MANY, "killed")
+    worker_that_waits(images, running)
+    story.count("it was alive")
+    running.process.kill()
+    assert not running.left(20)  # its loader's workers go with it, also one that waits for an image
+
+
+def tell_it_to_end(story: Story, running: Program) -> None:
+    with serving_images() as images:
+        story.enqueue(images, ["hanging", *31 * ["good"]], "told")
+        worker_that_waits(images, running)
+        running.process.send_signal(signal.SIGTERM)
+        images.released.set()
+        code, _, log = running.ended()
+        assert (code, running.left(10)) == (0, []), log
+    story.count("it was told to end")
+    story.found["told"] = story.queue.replies("told", 0, wait_seconds=0)
+    job = story.queue.lease(32, 60)
+    story.given_back = len(job["tasks"]) if job is not None else 0
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder, clock = tmp_path_factory.mktemp("story"), Clock()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        serving_queue(folder / "tasks.db", clock) as url,
+        QueueClient(url) as queue,
+        serving_images() as images,
+    ):
+        patch.setenv("no_proxy", "127.0.0.1")
+        story = Story(queue, clock, folder)
+        with service(queue, folder / "a") as killed:
+            kill_workers(story, killed)
+            end_its_lease(story, killed)
+            kill_it(story, images, killed)
+        with service(queue, folder / "b") as other:
+            clock.now += 3600
+            images.released.set()
+            story.take("killed")
+            story.count("another took over")
+            tell_it_to_end(story, other)
+        return story
+
+
+def test_a_loader_worker_that_is_killed_costs_no_task_and_a_task_whose_worker_dies_twice_is_an_error(
+    story: Story,
+) -> None:
+    assert ends_of(story.found["twice"]) == {**story.expected["twice"], "twice-2-hanging": "left_out"}  # it alone
+    assert (story.folder / "a.jsonl").exists()  # as the message says
+    assert ends_of(story.found["once"]) == story.expected["once"]
+    assert story.counts["workers were killed"]["expired"] == 0
+
+
+def test_a_service_that_has_lost_its_lease_leaves_the_job(story: Story) -> None:
+    assert story.counts["a lease was lost"]["leased"] == 4
+    assert ends_of(story.found["lost"]) == story.expected["lost"]
+
+
+def test_a_service_that_is_killed_costs_no_task(story: Story) -> None:
+    before, after = story.counts["it was alive"], story.counts["another took over"]
+    assert ends_of(story.found["killed"]) == story.expected["killed"]
+    assert after["expired"] - before["expired"] == before["leased"] > 0
+
+
+def test_a_service_told_to_end_gives_back_what_it_has(story: Story) -> None:
+    before, after = story.counts["another took over"], story.counts["it was told to end"]
+    assert after["leased"] == 0
+    assert [after[name] - before[name] for name in ("expired", "duplicates")] == [0, 0]
+    assert 0 < len(story.found["told"]) < len(story.expected["told"])
+    assert len(story.found["told"]) + after["waiting"] == len(story.expected["told"])
+    assert story.given_back == after["waiting"]  # not halved: they count as never tried
 
 
 def test_a_queue_that_is_killed_costs_no_task(images: ImageServer, tmp_path: Path) -> None:
@@ -199,23 +302,6 @@ def test_a_queue_that_is_killed_costs_no_task(images: ImageServer, tmp_path: Pat
             with queue_process(listening, tmp_path):
                 assert ends_of(replies(queue, len(ends))) == ends
                 end_in_good_order(running)
-
-
-def test_a_service_told_to_end_gives_back_what_it_has(queue: QueueClient, images: ImageServer, tmp_path: Path) -> None:
-    ends = enqueue(queue, images, ["hanging", *31 * ["good"]])
-    with service(queue, tmp_path / "a", tasks_per_job="32", num_workers="1") as running:
-        worker_that_waits(images, running)
-        running.process.send_signal(signal.SIGTERM)
-        images.released.set()
-        code, _, log = running.ended()
-        assert (code, running.left(10)) == (0, []), log
-    counts = queue.statistics()
-    assert (counts["leased"], counts["expired"], counts["duplicates"]) == (0, 0, 0)
-    assert 0 < counts["results"] < len(ends)
-    assert counts["results"] + counts["waiting"] == len(ends)
-    job = queue.lease(32, 60)  # not halved: they count as never tried
-    assert job is not None
-    assert len(job["tasks"]) == counts["waiting"]
 
 
 def test_a_service_that_grows_begins_anew_and_drops_no_task(
@@ -234,20 +320,6 @@ def test_a_service_that_grows_begins_anew_and_drops_no_task(
 def test_a_limit_below_what_it_needs_is_refused(queue: QueueClient) -> None:
     with pytest.raises(ValueError, match="QUEUE_WORKER_MEMORY_LIMIT is 1 MiB, and the service has"):
         Service(WorkerSettings(memory_limit=ByteSize(1 << 20)), queue)
-
-
-def test_a_service_that_has_lost_its_lease_leaves_the_job(
-    queue: QueueClient, images: ImageServer, clock: Clock, tmp_path: Path
-) -> None:
-    enqueue(queue, images, MIXED)
-    with service(queue, tmp_path / "a", num_workers="1") as running:
-        worker_that_waits(images, running)
-        clock.now += 3600
-        assert queue.lease(16, 60) is not None
-        images.released.set()
-        assert len(replies(queue, 4)) == 4  # the batch that it had is not lost
-        end_in_good_order(running)
-    assert queue.statistics()["leased"] == 4
 
 
 def test_a_signal_while_it_begins_anew_is_not_lost(queue: QueueClient, tmp_path: Path) -> None:
