@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -26,13 +27,15 @@ class Outcome:
     """Of one epoch.
 
     Attributes:
-        whole: Clips without damage that were there, numbers 0 and up. Clip `whole + k` is a damaged copy of clip k.
+        whole: Clips without damage that were there, numbers 0 and up.
+        originals: Of the damaged ones, numbers `whole` and up: the numbers of what they are copies of.
         off_by: Of each clip that came, by its number, in its worst frame.
         crcs: Of its pixels.
         ending: "whole epoch", "hung ...", "died of ..." or what was raised.
     """
 
     whole: int
+    originals: Sequence[int] = ()
     off_by: dict[int, float] = field(default_factory=dict)
     crcs: dict[int, int] = field(default_factory=dict)
     ending: str = ""
@@ -49,18 +52,31 @@ class Outcome:
     @property
     def altered(self) -> int:
         """Damaged clips that came as if they were whole, with other pixels than their originals."""
-        came = [number for number in self.crcs if number >= self.whole]
-        return sum(self.crcs[number] != self.crcs.get(number - self.whole) for number in came)
+        pairs = enumerate(self.originals, start=self.whole)
+        return sum(number in self.crcs and self.crcs[number] != self.crcs.get(other) for number, other in pairs)
+
+    @property
+    def most_off_by(self) -> float:
+        """Of the damaged ones that came: how far the worst picture is off, of 255."""
+        return max((off for number, off in self.off_by.items() if number >= self.whole), default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"delivered": self.whole - self.lost, "lost": self.lost, "altered": self.altered, "ending": self.ending}
+        names = ("lost", "altered", "most_off_by", "ending")
+        return {"delivered": self.whole - self.lost, **{name: getattr(self, name) for name in names}}
 
 
 def outcome(
-    side: str, folder: Path, options: dict[str, Any], *, whole: int, patience_seconds: float, python: str
+    side: str,
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    whole: int,
+    originals: Sequence[int],
+    patience_seconds: float,
+    python: str,
 ) -> Outcome:
     """Run one epoch in a process of its own; one that tells nothing for so long hangs, and is killed with all below."""
-    found = Outcome(whole)
+    found = Outcome(whole, originals)
     asked = [
         {"do": "open", "side": side, "folder": str(folder), "options": options},
         {"do": "check", "reference": str(folder / "reference.npy"), "tell": True},

@@ -8,7 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -35,7 +35,7 @@ _RECIPES: tuple[Callable[..., Recipe], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """A clip, and what is wanted of it.
 
@@ -159,6 +159,12 @@ def with_flipped_bits(data: bytes) -> bytes:
     return bytes(changed)
 
 
+def with_a_flipped_bit(data: bytes) -> bytes:
+    """In the middle."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 16]) + data[middle + 1 :]
+
+
 def page_instead(data: bytes) -> bytes:
     """The server's words, saved as a clip."""
     return b"<!DOCTYPE html><html><body><h1>429 Too Many Requests</h1></body></html>\n"
@@ -172,19 +178,21 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "cut short": cut_short,
     "with a hole": with_hole,
     "with flipped bits": with_flipped_bits,
+    "with a flipped bit": with_a_flipped_bit,
     "a page instead": page_instead,
     "empty": nothing,
 }
 
 
-def damaged(clips: Sequence[Clip], folder: Path) -> list[Clip]:
-    """A copy of each of the first clips, damaged in each way in turn; what they should show stays what it was."""
+def damaged(clips: Sequence[Clip], folder: Path) -> dict[Clip, int]:
+    """Copies of the first clips, each damaged in every way, and the numbers of their originals."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = []
-    for number, (clip, (kind, damage)) in enumerate(zip(clips, DAMAGE.items(), strict=False)):
-        path = folder / f"{number}-{kind.replace(' ', '-')}{clip.path.suffix}"
-        path.write_bytes(damage(clip.path.read_bytes()))
-        found.append(Clip(path, clip.indices, clip.seconds, clip.start_seconds, clip.reference))
+    found = {}
+    for number, clip in enumerate(clips[: len(_RECIPES)]):
+        for kind, damage in DAMAGE.items():
+            path = folder / f"{number}-{kind.replace(' ', '-')}{clip.path.suffix}"
+            path.write_bytes(damage(clip.path.read_bytes()))
+            found[replace(clip, path=path)] = number
     return found
 
 
@@ -192,4 +200,4 @@ def never_opening(clip: Clip, folder: Path) -> Clip:
     """A file whose opening waits for ever, as on a network file system that is gone: a FIFO that nobody writes to."""
     path = folder / f"never{clip.path.suffix}"
     os.mkfifo(path)
-    return Clip(path, clip.indices, clip.seconds, clip.start_seconds, clip.reference)
+    return replace(clip, path=path)

@@ -173,7 +173,7 @@ def with_damage(clips: list[Clip], sides: list[str], options: argparse.Namespace
         folder = Path(temporary)
         kinds = {
             "some clips are damaged": damaged(clips, folder / "damaged"),
-            NEVER_OPENS: [never_opening(clips[0], folder)],
+            NEVER_OPENS: {never_opening(clips[0], folder): 0},
         }
         if not options.patience:
             del kinds[NEVER_OPENS]
@@ -185,6 +185,7 @@ def with_damage(clips: list[Clip], sides: list[str], options: argparse.Namespace
                     folder / str(number),
                     peer_options(options),
                     whole=len(clips),
+                    originals=list(bad.values()),
                     patience_seconds=options.patience or ENOUGH_SECONDS,
                     python=python_of(side, options),
                 )

@@ -49,5 +49,5 @@ def test_clips_are_timed_and_damage_is_accounted_for(tmp_path: Path) -> None:
 
 def test_an_outcome_tells_lost_clips_from_altered_ones(losses: dict[str, Any]) -> None:
     off_by = {0: 0.5, 1: losses["TOLERANCE"] + 1.0, 3: 90.0, 4: 0.1}
-    outcome = losses["Outcome"](whole=3, off_by=off_by, crcs={0: 7, 1: 8, 3: 9, 4: 8})
+    outcome = losses["Outcome"](3, [0, 1, 1], off_by=off_by, crcs={0: 7, 1: 8, 3: 9, 4: 8})
     assert (outcome.lost, outcome.altered) == (2, 1)
