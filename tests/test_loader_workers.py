@@ -55,6 +55,10 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
         assert take(loader) == take(inline)
         assert loader.statistics().worker_restarts == 1
         assert (tmp_path / "died").exists()
+        (lost,) = (span for span in loader.timeline() if span.name == "died")
+        assert lost.stage == "decode"
+        assert lost.began_ns < lost.ended_ns
+        assert lost.facts["pid"] not in (0, *loader.statistics().worker_pids)
 
 
 def test_workers_that_are_killed_from_outside_are_replaced_between_batches() -> None:

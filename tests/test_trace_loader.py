@@ -171,6 +171,7 @@ def test_a_worker_that_is_killed_leaves_its_track_to_the_next(tmp_path: Path) ->
         span.track: {span.facts["pid"] for span in trace.of("decode")} for span in trace.of("decode")
     }.items()
     assert len(pids) == 2, track
+    assert [span.name for span in trace.of("decode") if span.name != "decode"] == ["died"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -13,6 +13,7 @@ import numpy as np
 
 from chrome_traces import Event, of_kind
 from millpond import Loader
+from millpond._observe.spans import LOSSES
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.memory import plan_within
 
@@ -144,9 +145,11 @@ def _parts(span: Told) -> Iterator[tuple[int, str]]:
 
 
 def decoded_samples(trace: ToldTrace, epoch: int) -> Counter[str]:
-    """How many samples the decodes of an epoch had, of each part."""
+    """How many samples the decodes of an epoch had that came to their end, of each part."""
     counts: Counter[str] = Counter()
     for span in trace.of("decode", epoch=epoch):
+        if span.name in LOSSES.values():
+            continue
         for _, part in _parts(span):
             counts[part] += span.facts["samples"]
     return counts

@@ -21,9 +21,10 @@ from millpond._loader.jobs import Job, Piece
 from millpond._loader.prefetch import Prefetcher
 from millpond._loader.timeline import Timeline
 from millpond._loader.work import CopyTask, Outcome, Place, ReadTask
-from millpond._observe.spans import Span
+from millpond._observe.spans import LOSSES, Span
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
+from millpond._workers.lifecycle import Attempt
 
 
 class Slots:
@@ -234,6 +235,13 @@ class Driving:
         facts = {"epoch": timeline.work_epoch, **piece.facts(), "pid": ran.pid}
         span = Span(stage, ran.worker_index, ran.began_ns, ran.ended_ns, stage, facts, flows_in, flows_out)
         timeline.work(span, outcome.counters.get("read_ns", 0))
+
+    def _note_loss(self, piece: Piece, attempt: Attempt) -> None:
+        """A worker did not survive what it was given; it was done again, or given up."""
+        facts = {"epoch": self._setup.timeline.work_epoch, **piece.facts(), "pid": attempt.pid}
+        began_ns, ended_ns = (int(at * 1e9) for at in (attempt.began_seconds, attempt.ended_seconds))
+        name = LOSSES[attempt.cause.name]
+        self._setup.timeline.note(Span(piece.job.stage, attempt.worker_index, began_ns, ended_ns, name, facts))
 
     def _take_ready(self) -> ReadyBatch | None:
         assert self._pond is not None

@@ -195,6 +195,8 @@ class WorkerDriver(Driving):
         job = piece.job
         if job.pond is not self._pond:
             return
+        for attempt in event.attempts:
+            self._note_loss(piece, attempt)
         if isinstance(event, Completed):
             self._account(piece, Outcome(*event.result))
         elif isinstance(event.error, MillpondError) and not isinstance(event.error, InternalError):

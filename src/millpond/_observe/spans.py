@@ -8,6 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 Stage = Literal["plan", "fetch", "decode", "gather", "consumer"]
 
 
+LOSSES = {"DIED": "died", "STALLED": "hung", "TIMED_OUT": "timed out"}
+"""Names of spans of work that its worker did not survive, by the names of causes."""
+
+
 class Span(NamedTuple):
     """One stretch of work; stretches of one lane never overlap.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from millpond._observe.charts import Colour
-from millpond._observe.spans import Span
+from millpond._observe.spans import LOSSES, Span
 from millpond._observe.time_line import Stretch, TimeLine
 
 _COLOURS: dict[str, Colour] = {
@@ -15,6 +15,7 @@ _COLOURS: dict[str, Colour] = {
     "gather": "second",
     "training": "neutral",
     "wait": "third",
+    "died or hung": "limit",
 }
 _TOLD_FACTS = ("epoch", "batch", "segment", "samples", "bytes")
 
@@ -35,7 +36,7 @@ def work_chart(spans: Sequence[Span], since_ns: int) -> TimeLine | None:
         stretches,
         {kind: colour for kind, colour in _COLOURS.items() if any(stretch.kind == kind for stretch in stretches)},
         "The training loop waits where a batch that it wants is not ready; a worker is idle where the pond is full or "
-        "bytes have not come yet. Of long epochs the end is drawn; a task that hung or died is not.",
+        "bytes have not come yet. Of long epochs the end is drawn.",
         axis="seconds since the epoch began",
         rows=list(dict.fromkeys(stretch.row for stretch in stretches)),
     )
@@ -48,9 +49,14 @@ def _rank(span: Span) -> tuple[int, int]:
 
 
 def _stretch(span: Span, since_ns: int) -> Stretch:
-    kind = ("wait" if span.name == "wait" else "training") if span.stage == "consumer" else span.stage
     began, ended = (max(0.0, (at - since_ns) / 1e9) for at in (span.began_ns, span.ended_ns))
-    return Stretch(_row(span), kind, began, ended, _label(span))
+    return Stretch(_row(span), _kind(span), began, ended, _label(span))
+
+
+def _kind(span: Span) -> str:
+    if span.name in LOSSES.values():
+        return "died or hung"
+    return ("wait" if span.name == "wait" else "training") if span.stage == "consumer" else span.stage
 
 
 def _row(span: Span) -> str:

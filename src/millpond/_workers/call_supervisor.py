@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from millpond._workers import verdicts
 from millpond._workers.call_worker_set import CallWorkerSet
-from millpond._workers.lifecycle import Attempt, Cause
+from millpond._workers.lifecycle import Cause
 from millpond._workers.supervisor import Supervisor
 from millpond._workers.worker import Task, Worker
 from millpond.errors import UsageError
@@ -55,7 +55,7 @@ class CallSupervisor(Supervisor):
             # Its zygote has died with it. For other tasks that is no verdict, but this one ran.
             ran = worker.tasks.popleft()
             self._note_end_of(ran)
-            ran.attempts.append(Attempt(Cause.DIED, progress.count, end.stack))
+            ran.attempts.append(worker.attempt(Cause.DIED, progress.count, end.stack))
             self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))
         super()._give_back(worker, end)
         self._drop_what_waits()

@@ -117,11 +117,19 @@ class Attempt:
         cause: Of the end.
         progress_count: How often it had called progress().
         stack: What the worker wrote of it; empty where it did not get to that, as on a machine that is overloaded.
+        worker_index: Of the worker.
+        pid: Of the worker.
+        began_seconds: When it got the task, on the clock of time.monotonic().
+        ended_seconds: When it was reaped.
     """
 
     cause: Cause
     progress_count: int
     stack: str = ""
+    worker_index: int = 0
+    pid: int = 0
+    began_seconds: float = 0.0
+    ended_seconds: float = 0.0
 
 
 MAX_ATTEMPTS = 4

@@ -5,21 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from millpond._workers.lifecycle import Attempt
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A task's result."""
+    """A task's result, and the attempts at it that ended their workers before."""
 
     task_id: int
     result: Any
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A task's exception: the handler's own, or WorkerDied or DecodeTimeout when it was given up."""
+    """A task's exception: the handler's own, or WorkerDied or DecodeTimeout when it was given up; and such attempts."""
 
     task_id: int
     error: Exception
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from millpond._workers import verdicts
-from millpond._workers.lifecycle import MAX_ATTEMPTS, Attempt, Cause, State, is_poison, runs_alone
+from millpond._workers.lifecycle import MAX_ATTEMPTS, Cause, State, is_poison, runs_alone
 from millpond._workers.messages import RESULT, decode, decode_error, encode
 from millpond._workers.outcomes import Completed, Failed, Statistics, WorkerStatistics
 from millpond._workers.recycling import NO_RECYCLING, Recycling
@@ -310,7 +310,7 @@ class Supervisor:
 
     def _complete(self, task: Task, body: bytes | bytearray) -> None:
         try:
-            answer = Completed(task.task_id, decode(body))
+            answer = Completed(task.task_id, decode(body), tuple(task.attempts))
         except Exception as error:  # noqa: BLE001 - the user's own __setstate__ may raise anything
             error.add_note(f"raised while the result of task {task.task_id} was unpickled")
             self._fail(task, error)
@@ -324,7 +324,7 @@ class Supervisor:
 
     def _fail(self, task: Task, error: Exception) -> None:
         self._failed += 1
-        self._events.append(Failed(task.task_id, error))
+        self._events.append(Failed(task.task_id, error, tuple(task.attempts)))
 
     def on_fatal(self, error: Exception) -> None:
         """From now on `wait` raises this, when the answers that are here are taken."""
@@ -349,7 +349,7 @@ class Supervisor:
         if tasks and tasks[0].serial == progress.serial and (end.wait_status is not None or end.is_lost):
             ran = tasks[0]
             cause = end.hang.cause if end.hang else Cause.DIED
-            ran.attempts.append(Attempt(cause, progress.count, end.stack))
+            ran.attempts.append(worker.attempt(cause, progress.count, end.stack))
             if is_poison(ran.attempts, ran.max_attempts):
                 tasks.popleft()
                 self._fail(ran, verdicts.task_failed(ran.task_id, ran.attempts, end))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from millpond._cgroups import ControlGroups
 from millpond._workers.child import DUMP_SIGNAL
 from millpond._workers.descriptors import receive_descriptors
-from millpond._workers.lifecycle import Attempt, Event, State, next_state
+from millpond._workers.lifecycle import Attempt, Cause, Event, State, next_state
 from millpond._workers.messages import TASK, Frame, Inbox, pack
 from millpond._workers.starter import Spawned, Starter
 from millpond._workers.verdicts import NEVER, Hang, TaskLimits
@@ -168,6 +169,12 @@ class Worker:
     def is_reaped(self) -> bool:
         """Whether the zygote said so."""
         return self.wait_status is not None or self.start_errno is not None
+
+    def attempt(self, cause: Cause, progress_count: int, stack: str) -> Attempt:
+        """What is to be remembered of the task at its head, which it has not survived."""
+        return Attempt(
+            cause, progress_count, stack, self.index, self.pid or 0, self.head_since_seconds, time.monotonic()
+        )
 
     def new_oom_kills(self) -> int | None:
         """How often the kernel has killed in this cgroup since the worker was asked for; None if it is unknown."""
