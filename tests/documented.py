@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from unittest import SkipTest
 
 from sybil import Document
@@ -17,26 +16,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 
 README = REPOSITORY / "README.md"
-README_SUBSTITUTES = {
-    'options = {"key": "...", "secret": "...", "endpoint_url": "http://localhost:9000"}': "options = {}",
-    "/data/cache": "cache",
-    "dataset[1234]": "dataset[12]",
-    "(7)": "(3)",
-    "(7, ": "(3, ",
-    "librosa.load(path)": "millpond.load_audio(path, sampling_rate=16000)",
-    "num_workers=4, on_error": "num_workers=2, on_error",
-}
-"""What README says of a reader's own data, and what is run in its place."""
-README_GIVEN = {
-    "import millpond.lerobot": "import unittest; raise unittest.SkipTest('tests/test_lerobot_patch.py has a LeRobot')",
-    "load_image(data": "import pathlib; data = pathlib.Path('picture.png').read_bytes()",
-    "decord_read": "path, paths = 'a.mp4', ['a.mp4', 'b.mp4']; decord_read = lambda path: path",
-    "from millpond.torch import DataLoader": "dataset = torch.utils.data.TensorDataset(torch.rand(64), torch.rand(64))",
-    "millpond.sweep(": "jobs = ['a', 'b']; run_job = evaluate = lambda job: {'return': 0.3, 'success': True}; "
-    "pathlib.Path('jobs.json').write_text('[\"a\", \"b\"]')",
-}
-"""What stands in a block of README, and code that gives what its reader has by then."""
-
 _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
@@ -58,18 +37,10 @@ def parsed(page: Path, substitutes: Mapping[str, str]) -> Document:
     return document
 
 
-def run(document: Document, given: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Run a page's blocks in order, in one namespace. Those that it says to skip, with a reason, are left out.
-
-    Args:
-        document: From `parsed`.
-        given: What stands in a block, and code that is run before it: what the reader is taken to have.
-    """
+def run(document: Document) -> None:
+    """Run a page's blocks in order, in one namespace. Those that it says to skip, with a reason, are left out."""
     for example in document.examples():
         with contextlib.suppress(SkipTest):
-            for mark, code in given.items():
-                if mark in str(example.parsed):
-                    exec(code, example.namespace)
             example.evaluate()
 
 

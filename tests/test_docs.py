@@ -15,8 +15,6 @@ import millpond
 from documented import (
     PAGES,
     README,
-    README_GIVEN,
-    README_SUBSTITUTES,
     REPOSITORY,
     commands,
     has_code,
@@ -78,15 +76,10 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if has_code(page)], ids=name_of)
+@pytest.mark.parametrize("page", [README, *(page for page in PAGES if has_code(page))], ids=name_of)
 @pytest.mark.usefixtures("reader")
 def test_the_code_of_a_page_runs(page: Path, bucket: str) -> None:
     run(parsed(page, {"s3://bucket": bucket}))
-
-
-@pytest.mark.usefixtures("reader")
-def test_the_code_of_the_readme_runs(bucket: str) -> None:
-    run(parsed(README, {"s3://bucket": bucket, **README_SUBSTITUTES}), README_GIVEN)
 
 
 def test_command_lines_on_the_pages_are_understood() -> None:
