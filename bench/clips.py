@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -197,6 +198,7 @@ def with_damage(clips: list[Clip], sides: list[str], options: argparse.Namespace
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # so that contenders that hang go, too
     logging.getLogger("millpond").setLevel(logging.ERROR)
     settings = {name: value for name, value in vars(options).items() if name not in ("folders", "peers_python", "json")}
     results = Results("clips", "how fast short clips become batches of frames", settings)
