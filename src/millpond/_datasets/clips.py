@@ -217,12 +217,12 @@ class ClipDataset:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """One: a row is read as a whole."""
+        """One, since a row is read as a whole."""
         return (PART,)
 
     @property
     def part_fields(self) -> Mapping[str, tuple[str, ...]]:
-        """The fields that the part fills: all."""
+        """All fields, which the one part fills."""
         return {PART: tuple(field.name for field in self.fields)}
 
     @computed_once
@@ -253,11 +253,11 @@ class ClipDataset:
 
     @property
     def byte_source(self) -> None:
-        """None: a clip by URL is fetched whole, by the worker that reads it."""
+        """None, since a clip by URL is fetched whole by the worker that reads it."""
 
     @property
     def lost(self) -> Sequence[DataError]:
-        """Nothing: every row is a sample."""
+        """Nothing, since every row is a sample."""
         return ()
 
     def describe(self, sample: int) -> dict[str, Any]:

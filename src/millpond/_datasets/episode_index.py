@@ -252,7 +252,7 @@ class EpisodeByteIndex:
 
     @property
     def problems(self) -> dict[int, DataError]:
-        """Episode to what is wrong with it: the first thing, where there are several."""
+        """Episode to what is wrong with it (the first thing, where there are several)."""
         found: dict[int, DataError] = {}
         for (e, _), problem in sorted(self._parts.problems.items()):
             found.setdefault(int(self.episodes[e]), problem)

@@ -277,7 +277,7 @@ class LeRobotDataset:
 
     @property
     def lost(self) -> list[DataError]:
-        """Problems of episodes that have no sample: rows without metadata; none where `episodes` were chosen."""
+        """Problems of episodes that have no sample, as of rows without metadata; none where `episodes` were chosen."""
         if self._chosen:
             return []
         taken = set(self.episode_index.tolist())
@@ -434,7 +434,7 @@ class LeRobotDataset:
 
     @computed_once
     def fingerprint(self) -> str:
-        """Digest of the samples, their numbers and the cuts: what the order of an epoch depends on. No paths."""
+        """A digest of what the order of an epoch depends on (samples, their numbers and the cuts), without paths."""
         facts = [self.fps, sorted(self._offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for array in (self._layout.episode_index, self._layout.lengths, self.cuts()):

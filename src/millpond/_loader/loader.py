@@ -370,7 +370,7 @@ class Loader:
 
     @property
     def open_slots(self) -> int:
-        """Slots of the pond in use now: its level. Costs nothing."""
+        """The level of the pond, in slots that are in use now. Costs nothing."""
         return self._running.driver.open_slots() if self._running else 0
 
     def statistics(self) -> LoaderStatistics:
