@@ -77,7 +77,7 @@ def sweep_report_of_two_slots() -> Report:
     ]
     figures = {"count": 39, "mean": 0.5, "std": 0.1, "min": 0.0, "max": 1.0, "nonfinite": 0}
     summary = {"metrics": {"reward": figures}, "success": {}, "groups": {}}
-    facts = {"command": "python eval.py"}
+    facts = {"command": '["python", "eval.py"]'}
     return sweep_report("millpond sweep", jobs, chunks, summary, facts, wall_seconds=812.0, budget_bytes=1024 * MIB)
 
 

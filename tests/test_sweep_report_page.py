@@ -56,7 +56,7 @@ def columns_of(table: Table) -> dict[str, list[Cell]]:
 def test_a_sweeps_page_shows_results_failures_and_memory_and_escapes_all_of_it(tmp_path: Path) -> None:
     with OutFolder(tmp_path / "out<b>") as out:
         out.open(resume=False)
-        with Ledger.create(out.ledger_path, {"command": "[1]</table>"}, ["ok", "</td>bad"]) as ledger:
+        with Ledger.create(out.ledger_path, {"command": '["[1]</table>"]'}, ["ok", "</td>bad"]) as ledger:
             ledger.begin(1, ["ok", "</td>bad"], attempt=1, log="chunk-0001.log", began_at=10.0)
             outcome = ChunkOutcome(1, -9, EndedBy.ITSELF, duration_seconds=2.0, looks=(Look(0.0, MIB),))
             verdicts = [JobVerdict("ok", JobState.DONE, 1), JobVerdict("</td>bad", JobState.FAILED, 1, "<i>killed")]

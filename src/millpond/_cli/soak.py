@@ -19,7 +19,7 @@ from millpond._soak.kinds import KIND_OF
 from millpond._soak.results import SoakResult
 from millpond._soak.soak import SoakOptions, SoakWatcher, soak_command, soak_process
 from millpond._soak.verdict import Verdict
-from millpond._soak.words import amount_in_words, said_of
+from millpond._soak.words import amount_in_words, level_in_words
 from millpond.errors import UsageError
 
 _REFUSED = 2
@@ -96,7 +96,7 @@ def _print_result(result: SoakResult, folder: Path) -> None:
         if result.series[name].peak > 0:
             kind = KIND_OF[name]
             style = _STYLES[judged.verdict] if result.counts(name) else "dim"
-            table.add_row(kind.title, amount_in_words(kind, judged.level), Text(said_of(kind, judged), style=style))
+            table.add_row(kind.title, level_in_words(kind, judged), Text(result.said(name), style=style))
     console.print(table)
     if result.facts["oom_kills"]:
         console.print(f"OOM kills in the cgroup meanwhile: {result.facts['oom_kills']}")

@@ -51,7 +51,7 @@ def memory_chart(points: Sequence[MemoryPoint], budget_bytes: int) -> Chart:
         _growth("training process", points, [point.training.pss_bytes for point in points]),
         _growth("workers", points, [point.below.pss_bytes for point in points]),
     ]
-    limits = [Limit("memory= budget", budget_bytes / 2**20)]
+    limits = [Limit("budget", budget_bytes / 2**20)]
     return Chart(
         "Memory that the loader added (PSS, MiB)",
         "MiB",

@@ -10,7 +10,7 @@ from millpond._observe.report import Chart, Limit, Line, Report, Table
 from millpond._soak.kinds import KIND_OF, MIB
 from millpond._soak.results import SoakResult, names_with
 from millpond._soak.verdict import Verdict
-from millpond._soak.words import REACHED, amount_in_words, duration_in_words, said_of
+from millpond._soak.words import REACHED, amount_in_words, duration_in_words, level_in_words
 
 _MOST_POINTS = 1000
 """Of a line: a chart is not wider."""
@@ -72,12 +72,11 @@ def _verdicts(result: SoakResult) -> Table:
     for name, judged in result.judgements.items():
         kind, series = KIND_OF[name], result.series[name]
         limit = None if judged.limit is None else amount_in_words(kind, judged.limit)
-        note = "" if result.counts(name) else " (not held against the command)"
         rows.append(
             (
                 kind.title,
-                said_of(kind, judged) + note,
-                amount_in_words(kind, judged.level),
+                result.said(name),
+                level_in_words(kind, judged),
                 amount_in_words(kind, series.peak),
                 limit,
             )
@@ -102,7 +101,7 @@ def _looks(result: SoakResult) -> Table:
 def _soak(result: SoakResult) -> Table:
     facts, cost = result.facts, result.facts["cost"]
     rows = [
-        ("began", facts["began_at"]),
+        ("began", facts["began_at"].replace("T", " ").replace("+00:00", " UTC")),
         ("ended by", result.ending.by),
         ("exit code of the command", result.ending.exit_code),
         ("processes left behind", result.ending.num_left_behind),
@@ -121,7 +120,9 @@ def _chart(result: SoakResult, title: str, names: Sequence[str]) -> Chart | None
     if not lines:
         return None
     of = "MiB" if title.endswith("(MiB)") else ""
-    return Chart(title, of, lines, _limits(result, names, lines), axis=unit, at="at %{x:.1f} " + short)
+    caption = f"Of {lines[0].name} alone: of the others there is none." if len(lines) < min(len(names), 2) else ""
+    limits = _limits(result, names, lines)
+    return Chart(title, of, lines, limits, axis=unit, at="at %{x:.1f} " + short, caption=caption)
 
 
 def _time_unit(span_seconds: float) -> tuple[str, str, float]:

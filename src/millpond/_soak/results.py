@@ -65,6 +65,12 @@ class SoakResult:
         is_by_sharing = name in _BY_SHARING and pss is not None and pss.verdict is Verdict.FLAT
         return not KIND_OF[name].is_others and not is_by_sharing
 
+    def said(self, name: str) -> str:
+        """The verdict on a series in words, and whether it matters."""
+        judgement = self.judgements[name]
+        is_plain = self.counts(name) or judgement.verdict is Verdict.FLAT
+        return said_of(KIND_OF[name], judgement) + ("" if is_plain else " (not held against the command)")
+
     @property
     def exit_code(self) -> int:
         """1 where something grows; else 128 + n after signal n to this process, and else the command's own."""
@@ -103,7 +109,7 @@ class SoakResult:
             "counts": self.counts(name),
             "unit": kind.unit,
             "per_hour": per_hour,
-            "level": judgement.level,
+            "level": judgement.level if judgement.num_looks else None,
             "last": series.last,
             "peak": series.peak,
             "noise": None if trend is None else trend.noise,

@@ -22,7 +22,7 @@ def said_of(kind: Kind, judgement: Judgement) -> str:
         return _said_of_growth(kind, judgement)
     if judgement.verdict is Verdict.TOO_SHORT:
         enough = judgement.enough_seconds
-        return "too short to say" + (f": {duration_in_words(enough)} after the warm-up may tell" if enough else "")
+        return "too short to say" + (f": {duration_in_words(enough)} beyond the warm-up may tell" if enough else "")
     trend = judgement.trend
     most = f": at most {rate_in_words(kind, trend.high)}" if trend is not None and trend.high > 0.0 else ""
     return ("flat by now: it has levelled off" if judgement.has_levelled_off else "flat") + most
@@ -36,6 +36,11 @@ def _said_of_growth(kind: Kind, judgement: Judgement) -> str:
     if seconds is None or seconds > _FAR_SECONDS:
         return said
     return f"{said}: {REACHED[kind.bound]} in {duration_in_words(seconds)} at this rate"
+
+
+def level_in_words(kind: Kind, judgement: Judgement) -> str:
+    """The amount; a dash where there was no look after the warm-up."""
+    return amount_in_words(kind, judgement.level) if judgement.num_looks else "-"
 
 
 def rate_in_words(kind: Kind, per_second: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -70,7 +72,7 @@ def sweep_report(
             *results_tables(summary),
             failures_table(jobs, chunks),
             chunks_table(chunks),
-            Table("The sweep", list(facts.items())),
+            Table("The sweep", _facts_shown(facts)),
         ],
     )
 
@@ -91,6 +93,13 @@ def _headlines(
         "wall time": _duration(wall_seconds),
     }
     return {name: text for name, text in shown.items() if text}
+
+
+def _facts_shown(facts: Mapping[str, str]) -> list[tuple[str, str]]:
+    """As people write them: a command as for a shell, and digests called what they are."""
+    words = {"jobs file": "SHA-256 of the jobs file", "jobs": "SHA-256 of the jobs"}
+    shown = {**facts, **{name: shlex.join(json.loads(facts[name])) for name in ("command",) if name in facts}}
+    return [(words.get(name, name), text) for name, text in shown.items()]
 
 
 def _mebibytes(size: int) -> str:
