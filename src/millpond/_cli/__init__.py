@@ -1,4 +1,4 @@
-"""The command line: `millpond demo`, `synth`, `inspect`, `bench` and `index`."""
+"""The command line: `millpond` and its commands."""
 
 from __future__ import annotations
 
@@ -55,8 +55,13 @@ def _main(
     """Only carries `--version`."""
 
 
+def _paragraphs(text: str) -> str:
+    """Each on a line, which typer wraps to the terminal: of all but the first it keeps the line ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 for _command in COMMANDS:
-    _typer.command()(_command)
+    _typer.command(help=_paragraphs(_command.__doc__ or ""))(_command)
 
 
 def app() -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from millpond._cli.epoch_page import write_epoch_page
 from millpond._cli.measure import EpochMeasure, mebibytes, mixing_text, run_epoch, with_environment
-from millpond._cli.terminal import progress_bar
+from millpond._cli.terminal import print_lines, progress_bar
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._loader.loader import Loader
 from millpond._observe.ceiling import Ceiling, CeilingSlice
@@ -108,7 +108,10 @@ def run_bench(
         table = Table(title=f"{measured['dataset']}, {workers} workers", show_header=False)
         for name, text in rows_for_people(measured).items():
             table.add_row(name, text)
-        Console().print(table)
+        console = Console()
+        console.print(table)
+        if report is not None:
+            print_lines(console, [f"report: {report}"])
 
 
 def _ceiling(

@@ -119,4 +119,4 @@ def clock(seconds: float) -> str:
 def print_lines(console: Console, lines: Iterable[str]) -> None:
     """Each as it is: paths may hold brackets, and are not broken."""
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
