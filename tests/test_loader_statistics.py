@@ -13,6 +13,8 @@ import pytest
 from fakes import FakeDataset
 from millpond import errors
 from millpond._loader.loader import Loader
+from millpond._loader.timeline import Timeline
+from millpond._observe.spans import Span
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,35 @@ def test_a_trace_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> No
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         Loader(FakeDataset(), num_workers=0, memory="160MiB", trace=tmp_path / "file" / "trace.json")
+
+
+def test_an_interrupt_while_a_batch_is_noted_ends_the_epoch_and_loses_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loader(FakeDataset(), batch_size=8, num_workers=2, memory="300MiB", output="numpy") as loader:
+        for _ in range(loader.memory_plan().pond_slots):
+            epoch = iter(loader)
+            with monkeypatch.context() as patch:
+                patch.setattr(Timeline, "wait", _interrupted)
+                pytest.raises(KeyboardInterrupt, next, epoch)
+            pytest.raises(errors.ClosedError, next, epoch)
+        assert sum(len(batch["index"]) for batch in loader) == 400
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_trace_may_be_closed_amid_a_note_in_the_same_thread() -> None:
+    class Sink:
+        is_closed = False
+
+        def write(self, span: Span) -> None:
+            timeline.close()  # as the garbage collector does where it finds a loader, or a signal's handler
+            assert not self.is_closed
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    sink = Sink()
+    timeline = Timeline(1, fetches_ahead=False, sink=sink)
+    timeline.note(Span("plan", 0, 0, 1, "epoch order"))
+    assert sink.is_closed

@@ -13,6 +13,7 @@ from chrome_traces import of_kind, read_cut_short, read_events
 from file_limits import files_of_at_most
 from millpond._observe.spans import Span
 from millpond._observe.trace import TraceWriter
+from millpond.errors import UsageError
 from programs import forked
 
 SECOND = 1_000_000_000
@@ -125,7 +126,16 @@ def test_a_trace_replaces_the_last_one_and_makes_its_folder(tmp_path: Path) -> N
 
 def test_a_trace_of_nothing_is_one(path: Path) -> None:
     TraceWriter(path).close()
-    assert read_events(path) == []
+    assert [event["ph"] for event in read_events(path)] == ["M"]
+
+
+def test_two_loaders_do_not_write_one_file_at_a_time(path: Path) -> None:
+    first = TraceWriter(path)
+    with pytest.raises(UsageError, match="give each loader, and each rank, a file of its own"):
+        TraceWriter(path)
+    first.write(decoded(0))
+    first.close()
+    assert len(list(of_kind(read_events(path), "X"))) == 1
 
 
 def test_closing_twice_and_writing_after_it_change_nothing(path: Path) -> None:

@@ -122,6 +122,10 @@ class Leases(Generic[Lent]):
         """What is lent now. Any thread."""
         return [lent for lent, end in list(self._ends.items()) if end() is not None]
 
+    def lent(self) -> set[Lent]:
+        """What is lent now, or was and has ended since `ended` was asked."""
+        return set(self._ends)
+
     def ended(self) -> Iterator[Lent]:
         """Take what was lent in leases that have ended, each once. One thread at a time."""
         while self._ended:

@@ -153,6 +153,7 @@ class Driving:
 
     def _open_pond(self, plan: EpochPlan) -> None:
         self._take_back()
+        self._setup.slots.out &= self.leases.lent()  # an interrupt may have lost one between its queue and its lease
         if self._setup.keep_learned():
             self._generation += 1  # readers open their files anew, and then know what all of them learned
         self._held = []

@@ -20,7 +20,7 @@ from millpond._plan.books import Books
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.pond import ReadyBatch
 from millpond._quarantine import Quarantine
-from millpond.errors import ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied, retold
+from millpond.errors import ArenaFull, ClosedError, DecodeTimeout, TooManyErrors, UsageError, WorkerDied, retold
 
 logger = logging.getLogger("millpond")
 
@@ -130,27 +130,28 @@ class EpochIterator(Iterator[dict[str, Any]]):
             )
         if self._is_closed:
             raise ClosedError("this epoch was closed, by its loader, its iterator or an error")
-        while self._next_batch < self._num_batches:
-            if self._settled is None:
-                self._settled = self._settle(self._wait())
-            if len(self._settled.samples):
-                # Not kept in a variable: what an exception caught below here leaves of frames must not hold batches.
-                return self._hand_over(self._settled)
-            self._driver.release(self._settled.ready.slot)  # every row was bad
-            self._advance(0)
-        self._finish()
+        try:
+            while self._next_batch < self._num_batches:
+                if self._settled is None:
+                    self._settled = self._settle(self._wait())
+                if len(self._settled.samples):
+                    # Not kept in a variable: what an exception caught below leaves of frames must not hold batches.
+                    return self._hand_over(self._settled)
+                self._leave_out(self._settled)
+            self._finish()
+        except BaseException as error:
+            if self._settled is None or not isinstance(error, ArenaFull | RuntimeWarning):
+                self.close()  # also after an interrupt, wherever it came: a batch may be lost
+            raise
         raise StopIteration
 
     def _wait(self) -> ReadyBatch:
         began_ns, ready = time.monotonic_ns(), None
         try:
             ready = self._driver.next_ready()
-            return ready
-        except BaseException:
-            self.close()
-            raise
         finally:
             self._timeline.wait(began_ns, ready, self._driver.open_slots())
+        return ready
 
     def _settle(self, ready: ReadyBatch) -> Settled:
         """Deal with failures: close the batch up, or leave rows of zeros."""
@@ -162,30 +163,32 @@ class EpochIterator(Iterator[dict[str, Any]]):
             return Settled(ready, self._outbox.close_up(ready), None)
         except BaseException:
             self._driver.release(ready.slot)
-            self.close()
             raise
 
     def _hand_over(self, settled: Settled) -> dict[str, Any]:
         """Give a settled batch away.
 
         If there is no room (ArenaFull), or a warning is an error, it stays settled, and the next call tries again.
-        Anything else, such as an interrupt, ends the epoch: the slot may be a lease's by then, which gives it back.
+        Anything else, such as an interrupt, ends the epoch: the slot is a lease's by then, which gives it back.
         """
         samples = settled.samples
         self._outbox.require_room(settled.ready)
-        try:
-            batch = self._outbox.hand_over(settled.ready, len(samples))
-            self._decorate(batch, samples)
-            delivered = len(samples)
-            if settled.valid is not None:
-                batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
-                delivered = int(settled.valid.sum())
-        except BaseException:
-            self._settled = None
-            self.close()
-            raise
+        self._settled = None
+        batch = self._outbox.hand_over(settled.ready, len(samples))
+        self._decorate(batch, samples)
+        delivered = len(samples)
+        if settled.valid is not None:
+            batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
+            delivered = int(settled.valid.sum())
+        self._progress.batches += 1
         self._advance(delivered)
         return batch
+
+    def _leave_out(self, settled: Settled) -> None:
+        """Every row of it was bad."""
+        self._settled = None
+        self._driver.release(settled.ready.slot)
+        self._advance(0)
 
     def _decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         if self._policy.kept is None:
@@ -196,12 +199,9 @@ class EpochIterator(Iterator[dict[str, Any]]):
             batch.update({name: shown[name] for name in self._policy.kept})
 
     def _advance(self, delivered: int) -> None:
-        yielded = self._settled is not None and len(self._settled.samples) > 0
-        self._settled = None
         self._next_batch += 1
         self._books.delivered += delivered
         self._progress.position = (self._epoch, self._next_batch)
-        self._progress.batches += yielded
         self._progress.samples += delivered
         self._timeline.deliver(delivered)
 

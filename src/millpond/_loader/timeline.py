@@ -48,6 +48,7 @@ class Timeline:
         self.epoch = self.work_epoch = 0
         self._sink = sink
         self._sink_lock = threading.Lock()
+        self._is_closed = False
         self._spans: deque[Span] = deque(maxlen=KEPT_SPANS)
         self._waits: deque[int] = deque(maxlen=KEPT_WAITS)
         self._num_waits = 0
@@ -62,6 +63,8 @@ class Timeline:
         if self._sink is not None:
             with self._sink_lock:
                 self._sink.write(span)
+            if self._is_closed:
+                self.close()
 
     def work(self, span: Span, read_ns: int) -> None:
         """What a worker did; of which it read bytes for `read_ns`."""
@@ -159,7 +162,14 @@ class Timeline:
         return tuple(self._spans.copy())
 
     def close(self) -> None:
-        """No more will come; idempotent."""
-        if self._sink is not None and os.getpid() == self._pid:
-            with self._sink_lock:
+        """No more will come; idempotent.
+
+        Also called amid `note`, in its own thread, by a signal's handler or the garbage collector, which must not wait
+        for it: then `note` does it, when it is done.
+        """
+        self._is_closed = True
+        if self._sink is not None and os.getpid() == self._pid and self._sink_lock.acquire(blocking=False):
+            try:
                 self._sink.close()
+            finally:
+                self._sink_lock.release()

@@ -6,12 +6,15 @@ It is written as the epoch runs, in whole events and without need of its end: wh
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
+import stat
 from pathlib import Path
 
 from millpond._observe.spans import Span
-from millpond._observe.trace_events import TraceEvents, last_remark
+from millpond._observe.trace_events import BEGINNING, TraceEvents, last_remark
+from millpond.errors import UsageError
 
 logger = logging.getLogger("millpond")
 
@@ -30,6 +33,7 @@ class TraceWriter:
 
     Raises:
         OSError: `path` cannot be written.
+        UsageError: Another loader writes to it.
     """
 
     def __init__(self, path: Path, max_bytes: int = MAX_TRACE_BYTES) -> None:
@@ -37,14 +41,19 @@ class TraceWriter:
         self._max_bytes = max_bytes
         self._events = TraceEvents()
         self._pid = os.getpid()
-        self._pending = ["["]
+        self._pending: list[str] = []
         self._pending_characters = 0
-        self._separator = "\n"
         self._written_bytes = 0
         self._written_ns = 0  # the time of the last span when the file was last written
         self._last_ns = 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        self._file: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _claim(self._file, path)
+        except BaseException:
+            os.close(self._file)
+            raise
+        self._write(f"[\n{BEGINNING}".encode())
 
     def write(self, span: Span) -> None:
         """Take one; the file has it about a second later."""
@@ -63,9 +72,8 @@ class TraceWriter:
             self._end()
 
     def _append(self, event: str) -> None:
-        self._pending += self._separator, event
+        self._pending.append(f",\n{event}")  # in one step: an interrupt must not come between
         self._pending_characters += len(event)
-        self._separator = ",\n"
 
     def _take_pending(self) -> bytes:
         text = "".join(self._pending).encode("utf-8", "replace")  # Perfetto refuses names that are no Unicode
@@ -103,5 +111,26 @@ class TraceWriter:
 
     def _close(self) -> None:
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            file, self._file = self._file, None
+            _release(file)
+            os.close(file)
+
+
+def _claim(file: int, path: Path) -> None:
+    """Empty it, unless another loader writes to it; where files cannot be locked nobody knows."""
+    with contextlib.suppress(OSError):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"another loader is writing its trace to {str(path)!r}: give each loader, and each rank, a file of its "
+                "own as trace="
+            ) from None
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        os.ftruncate(file, 0)
+
+
+def _release(file: int) -> None:
+    """Forked children have the file open, too, and its lock would live as long as they do."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)

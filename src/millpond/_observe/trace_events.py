@@ -20,6 +20,8 @@ _NAMED_LANES = {("plan", 0): "epoch order", ("plan", 1): "tasks", ("consumer", 0
 _DELIVERY_NS = 100  # less than it takes to do anything with a batch
 LEVEL_FACT = "open_slots"
 """Spans that carry this fact draw the pond's level."""
+BEGINNING = '{"ph":"M","name":"process_sort_index","pid":1,"tid":1000,"args":{"sort_index":1}}'
+"""A first event, of the plan's track, so that each that follows begins with a comma, whichever of them are lost."""
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # made once: json.dumps would each time
 
 
