@@ -118,8 +118,10 @@ def test_an_interrupt_while_a_batch_is_noted_ends_the_epoch_and_loses_no_slot(mo
             epoch = iter(loader)
             with monkeypatch.context() as patch:
                 patch.setattr(Timeline, "wait", _interrupted)
-                pytest.raises(KeyboardInterrupt, next, epoch)
-            pytest.raises(errors.ClosedError, next, epoch)
+                with pytest.raises(KeyboardInterrupt):
+                    next(epoch)
+            with pytest.raises(errors.ClosedError):
+                next(epoch)
         assert sum(len(batch["index"]) for batch in loader) == 400
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -106,6 +107,21 @@ def test_charts_carry_what_they_are_given(page: str) -> None:
     assert rate["limits"] == [{"name": "ceiling", "y": 660.0}]
     assert (peaks["kind"], peaks["axis"], peaks["at"]) == ("bars", "chunk", "in chunk %{x}")
     assert [line["colour"] for line in peaks["lines"]] == ["first", "limit"]
+
+
+def test_what_is_no_number_or_no_unicode_spoils_no_page(tmp_path: Path) -> None:
+    line, limit = Line("x", [0, 1, 2], [math.nan, 1.0, math.inf]), Limit("none", math.nan)
+    chart = Chart("\udcff", "u", [line], [limit], axis="<!--<script>")
+    write_report(Report("\udcff", charts=[chart], tables=[Table("t", [("\udcff", math.nan)])]), tmp_path / "page.html")
+    [drawn] = charts_of((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert (drawn["lines"][0]["y"], drawn["limits"], drawn["axis"]) == ([None, 1.0, None], [], "<!--<script>")
+    assert "<!--<script" not in (tmp_path / "page.html").read_text(encoding="utf-8").partition("plotly.js")[0]
+
+
+def test_lines_of_a_quarantine_file_that_are_not_whole_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('[]\n{"sample": 1, "error": "E"}\n{"samp', encoding="utf-8")
+    rows = errors_table(tmp_path / "q.jsonl").rows
+    assert [(row[0], row[3]) for row in rows] == [("", "not a record"), ("1", "E"), ("", "not a record")]
 
 
 def test_markup_in_names_and_labels_is_text_to_plotly_too(page: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millpond._loader import timeline as timeline_module
 from millpond._loader.flows import Flows
 from millpond._loader.lanes import Lanes
 from millpond._loader.stage_times import StageTimes, WaitTimes
@@ -13,6 +14,22 @@ from millpond._loader.timeline import KEPT_SPANS, Timeline
 from millpond._observe.spans import Span
 
 SECOND = 10**9
+
+
+class Clock:
+    """In place of the module `time`."""
+
+    now = 1
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(timeline_module, "time", clock)
+    return clock
 
 
 def stretch(**shares: float) -> StageTimes:
@@ -50,6 +67,22 @@ def test_quantiles_of_waits_are_in_seconds() -> None:
     waits = WaitTimes.of(list(range(0, 101 * SECOND, SECOND)))
     assert (waits.p50_seconds, waits.p95_seconds, waits.p99_seconds) == (50, 95, 99)
     assert WaitTimes.of([]) == WaitTimes(0, 0, 0)
+
+
+def test_a_wait_that_has_not_ended_counts_and_a_pause_between_epochs_does_not(clock: Clock) -> None:
+    timeline = Timeline(1, fetches_ahead=False)
+    clock.now += 100 * SECOND
+    timeline.begin_epoch(0)
+    clock.now += SECOND
+    timeline.deliver(50)
+    clock.now += 100 * SECOND  # the epoch is broken off
+    timeline.begin_epoch(1)
+    clock.now += SECOND
+    timeline.begin_wait()
+    clock.now += 3 * SECOND
+    recent = timeline.recent(goes_on=True)
+    assert (recent.seconds, recent.samples_per_second, recent.wait) == (5, 10, 3 * SECOND)
+    assert timeline.limiting_stage(recent) == "decode"
 
 
 def test_a_timeline_keeps_the_last_spans_only() -> None:

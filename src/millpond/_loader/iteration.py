@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -146,11 +145,12 @@ class EpochIterator(Iterator[dict[str, Any]]):
         raise StopIteration
 
     def _wait(self) -> ReadyBatch:
-        began_ns, ready = time.monotonic_ns(), None
+        ready = None
+        self._timeline.begin_wait()
         try:
             ready = self._driver.next_ready()
         finally:
-            self._timeline.wait(began_ns, ready, self._driver.open_slots())
+            self._timeline.wait(ready, self._driver.open_slots())
         return ready
 
     def _settle(self, ready: ReadyBatch) -> Settled:

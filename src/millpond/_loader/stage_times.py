@@ -37,6 +37,10 @@ class StageTimes(NamedTuple):
         """What was added."""
         return StageTimes(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
+    def plus(self, difference: StageTimes) -> StageTimes:
+        """So much later."""
+        return StageTimes(*(mine + more for mine, more in zip(self, difference, strict=True)))
+
     @property
     def seconds(self) -> float:
         """Of a difference, how long it took."""

@@ -52,6 +52,7 @@ class Timeline:
         self._spans: deque[Span] = deque(maxlen=KEPT_SPANS)
         self._waits: deque[int] = deque(maxlen=KEPT_WAITS)
         self._num_waits = 0
+        self._waits_since_ns: int | None = None  # the consumer, now
         self._fetch_ns = self._decode_ns = self._gather_ns = self._wait_ns = self._samples = 0
         self._marks = deque([self.times()])
         self._epoch_began = (self.times(), 0)  # and the number of waits
@@ -83,14 +84,22 @@ class Timeline:
             self.flows.clear()
 
     def begin_epoch(self, epoch: int) -> None:
-        """One begins."""
+        """One begins; the time since the last one is none of the recent times."""
         self.epoch = epoch
-        self._delivered_ns = None
+        self._delivered_ns = self._waits_since_ns = None
+        pause = self.times().since(self._marks[-1])
+        self._marks = deque(mark.plus(pause) for mark in self._marks)
         self._epoch_began = (self.times(), self._num_waits)
         self._mark()
 
-    def wait(self, began_ns: int, ready: ReadyBatch | None, open_slots: int) -> None:
+    def begin_wait(self) -> None:
+        """The consumer waits for a batch; `wait` follows."""
+        self._waits_since_ns = time.monotonic_ns()
+
+    def wait(self, ready: ReadyBatch | None, open_slots: int) -> None:
         """The consumer has waited until now; for a batch, or None: in vain."""
+        began_ns, self._waits_since_ns = self._waits_since_ns, None
+        assert began_ns is not None
         now = time.monotonic_ns()
         self._wait_ns += now - began_ns
         facts: dict[str, int | str] = {"epoch": self.epoch, "open_slots": open_slots}
@@ -138,8 +147,10 @@ class Timeline:
 
     def times(self) -> StageTimes:
         """So far."""
-        work = self._fetch_ns, self._decode_ns, self._gather_ns
-        return StageTimes(time.monotonic_ns(), *work, self._wait_ns, self._samples)
+        work, waits_since_ns = (self._fetch_ns, self._decode_ns, self._gather_ns), self._waits_since_ns
+        now = time.monotonic_ns()
+        wait_ns = self._wait_ns + (0 if waits_since_ns is None else now - waits_since_ns)
+        return StageTimes(now, *work, wait_ns, self._samples)
 
     def recent(self, *, goes_on: bool) -> StageTimes:
         """The last seconds: up to now while an epoch goes on, else up to the last batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ _TURNS: tuple[Colour, ...] = ("first", "second", "third", "fourth", "fifth")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values over time, or over whatever else: `values[i]` at `places[i]`; None leaves a gap.
+    """Values over time, or over whatever else: `values[i]` at `places[i]`; None, and what is not finite, leaves a gap.
 
     Attributes:
         name: In the legend, where there is more than one.
@@ -79,15 +80,24 @@ def chart_as_data(chart: Chart) -> dict[str, Any]:
         "at": chart.at,
         "caption": chart.caption,
         "lines": [_series(line, colour_in_turn(turn)) for turn, line in enumerate(chart.lines)],
-        "limits": [{"name": html.escape(limit.name), "y": round(float(limit.value), 2)} for limit in chart.limits],
+        "limits": [
+            {"name": html.escape(limit.name), "y": _drawn(limit.value)}
+            for limit in chart.limits
+            if math.isfinite(limit.value)
+        ],
     }
+
+
+def _drawn(value: float | None) -> float | None:
+    """None: a gap."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 2)
 
 
 def _series(line: Line, colour: Colour) -> dict[str, Any]:
     series: dict[str, Any] = {
         "name": html.escape(line.name),
         "x": [round(float(place), 3) for place in line.places],
-        "y": [None if value is None else round(float(value), 2) for value in line.values],
+        "y": list(map(_drawn, line.values)),
         "colour": line.colour or colour,
     }
     if line.labels:

@@ -99,7 +99,7 @@ def errors_table(quarantine: Path) -> Table:
     if not quarantine.exists():
         return Table("Errors", [])
     with quarantine.open(encoding="utf-8", errors="replace") as lines:
-        rows = [_error_row(json.loads(line)) for line in islice(lines, _MOST_ERRORS)]
+        rows = [_error_row(_record(line)) for line in islice(lines, _MOST_ERRORS)]
         more = sum(1 for _ in lines)
     caption = f"{more:,} more rows: all {len(rows) + more:,} stand in {quarantine.name}." if more else ""
     return Table("Errors", rows, ("sample", "epoch", "what", "error", "message"), caption)
@@ -115,9 +115,18 @@ def _growth(name: str, points: Sequence[MemoryPoint], sizes: Sequence[int]) -> L
     return Line(name, [point.elapsed_seconds for point in points], grown)
 
 
+def _record(line: str) -> Mapping[str, Any]:
+    """A line that is not whole, since who wrote it was killed or the disk is full, is a record of itself."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        record = None
+    return record if isinstance(record, dict) else {"error": "not a record", "message": line}
+
+
 def _error_row(record: Mapping[str, Any]) -> Sequence[Cell]:
     """Of the message the first line; stacks are for the file."""
     told = {name: value for name, value in record.items() if name not in _NOT_WHAT}
     what = ", ".join(f"{name} {value}" for name, value in told.items())
     first, *_ = str(record.get("message", "")).splitlines() or [""]
-    return str(record.get("sample")), record.get("epoch"), what, str(record.get("error")), first
+    return str(record.get("sample", "")), record.get("epoch"), what, str(record.get("error")), first

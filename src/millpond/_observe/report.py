@@ -99,8 +99,8 @@ def render_report(report: Report) -> str:
     """Make the page: HTML, a few MB, nearly all of it plotly.js."""
     template = files("millpond._observe").joinpath("report_template.html").read_text(encoding="utf-8")
     drawn = list(map(_drawn, report.charts))
-    # "</" would end the script element that holds the data
-    data = json.dumps(drawn, separators=(",", ":")).replace("</", "<\\/")
+    # "</script" would end the element that holds the data, and "<!--<script" would hide its end
+    data = json.dumps(drawn, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "title": html.escape(report.title),
         "subtitle": html.escape(report.subtitle),
@@ -116,7 +116,7 @@ def render_report(report: Report) -> str:
     for piece in pieces[1:]:
         name, _, rest = piece.partition("}}")
         filled += [parts[name], rest]
-    return "".join(filled)
+    return "".join(filled).encode("utf-8", "replace").decode("utf-8")  # names of files need not be Unicode
 
 
 def _widths(charts: Sequence[dict[str, Any]]) -> list[str]:
