@@ -34,7 +34,7 @@ SIDES = {
 NEEDS: dict[str, set[str]] = {
     "millpond": {"torch"},
     "millpond-without-torch": set(),
-    "torchcodec": {"torch", "torchcodec"},
+    "torchcodec": {"torch", "torchcodec.decoders"},
 }
 MOST_RISE, MOST_GROWTH_MB, MORE_DESCRIPTORS, MOST_SPREAD = 0.02, 150.0, 20, 0.05
 """What is wanted of millpond at its cap."""
@@ -193,12 +193,11 @@ def measure(
 
 def available(sides: Sequence[str], max_size: int | None, results: Results) -> list[str]:
     """Those that can be measured here; the results say why the others cannot."""
-    lacks = {module: reason for module in ("torch", "torchcodec.decoders") if (reason := why_not(module))}
     found = []
     for side in (named(side, max_size) for side in sides):
-        missing = lacks.keys() & NEEDS[split(side)[0]]
-        for module in missing:
-            results.absent[side] = f"{module} is not to be used here: {lacks[module]}"
+        missing = {module: reason for module in NEEDS[split(side)[0]] if (reason := why_not(module))}
+        for module, reason in missing.items():
+            results.absent[side] = f"{module} is not to be used here: {reason}"
         if not missing:
             found.append(side)
     return found
