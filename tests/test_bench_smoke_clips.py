@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench_drawings import drawn, texts
-from test_bench_smoke import BENCH, run
+from test_bench_smoke import BENCH, run_here
 
 QUICK = ("--rounds", "1", "--seconds", "0", "--num-workers", "1", "--memory", "400MiB", "--batch-size", "2")
 SMALL = (
@@ -37,7 +37,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_clips_are_timed_and_damage_is_accounted_for(tmp_path: Path) -> None:
     written = tmp_path / "out.json"
-    run("clips.py", *QUICK, *SMALL, "--patience", "0", "--sides", "decord2", "--json", written, cache_dir=tmp_path)
+    run_here("clips.py", *QUICK, *SMALL, "--patience", "0", "--sides", "decord2", "--json", written, cache_dir=tmp_path)
     printed = json.loads(written.read_text(encoding="utf-8"))
     found = {(row["case"], row["side"], row["quantity"]): row["median"] for row in printed["results"]}
     assert found["made for this", "millpond", "clips_per_second"] > 0

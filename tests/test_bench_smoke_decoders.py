@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bench_drawings import drawn, texts
-from test_bench_smoke import dataset, run  # noqa: F401 - a fixture
+from test_bench_smoke import dataset, run, run_here  # noqa: F401 - a fixture
 
 FEW = ("--files", "12", "--accesses", "48", "--first", "16", "--every", "4", "--max-size", "4", "--seeds", "0", "1")
 FEWER = ("--unbounded-files", "8", "--unbounded-accesses", "48")
@@ -33,7 +33,7 @@ def test_decoder_cache_draws_a_trajectory_and_removes_its_files(dataset: Path, t
     sides = ("--sides", "millpond-without-torch", "--unbounded-sides", "millpond-without-torch:none")
     written = tmp_path / "out.json"
     printed: dict[str, Any] = json.loads(
-        run("decoder_cache.py", dataset, *FEW, *FEWER, *sides, "--json", written, cache_dir=tmp_path)
+        run_here("decoder_cache.py", dataset, *FEW, *FEWER, *sides, "--json", written, cache_dir=tmp_path)
     )
     assert measured(printed)["results"].keys() >= {"most_rise", "growth_mb", "mb_per_million_accesses_second_half"}
     clips = printed["details"]["clips"]
@@ -51,7 +51,7 @@ def test_decoder_cache_draws_a_trajectory_and_removes_its_files(dataset: Path, t
 
 def test_decoder_cache_makes_clips_of_its_own_without_a_dataset(tmp_path: Path) -> None:
     own = ("--seeds", "0", "--synth-frames", "12", "--synth-size", "96", "128", "--sides", "millpond-without-torch")
-    printed = json.loads(run("decoder_cache.py", *FEW, *own, "--unbounded-sides", cache_dir=tmp_path))
+    printed = json.loads(run_here("decoder_cache.py", *FEW, *own, "--unbounded-sides", cache_dir=tmp_path))
     assert [clip["num_frames"] for clip in printed["details"]["clips"]["clips"]] == [12] * 4
     assert "unbounded" not in printed["details"]
 
@@ -59,7 +59,7 @@ def test_decoder_cache_makes_clips_of_its_own_without_a_dataset(tmp_path: Path) 
 @pytest.mark.usefixtures("torchcodec")
 def test_decoder_cache_sees_what_torchcodec_sees(dataset: Path, tmp_path: Path) -> None:  # noqa: F811
     sides = ("--sides", "millpond", "torchcodec:2", "--unbounded-sides")
-    printed = json.loads(run("decoder_cache.py", dataset, *FEW, *sides, "--seeds", "0", cache_dir=tmp_path))
+    printed = json.loads(run_here("decoder_cache.py", dataset, *FEW, *sides, "--seeds", "0", cache_dir=tmp_path))
     assert printed["details"]["bounded"]["same_pictures"]
     assert printed["details"]["bounded"]["sides"]["torchcodec:2"]["results"]["most_cached"] == 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_drawings import drawn, texts
-from test_bench_smoke import dataset, run  # noqa: F401 - a fixture
+from test_bench_smoke import dataset, run, run_here  # noqa: F401 - a fixture
 
 SMALL = ("--rounds", "1", "--seconds", "0.1", "--batch-size", "8", "--memory", "400MiB", "--latency", "0.005")
 SMALLER = ("--peer-rounds", "1", "--peer-seconds", "0.1", "--free-rounds", "0", "--index-files", "8")
@@ -27,7 +27,7 @@ def test_clips_of_a_store_come_whole_and_peers_that_are_not_here_are_named(tmp_p
     few = ("--num-clips", "4", "--repeats", "1", "--clip-seconds", "1", "--clip-size", "96", "128", "--num-frames", "4")
     small = ("--size", "64", "64", "--rounds", "1", "--num-workers", "1", "--shards", "1", "--faults", "1")
     peer, written = "WebDataset + PyAV", tmp_path / "out.json"
-    run("streaming_peers.py", *few, *small, "--sides", peer, "--json", written, cache_dir=tmp_path)
+    run_here("streaming_peers.py", *few, *small, "--sides", peer, "--json", written, cache_dir=tmp_path)
     printed = json.loads(written.read_text(encoding="utf-8"))
     found = {(row["side"], row["quantity"]): row["median"] for row in printed["results"]}
     assert found["millpond, 1 workers", "lost"] == 0
