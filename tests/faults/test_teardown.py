@@ -10,13 +10,15 @@ import pytest
 
 from programs import program
 
-START = """
+IMPORTS = """
 import sys
+import threading
 from pathlib import Path
 
 from millpond import Loader
 from torment import BallastDataset, SpinningDataset
-
+"""
+BEGIN = """
 dataset = SpinningDataset(BallastDataset(total=4000), Path(sys.argv[1]))
 loader = Loader(dataset, batch_size=8, shuffle=True, num_workers=2, memory="300MiB", output="numpy")
 iterator = iter(loader)
@@ -24,8 +26,8 @@ held = next(iterator)
 pids = loader.statistics().worker_pids
 print(len(pids), flush=True)
 """
+START = IMPORTS + BEGIN
 HANG = """
-import threading
 import time
 
 flag = Path(sys.argv[1])
@@ -37,12 +39,17 @@ while flag.exists():
 """
 GRACE_SECONDS = 2.0
 
+CALM = {
+    "close twice": "loader.close(); loader.close()",
+    "close, with batches held": "loader.close(); print(held['index'].sum() > 0)",
+    "leaving the with": "with loader:\n    next(iterator)",
+    "an early break": "for batch in iterator:\n    break\nloader.close()",
+    "another thread that closes": "t = threading.Thread(target=loader.close); t.start(); t.join()",
+}
+"""Endings of a loader after which its program goes on, so that one program has them all, one after the other."""
 ENDINGS = {
-    "close twice": ("loader.close(); loader.close()", 0, ""),
-    "close, with batches held": ("loader.close(); print(held['index'].sum() > 0)", 0, ""),
-    "leaving the with": ("with loader:\n    next(iterator)", 0, ""),
+    ", ".join(CALM): (BEGIN.join(f"{code}\n" for code in CALM.values()), 0, ""),
     "leaving the with by an error": ("with loader:\n    raise RuntimeError('trained badly')", 1, "trained badly"),
-    "an early break": ("for batch in iterator:\n    break\nloader.close()", 0, ""),
     "dropping the loader": ("del iterator, held, loader", 0, ""),
     "an error in the training loop": (
         "for batch in iterator:\n    raise RuntimeError('trained badly')",
@@ -55,11 +62,6 @@ ENDINGS = {
     "os._exit": ("import os\nos._exit(4)", 4, ""),
     "the end, while a thread waits for a worker that hangs": (HANG, 0, "ClosedError"),
     "shutdown": ("import millpond\nmillpond.shutdown(); loader.close()", 0, None),  # it may log which tasks that ended
-    "another thread that closes": (
-        "import threading\nt = threading.Thread(target=loader.close); t.start(); t.join()",
-        0,
-        "",
-    ),
 }
 
 
