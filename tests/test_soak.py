@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -35,8 +36,19 @@ while jobs.read(1):
     kept.append(os.pipe())
     done.write(b"d")
 """
+HEADLESS = """
+import ctypes, os, signal, threading
+os.fork() or os._exit(0)
+os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+threading.Thread(target=signal.pause).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+"""Has a zombie, and ends its first thread, but not the other."""
 QUICK = SoakOptions(interval_seconds=0.01, warmup_seconds=0.0, grace_seconds=20.0, core_share=1000.0)
 """Looks come at the interval, however slow the machine is."""
+
+LONG = replace(QUICK, duration_seconds=60.0)
+"""For what ends by itself, or not at all."""
 
 
 class EndAfter(SoakWatcher):
@@ -49,6 +61,14 @@ class EndAfter(SoakWatcher):
         self._left -= 1
         if self._left == 0:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+class WithZombie(EndAfter):
+    """Counts looks from when there is one."""
+
+    def looked(self, seconds: float, latest: Mapping[str, float]) -> None:
+        if latest["zombies"]:
+            super().looked(seconds, latest)
 
 
 class JobForEachLook(EndAfter):
@@ -129,6 +149,28 @@ def test_a_process_that_is_attached_to_is_never_signalled(tmp_path: Path) -> Non
     assert process.returncode == 0
 
 
+def test_what_was_found_is_told_also_where_its_page_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    blocks = ["mkdir", str(out / "report.html")]
+    monkeypatch.setattr(sys, "argv", ["millpond", "soak", "--interval", "9", "--out", str(out), "--", *blocks])
+    with pytest.raises(SystemExit) as ended:
+        app()
+    printed = capfd.readouterr()
+    assert ended.value.code == 2
+    assert f"cannot write into '{out}' (Is a directory)" in printed.err
+    assert "too short to say; more in" in printed.out
+    assert json.loads((out / "soak.json").read_text())["verdict"] == "too short to say"
+
+
+def test_zombies_are_counted_and_a_process_lives_while_any_of_its_threads_does(tmp_path: Path) -> None:
+    result = soak_command([sys.executable, "-S", "-c", HEADLESS], LONG, tmp_path / "out", WithZombie(30))
+    assert result.series["zombies"].last == 1
+    assert result.series["processes"].last == 1
+    assert result.ending.exit_code == -signal.SIGTERM
+
+
 def test_what_a_command_leaves_behind_is_ended_and_told(tmp_path: Path) -> None:
     leaves = f"echo; (setsid {sys.executable} -c 'import time; time.sleep(600)' &); exit 7"
     result = soak_command(["bash", "-c", leaves], QUICK, tmp_path / "out", SoakWatcher())
@@ -167,6 +209,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         (["--duration", "5s", "--", "true"], "--duration (5 s) must be more than --warmup (10 s)"),
         (["--duration", "soon", "--", "true"], "'soon' is no duration"),
         (["--interval", "0", "--", "true"], "--interval must be more than 0"),
+        (["--warmup", "nan", "--", "true"], "--warmup: 'nan' is no duration"),
         (["--", "no-such-program"], "cannot start 'no-such-program': there is none of this name on the PATH"),
     ],
 )

@@ -369,8 +369,10 @@ def soak(
         str | None,
         typer.Option(help="When to end the command, such as 10m; not given: when it ends.", show_default=False),
     ] = None,
-    interval: Annotated[float, typer.Option(help="Seconds from look to look.")] = 1.0,
-    warmup: Annotated[float, typer.Option(help="Seconds whose looks are kept, and not judged.")] = 10.0,
+    interval: Annotated[str, typer.Option(help="From look to look, in seconds, or such as 1m.")] = "1",
+    warmup: Annotated[
+        str, typer.Option(help="Looks of its time are kept, and not judged; in seconds, or such as 10m.")
+    ] = "10",
     grace: Annotated[str, typer.Option(help="From the signal that asks the command to end to SIGKILL.")] = "10s",
     core_share: Annotated[
         float, typer.Option(help="Of a core, that looks may cost; what is dear to look at is looked at less often.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -36,8 +38,8 @@ def run_soak_command(
     *,
     pid: int | None,
     duration: str | None,
-    interval: float,
-    warmup: float,
+    interval: str,
+    warmup: str,
     grace: str,
     core_share: float,
     out: Path | None,
@@ -48,40 +50,93 @@ def run_soak_command(
         if (pid is None) == (not command):
             raise ValueError("give a command after --, or --pid N: one of them")
         options = SoakOptions(
-            None if duration is None else parse_seconds(duration), interval, warmup, parse_seconds(grace), core_share
+            None if duration is None else _seconds("--duration", duration),
+            _seconds("--interval", interval),
+            _seconds("--warmup", warmup),
+            _seconds("--grace", grace),
+            core_share,
         )
-        place = out or Path(time.strftime("soak-%Y%m%d-%H%M%S"))
-        with progress_bar("soaking", unit="s", total=options.duration_seconds, quiet=quiet, ticks=False) as bar:
-            watcher = SoakBar(bar)
-            if pid is None:
-                result = soak_command(command, options, place, watcher)
-            else:
-                result = soak_process(pid, options, place, watcher)
-    except (ValueError, UsageError, NotImplementedError) as error:
+    except ValueError as error:
         print(f"millpond: {error}", file=sys.stderr)
         raise typer.Exit(_REFUSED) from None
-    if not quiet:
-        _print_result(result, place)
-    raise typer.Exit(result.exit_code)
+    raise typer.Exit(_soak(command, pid, options, out or Path(time.strftime("soak-%Y%m%d-%H%M%S")), quiet=quiet))
+
+
+def _soak(command: tuple[str, ...], pid: int | None, options: SoakOptions, place: Path, *, quiet: bool) -> int:
+    """The exit code. What was found is told also where it cannot be written."""
+    problem: Exception | None = None
+    watcher = SoakBar()
+    try:
+        with progress_bar("soaking", unit="s", total=options.duration_seconds, quiet=quiet, ticks=False) as bar:
+            watcher.bar = bar
+            if pid is None:
+                soak_command(command, options, place, watcher)
+            else:
+                soak_process(pid, options, place, watcher)
+    except (UsageError, NotImplementedError) as error:
+        problem = error
+    except OSError:
+        if watcher.result is None:
+            raise
+        _fall_silent()  # it is the terminal of the bar that is gone
+    if watcher.result is not None and not quiet:
+        _tell(watcher.result, place)
+    if problem is not None:
+        print(f"millpond: {problem}", file=sys.stderr)
+    return _REFUSED if problem is not None or watcher.result is None else watcher.result.exit_code
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        return 0.0 if re.fullmatch(r"0+(\.0*)?s?", text.strip()) else parse_seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
 
 
 class SoakBar(SoakWatcher):
-    """Tells a bar how far it is, and what the tree takes now; with a look, so that it costs nothing between."""
+    """Tells a bar how far it is, and what the tree takes now; with a look, so that it costs nothing between.
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
+    Attributes:
+        bar: To tell.
+        result: Once there is one.
+    """
+
+    def __init__(self) -> None:
+        self.bar: Bar | None = None
+        self.result: SoakResult | None = None
         self._shown_at = float("-inf")
 
     def looked(self, seconds: float, latest: Mapping[str, float]) -> None:
         """Show what is known now."""
-        if seconds - self._shown_at >= _SHOW_SECONDS:
+        if self.bar is not None and seconds - self._shown_at >= _SHOW_SECONDS:
             self._shown_at = seconds
             parts = [f"{name} {amount_in_words(KIND_OF[key], latest[key])}" for key, name in _SHOWN if key in latest]
-            self._bar.show(done=round(seconds), note=", ".join(parts))
+            self.bar.show(done=round(seconds), note=", ".join(parts))
 
     def ending(self, why: str) -> None:
         """Say so: it may take the grace."""
-        self._bar.show(note=f"{why}: ending the command")
+        if self.bar is not None:
+            self.bar.show(note=f"{why}: ending the command")
+
+    def judged(self, result: SoakResult) -> None:
+        """Keep it."""
+        self.result = result
+
+
+def _tell(result: SoakResult, folder: Path) -> None:
+    try:
+        _print_result(result, folder)
+    except OSError:  # nobody reads any more: a terminal that is gone, a full disk
+        _fall_silent()
+
+
+def _fall_silent() -> None:
+    """Let output lead nowhere: what is in its buffers would fail again at the end, and decide the exit code."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def _print_result(result: SoakResult, folder: Path) -> None:

@@ -71,6 +71,7 @@ KINDS = (
     Kind("other_descriptors", "other descriptors", Group.DESCRIPTORS, Bound.DESCRIPTORS),
     Kind("threads", "threads", Group.TREE, Bound.THREADS),
     Kind("processes", "processes", Group.TREE, Bound.THREADS),
+    Kind("zombies", "zombies (ended, not waited for)", Group.TREE, Bound.THREADS),
 )
 """In the order in which they are told."""
 

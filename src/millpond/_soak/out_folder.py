@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -54,6 +55,8 @@ class SoakFolder:
     def _opened(self) -> IO[str]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(self.result_path) or os.path.lexists(self.report_path):
+                raise FileExistsError
             return self.samples_path.open("x", encoding="utf-8")
         except FileExistsError:
             if not self.path.is_dir():
@@ -81,15 +84,18 @@ class SoakFolder:
                 with contextlib.suppress(OSError):
                     self._samples.close()
 
-    def write_result(self, result: Mapping[str, Any], page: str) -> None:
-        """Write `soak.json` and `report.html`, each in one step.
+    def write_result(self, result: Mapping[str, Any], page: Callable[[], str]) -> None:
+        """Write `soak.json` and `report.html`, each in one step; the page is made in between, which takes seconds.
 
         Raises:
             UsageError: They cannot be written.
         """
         try:
-            write_whole(self.result_path, (json.dumps(result, indent=1) + "\n").encode(errors="backslashreplace"))
-            write_whole(self.report_path, page.encode(errors="backslashreplace"))
+            write_whole(
+                self.result_path,
+                (json.dumps(result, indent=1, allow_nan=False) + "\n").encode(errors="backslashreplace"),
+            )
+            write_whole(self.report_path, page().encode(errors="backslashreplace"))
         except OSError as error:
             raise UsageError(
                 f"cannot write into '{self.path}' ({error.strerror}); what was seen is in '{self.samples_path}'",

@@ -23,7 +23,7 @@ class ProcessStat:
         start_ticks: When it started; with the pid, this names a process for good.
         num_threads: Its own.
         rss_bytes: Its pages in memory; shared ones count in every process.
-        is_zombie: It has ended, and its parent has not asked how.
+        is_zombie: It has ended with all its threads, and its parent has not asked how.
     """
 
     pid: int
@@ -57,7 +57,7 @@ def process_stat(pid: int) -> ProcessStat:
         start_ticks=int(fields[19]),
         num_threads=int(fields[17]),
         rss_bytes=int(fields[21]) * _PAGE_BYTES,
-        is_zombie=fields[0] in b"ZX",
+        is_zombie=fields[0] in b"ZX" and int(fields[17]) <= 1,  # the first thread may end before the others
     )
 
 

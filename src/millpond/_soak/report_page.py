@@ -18,7 +18,7 @@ _CHARTS: tuple[tuple[str, Sequence[str]], ...] = (
     ("Memory (MiB)", ("pss_bytes", "uss_bytes", "rss_bytes")),
     ("Shared memory and swap (MiB)", ("shared_bytes", "dev_shm_bytes", "swap_bytes")),
     ("Descriptors", ("descriptors", "pipes", "sockets", "files", "memfds")),
-    ("Threads and processes", ("threads", "processes")),
+    ("Threads and processes", ("threads", "processes", "zombies")),
     ("Memory of the cgroup (MiB)", ("cgroup_bytes",)),
 )
 _WORST_FIRST = (Verdict.GROWING, Verdict.TOO_SHORT, Verdict.FLAT)

@@ -20,6 +20,7 @@ from millpond._soak.kinds import Bound, Group
 from millpond._soak.pace import Pace
 from millpond._soak.proc import ProcessStat, num_descriptors
 from millpond._soak.tree import ProcessTree
+from millpond._workers.zygote import has_pidfd
 
 CORE_SHARE = 0.01
 """Of a core, that a soak may cost if nobody says otherwise."""
@@ -82,6 +83,7 @@ class Sampler:
             "rss_bytes": sum(process.rss_bytes for process in processes),
             "threads": num_threads,
             "processes": len(processes),
+            "zombies": sum(zombie.parent_pid != os.getpid() for zombie in self._tree.zombies),
             "descriptors": sum(counts.values()),
             "most_descriptors": counts[fullest],
         }
@@ -180,9 +182,9 @@ def refuse_elsewhere() -> None:
         NotImplementedError: This is no Linux, or one without these files.
     """
     needed = ("fd", "smaps_rollup", f"task/{threading.get_native_id()}/children")
-    missing = [name for name in needed if not os.path.exists(f"/proc/self/{name}")]
-    if missing:
+    missing = [f"/proc/PID/{name}" for name in needed if not os.path.exists(f"/proc/self/{name}")]
+    if missing or not has_pidfd():
         raise NotImplementedError(
-            f"a soak reads /proc/PID/{missing[0]}, which this system ({sys.platform}) does not have: run it on Linux "
-            "4.14 or later"
+            f"a soak needs {', '.join(missing) or 'pidfd_open'}, which this system ({sys.platform}, or its sandbox) "
+            "does not have: run it on Linux 5.3 or later"
         )

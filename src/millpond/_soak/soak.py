@@ -22,6 +22,7 @@ from millpond._soak.series import Series
 from millpond._soak.target import Attached, Command
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LONGEST_INTERVAL_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,12 @@ class SoakOptions:
     def __post_init__(self) -> None:
         if not 0 < self.core_share < float("inf"):
             raise ValueError(f"--core-share must be more than 0, such as 0.01, not {self.core_share:g}")
-        if self.interval_seconds <= 0 or self.warmup_seconds < 0 or self.grace_seconds < 0:
-            raise ValueError("--interval must be more than 0 seconds, --warmup and --grace not less than 0")
+        if not 0 < self.interval_seconds <= _LONGEST_INTERVAL_SECONDS:
+            raise ValueError(
+                f"--interval must be more than 0 s, and no more than an hour (3600 s), not {self.interval_seconds:g} s"
+            )
+        if not (self.warmup_seconds >= 0 and self.grace_seconds >= 0):
+            raise ValueError("--warmup and --grace must not be less than 0 s")
         if self.duration_seconds is not None and self.duration_seconds <= self.warmup_seconds:
             raise ValueError(
                 f"--duration ({self.duration_seconds:g} s) must be more than --warmup ({self.warmup_seconds:g} s), "
@@ -62,6 +67,9 @@ class SoakWatcher:
 
     def ending(self, why: str) -> None:
         """A command is about to be ended; this may take the grace."""
+
+    def judged(self, result: SoakResult) -> None:
+        """Before any of it is written, which a full disk prevents."""
 
 
 def soak_command(argv: Sequence[str], options: SoakOptions, out: Path, watcher: SoakWatcher) -> SoakResult:
@@ -149,7 +157,8 @@ class _Soak:
         ending = self._end(why)
         judgements = judge_all(self._series, self._sampler.rooms, self._options.warmup_seconds)
         result = SoakResult(judgements, self._series, ending, self._all_facts(seconds, cpu_seconds))
-        self._folder.write_result(result.as_dict(), _page(result))
+        self._watcher.judged(result)
+        self._folder.write_result(result.as_dict(), lambda: _page(result))
         return result
 
     def _look_until_end(self) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import select
 import signal
@@ -16,6 +17,8 @@ from typing import Protocol
 from millpond._soak.proc import child_pids, process_stat
 from millpond._soak.tree import ProcessTree
 from millpond.errors import UsageError
+
+_log = logging.getLogger("millpond.soak")
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STEP_SECONDS = 0.02
@@ -91,6 +94,7 @@ class Command:
         self.pid = self._process.pid
         self.tree = ProcessTree(own, with_root=False, without=before)
         self._pidfd = os.pidfd_open(self.pid)
+        self._has_given_up = False
 
     def __enter__(self) -> Command:
         return self
@@ -126,11 +130,18 @@ class Command:
         elif not self._wait(_LEAVE_SECONDS, wake):
             num_left = self._send(signal.SIGTERM)
             self._wait(min(grace_seconds, _LEFT_GRACE_SECONDS), wake)
-        give_up_at = time.monotonic() + _STUCK_SECONDS
+        self._kill()
+        return num_left
+
+    def _kill(self) -> None:
+        """Until none is left; who cannot be ended is told of, once."""
+        give_up_at = time.monotonic() + (0.0 if self._has_given_up else _STUCK_SECONDS)
         while self._send(signal.SIGKILL) and time.monotonic() < give_up_at:
             self._wait(_STEP_SECONDS, -1)  # one that forked meanwhile has left something
-        self.has_ended()
-        return num_left
+        if self._is_any_left() and not self._has_given_up:
+            self._has_given_up = True
+            pids = ", ".join(str(process.pid) for process in self.tree.look())
+            _log.warning("cannot end process %s: another user's, or stuck in the kernel; kill it as root", pids)
 
     def _wait(self, seconds: float, wake: int) -> bool:
         """Whether all has ended within a time, or before `wake` is readable."""
@@ -150,7 +161,7 @@ class Command:
         self.has_ended()
         processes = self.tree.look()
         if any(os_group(process.pid) == self.pid for process in processes):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
                 os.killpg(self.pid, signal.SIGCONT)  # one that is stopped could not act on it
         for process in processes:

@@ -55,5 +55,5 @@ class ProcessTree:
                 found[pid] = stat
                 if not stat.is_zombie:
                     unseen += child_pids(pid, stat.num_threads)
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # it ended while we looked
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                pass  # it ended while we looked, or is another user's, which may be hidden
