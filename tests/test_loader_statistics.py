@@ -65,6 +65,16 @@ def test_held_batches_show_in_the_use_of_the_arena() -> None:
         del held
 
 
+def test_what_was_counted_stays_when_the_loader_is_closed_and_the_pond_is_empty_when_an_epoch_is_over() -> None:
+    with Loader(FakeDataset(), batch_size=8, num_workers=2, memory="300MiB", output="numpy") as loader:
+        for batch in loader:
+            del batch
+        before = loader.statistics()
+    after = loader.statistics()
+    assert (before.open_slots, before.arena_used_bytes) == (0, 0)
+    assert after.counters == before.counters == {"frames_decoded": 800}
+
+
 def test_an_epoch_writes_one_line_that_says_how_it_went(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "millpond")
     with Loader(FakeDataset(), batch_size=8, num_workers=0, memory="160MiB", output="numpy") as loader:

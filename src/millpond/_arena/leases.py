@@ -126,6 +126,11 @@ class Leases(Generic[Lent]):
         """What is lent now, or was and has ended since `ended` was asked."""
         return set(self._ends)
 
+    @property
+    def num_ended(self) -> int:
+        """Leases that have ended since `ended` was asked."""
+        return len(self._ended)
+
     def ended(self) -> Iterator[Lent]:
         """Take what was lent in leases that have ended, each once. One thread at a time."""
         while self._ended:

@@ -138,14 +138,20 @@ class Driving:
     def open_slots(self) -> int:
         """Slots of the pond in use."""
         pond = self._pond
-        return 0 if pond is None else pond.open_slots
+        if pond is None:
+            return 0
+        return pond.open_slots if self._setup.slots.has_outlet else max(0, pond.open_slots - self._num_coming_back())
 
     def used_slots(self) -> tuple[int, int]:
         """See `Driver`."""
-        pond, out = self._pond, len(self._setup.slots.out)
+        out = max(0, len(self._setup.slots.out) - self._num_coming_back())
         if self._setup.slots.has_outlet:
-            return (0 if pond is None else pond.open_slots), out
-        return (out if pond is None else pond.open_slots), 0
+            return self.open_slots(), out
+        return (out if self._pond is None else self.open_slots()), 0
+
+    def _num_coming_back(self) -> int:
+        """Slots that were let go; they are taken back when some are wanted, which may be in the next epoch."""
+        return len(self._returned) + self.leases.num_ended
 
     def fetched_bytes(self) -> int:
         """See `Driver`."""

@@ -19,7 +19,7 @@ from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
 from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.probe import Transformed, probe_transform
-from millpond._loader.running import Running, Wishes, open_running
+from millpond._loader.running import Counts, Running, Wishes, open_running
 from millpond._loader.statistics import LoaderStatistics
 from millpond._loader.timeline import Timeline
 from millpond._loader.work import Transform
@@ -179,6 +179,7 @@ class Loader:
         self._pid = os.getpid()
         self._closed = False
         self._running: Running | None = None
+        self._past = Counts()  # of those that were closed
         self._last_iterator: weakref.ref[EpochIterator] | None = None
         self._next = (0, 0)  # epoch and batch with which the next iterator begins
         self._progress = Progress()
@@ -375,10 +376,10 @@ class Loader:
 
     def statistics(self) -> LoaderStatistics:
         """What was done so far, and how it goes now. Any thread; it costs some 50 microseconds."""
-        running = self._running
-        workers = running.supervisor.statistics() if running and running.supervisor else None
+        running, past = self._running, self._past
+        counts = past.plus(running.counts()) if running else past
         recent = self._timeline.recent(goes_on=self._live_iterator() is not None)
-        counters = running.driver.counters() if running else {}
+        counters = dict(counts.counters)
         return LoaderStatistics(
             epochs=self._progress.epochs,
             batches=self._progress.batches,
@@ -392,16 +393,16 @@ class Loader:
             arena_bytes=running.arena_bytes if running else 0,
             arena_used_bytes=running.used_bytes() if running else 0,
             held_batches=running.outbox.held_batches if running else 0,
-            heap_copies=running.outbox.heap_copies if running else 0,
+            heap_copies=counts.heap_copies,
             skipped=self._progress.skipped,
             failed=self._progress.failed,
             bytes_read=counters.get("bytes_read", 0),
             bytes_fetched=counters.get("bytes_fetched", 0),
             retries=counters.get("retries", 0),
             counters=counters,
-            worker_restarts=workers.restarts if workers else 0,
-            worker_recycles=workers.recycles if workers else 0,
-            worker_pids=tuple(worker.pid for worker in workers.workers if worker.pid) if workers else (),
+            worker_restarts=counts.restarts,
+            worker_recycles=counts.recycles,
+            worker_pids=running.worker_pids() if running else (),
             books=None if self._books is None else replace(self._books),
         )
 
@@ -429,7 +430,8 @@ class Loader:
     def _close_running(self) -> None:
         if self._running is not None:
             self._running.close()
-            self._running = None
+            past = self._past.plus(self._running.counts())
+            self._running, self._past = None, past
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import cloudpickle
 
@@ -67,6 +67,34 @@ class Wishes:
 
 
 @dataclass(frozen=True, slots=True)
+class Counts:
+    """What workers did, and what was done for want of room.
+
+    Attributes:
+        counters: Of workers and fetches.
+        heap_copies: Batches that were copied.
+        restarts: Of workers that died or hung.
+        recycles: Of workers in good order.
+    """
+
+    counters: Mapping[str, int] = field(default_factory=dict)
+    heap_copies: int = 0
+    restarts: int = 0
+    recycles: int = 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Of both."""
+        names = {**self.counters, **other.counters}
+        counters = {name: (self.counters.get(name, 0), other.counters.get(name, 0)) for name in names}
+        return Counts(
+            {name: max(both) if name.startswith("most_") else sum(both) for name, both in counters.items()},
+            self.heap_copies + other.heap_copies,
+            self.restarts + other.restarts,
+            self.recycles + other.recycles,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """The open resources of a loader.
 
@@ -87,6 +115,17 @@ class Running:
     arena_bytes: int
     used_bytes: Callable[[], int]
     close: Callable[[], object]
+
+    def counts(self) -> Counts:
+        """So far; also when it is closed."""
+        workers = self.supervisor.statistics() if self.supervisor else None
+        replaced = (workers.restarts, workers.recycles) if workers else (0, 0)
+        return Counts(self.driver.counters(), self.outbox.heap_copies, *replaced)
+
+    def worker_pids(self) -> tuple[int, ...]:
+        """Of those that live."""
+        workers = self.supervisor.statistics().workers if self.supervisor else ()
+        return tuple(worker.pid for worker in workers if worker.pid)
 
 
 def open_running(owner: object, wishes: Wishes) -> Running:
