@@ -209,7 +209,7 @@ def _ratios_table(rows: Sequence[Row]) -> Table:
 def _grid(title: str, names: Sequence[str], headings: dict[str, str], cells: dict[tuple[str, str], str]) -> Table:
     table = Table("", title=title, title_justify="left")
     for heading in headings.values():
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for name in dict.fromkeys(names):
         table.add_row(name, *(cells.get((name, quantity), "") for quantity in headings))
     return table

@@ -6,6 +6,7 @@ The workers' own machinery has no public name, so this bench goes to `millpond._
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--out", type=Path, help="JSON goes here, too")
     given = parser.parse_args()
+    logging.getLogger("millpond").setLevel(logging.ERROR)  # not a stack for each worker that hangs
     preload = tuple(given.preload)
     cold = starts_ms(preload, 1)[0]
     cpu_us, wall_us = task_cpu_us(preload, given.tasks)

@@ -186,13 +186,13 @@ def _metric(name: str) -> Metric:
     from prometheus_client.metrics_core import Metric
 
     told = name.removeprefix(_COUNTED)
-    words = told.replace("_", " ").capitalize()
+    words = told.removesuffix(_NS).replace("_", " ").capitalize()
     if told.startswith(_BYTES):
         told = f"{told.removeprefix(_BYTES)}_bytes"
     elif told.endswith(_NS):
         told = f"{told.removesuffix(_NS)}_seconds"
     if _is_counter(name):
-        return Metric(f"millpond_{told}", _COUNTERS.get(name, f"{words}, counted."), "counter")
+        return Metric(f"millpond_{told}", _COUNTERS.get(name, f"{words}, as workers counted."), "counter")
     if name == _WAIT:
         return Metric(f"millpond_{told}", _WAIT_HELP, "summary")
     return Metric(f"millpond_{told}", _GAUGES.get(name, f"{words}, now."), "gauge")

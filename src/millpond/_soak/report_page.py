@@ -120,7 +120,7 @@ def _chart(result: SoakResult, title: str, names: Sequence[str]) -> Chart | None
     if not lines:
         return None
     of = "MiB" if title.endswith("(MiB)") else ""
-    caption = f"Of {lines[0].name} alone: of the others there is none." if len(lines) < min(len(names), 2) else ""
+    caption = f"The line is {lines[0].name}; of the others there is none." if len(lines) < min(len(names), 2) else ""
     limits = _limits(result, names, lines)
     return Chart(title, of, lines, limits, axis=unit, at="at %{x:.1f} " + short, caption=caption)
 
