@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -24,6 +25,10 @@ from real_servers import s3_server
 from streamed import SmallSteps
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# OpenMP's threads, torch's among them, sleep while they wait, also those of programs that tests start: they would spin,
+# and that was a quarter of the CPU time of tests that hold tensors against each other. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # A machine that stands still for a second is no fault of an example.
 settings.register_profile("millpond", settings(), deadline=None)
