@@ -26,7 +26,7 @@ from millpond.errors import UsageError
 
 _REFUSED = 2
 _STYLES = {Verdict.FLAT: "green", Verdict.GROWING: "red", Verdict.TOO_SHORT: "yellow"}
-_SHOWN = {"pss_bytes": "PSS", "descriptors": "descriptors", "threads": "threads"}.items()
+_SHOWN = {"pss_bytes": "PSS", "descriptors": "descriptors"}.items()
 _SHOW_SECONDS = 1.9
 """At least, from one redraw to the next: each takes 2 ms, as much as ten looks at a process."""
 _LOG_WIDTH = 200

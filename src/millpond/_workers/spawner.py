@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from millpond._workers.cells import Cells, cells_bytes
@@ -15,6 +16,8 @@ from millpond._workers.zygote import zygote_for
 from millpond.errors import WorkerDied
 
 _DUMP_BYTES = 65536
+_BELOW_A_TASK = re.compile(r'  File "[^"\n]*_workers/child\.py", line \d+ in _answer\n(?:  File [^\n]*\n)*')
+"""Frames of a dump: how the worker came to call what it was given, the same every time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,12 @@ class Spawner:
         return Start(index, options.num_places, options.reports_memory, handler, Surroundings.now())
 
     def read_stack(self, index: int) -> str:
-        """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not."""
-        return os.pread(self._dump_files[index], _DUMP_BYTES, 0).decode(errors="replace")
+        """What the worker in this place wrote when it was asked for its stack, or crashed; empty if it did not.
+
+        Down to where its task begins.
+        """
+        dump = os.pread(self._dump_files[index], _DUMP_BYTES, 0).decode(errors="replace")
+        return _BELOW_A_TASK.sub("", dump)
 
     def close(self) -> None:
         """Give the files back; the zygote stays warm for others."""
