@@ -45,7 +45,7 @@ class Loader:
     timing changes it. Arena and workers are made when the first epoch begins, and live until `close`.
 
     Args:
-        dataset: A `LeRobotDataset`, or whatever has that interface.
+        dataset: A `LeRobotDataset` or a `ClipDataset`; or whatever has their interface, which may change.
         batch_size: Samples of a batch.
         shuffle: Shuffle the epoch; False gives the dataset's order.
         seed: Of the order.
