@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 
 from millpond._doctor.findings import Finding, Looking, fine
@@ -30,3 +31,8 @@ def crash() -> Iterator[Finding | Looking]:
 def fail() -> Iterator[Finding | Looking]:
     raise ZeroDivisionError("of a URL with its s3cret")
     yield
+
+
+def start_and_exit() -> Iterator[Finding | Looking]:
+    yield fine("started", str(subprocess.Popen(["sleep", "600"]).pid))
+    raise SystemExit(3)

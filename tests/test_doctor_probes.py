@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from millpond._doctor.findings import Level, fine
 from millpond._doctor.probes import Probes
+from programs import outlive, program
+
+KILLED = """
+import time
+from millpond._doctor.probes import Probes
+probes = Probes(600.0)
+probes.begin("disk", "probes_of_tests:hang")
+print(probes._begun[0]._process.pid, flush=True)
+time.sleep(600)
+"""
 
 
 def test_what_a_probe_finds_comes_back() -> None:
@@ -39,6 +52,23 @@ def test_an_interrupt_leaves_no_probe_behind() -> None:
     with contextlib.suppress(KeyboardInterrupt), Probes(60.0) as probes:
         probes.begin("disk", "probes_of_tests:hang")
         raise KeyboardInterrupt
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_probes_end_with_a_doctor_that_is_killed(tmp_path: Path) -> None:
+    with program(KILLED, tmp_path / "temporary") as doctor:
+        probe = int(doctor.line())
+        doctor.process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            assert outlive([psutil.Process(probe)], 20) == []
+
+
+def test_what_a_probe_started_ends_with_it() -> None:
+    with Probes(60.0) as probes:
+        probes.begin("torch", "probes_of_tests:start_and_exit")
+        started, _ = probes.findings()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert outlive([psutil.Process(int(started.found))], 20) == []
 
 
 def test_a_bug_in_a_probe_is_told_and_the_others_go_on() -> None:

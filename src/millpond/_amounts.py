@@ -22,7 +22,10 @@ def parse_bytes(size: float | str) -> int:
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None:
         raise ValueError(f"{size!r} is no size: write a number with one of B, KB, MB, GB, TB, KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * unit)
+    bytes_ = float(match[1]) * unit
+    if not math.isfinite(bytes_):
+        raise ValueError(f"{size!r} is no size: it is more than any machine has")
+    return int(bytes_)
 
 
 def size_in_words(num_bytes: int) -> str:

@@ -14,7 +14,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 def _platform_cache_dir() -> Path:
-    return Path(platformdirs.user_cache_dir("millpond", appauthor=False))
+    try:
+        return Path(platformdirs.user_cache_dir("millpond", appauthor=False))
+    except RuntimeError:  # a container's user of a number that nobody knows
+        raise ValueError("no folder for sidecars: this user has no home; set HOME, or MILLPOND_CACHE_DIR") from None
 
 
 class Settings(BaseSettings):

@@ -334,7 +334,7 @@ def doctor(
     num_workers: NumWorkers = None,
     storage_options: StorageOptions = None,
     token_env: TokenEnv = None,
-    timeout: Annotated[float, typer.Option(help="Seconds for each check that may hang.", min=1.0)] = 30.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for each check that may hang.", min=1.0, max=3600.0)] = 30.0,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and errors, and how many there are.")] = False,
 ) -> None:

@@ -19,6 +19,7 @@ import psutil
 from millpond._cgroups import ControlGroups
 from millpond._doctor import cores, limits, memory, packages, shared_memory, surroundings
 from millpond._doctor.findings import Finding, Plans, warning
+from millpond._doctor.probe_process import told
 from millpond._doctor.probes import Probes
 from millpond._workers.cores import affinity_cores, usable_cores
 from millpond.settings import DataLoaderSettings, Settings, StartMethodSettings
@@ -75,6 +76,8 @@ def look_here(plans: Plans) -> Iterator[Finding]:
             yield from look(plans)
         except (OSError, psutil.Error) as failure:  # a sandbox hides parts of /proc
             yield warning(subject, f"cannot be looked at: {failure}", "run it where /proc and /sys can be read")
+        except Exception as failure:  # noqa: BLE001 - packages whose metadata are broken: the other lines go on
+            yield warning(subject, f"cannot be looked at: {told(failure)}", "mend what it names, or report this")
 
 
 def _software(plans: Plans) -> Iterator[Finding]:
@@ -165,7 +168,7 @@ def _modules() -> list[str]:
 
 
 def _folders() -> dict[str, str]:
-    cache, quarantine = Path.home(), Path()
+    cache, quarantine = Path(os.path.expanduser("~")), Path()
     with contextlib.suppress(ValueError):  # told by the settings' own line
         cache = Settings().cache_dir
     with contextlib.suppress(ValueError):

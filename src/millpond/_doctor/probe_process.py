@@ -19,8 +19,8 @@ def main() -> None:
     tell = os.dup(1)
     os.dup2(2, 1)  # libraries print; what is told is told elsewhere
     given = json.loads(sys.stdin.read())
-    for told in run(given["probe"], given["arguments"]):
-        os.write(tell, json.dumps(told).encode() + b"\n")
+    for line in run(given["probe"], given["arguments"]):
+        os.write(tell, json.dumps(line).encode() + b"\n")
     os.write(tell, b"{}\n")
     os.close(tell)
 
@@ -30,15 +30,15 @@ def run(probe: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     module, _, function = probe.partition(":")
     yield asdict(Looking("importing what it takes"))
     try:
-        told: Iterator[Finding | Looking] = getattr(import_module(module), function)(**arguments)
-        for each in told:
+        findings: Iterator[Finding | Looking] = getattr(import_module(module), function)(**arguments)
+        for each in findings:
             yield asdict(each)
     except Exception as failure:  # noqa: BLE001 - a library that does not load, or a bug of ours: the others go on
-        found = f"looking at them failed: {_told(failure)}"
+        found = f"looking at them failed: {told(failure)}"
         yield asdict(error(function.removeprefix("look_at_"), found, "mend what it names, or report this"))
 
 
-def _told(failure: Exception) -> str:
+def told(failure: Exception) -> str:
     """What is missing, or else the place alone: texts of errors that nobody foresaw may hold secrets of a URL."""
     if isinstance(failure, ImportError):
         return f"{type(failure).__name__}: {failure}"

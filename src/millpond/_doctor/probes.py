@@ -7,13 +7,14 @@ told, and then what was being looked at.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from millpond._workers.surroundings import absolute_sys_path
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from millpond._doctor.probe_process import main; main()"
 )
+_PR_SET_PDEATHSIG = 1
 _END_SECONDS = 2.0
 """For a killed process to be gone; one that waits in the kernel for a dead disk may take for ever."""
 
@@ -64,8 +66,23 @@ class Probe:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=self._ends_with_us(os.getpid()),
         )
         self._give(json.dumps({"probe": function, "arguments": arguments}).encode())
+
+    @staticmethod
+    def _ends_with_us(parent_pid: int) -> Callable[[], None] | None:
+        """For the new process: the kernel kills it where this one ends by a signal, and can kill no probes."""
+        if sys.platform != "linux":
+            return None
+        libc = ctypes.CDLL(None)
+
+        def tie() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if os.getppid() != parent_pid:  # it went before the line above
+                os._exit(1)
+
+        return tie
 
     def _give(self, given: bytes) -> None:
         """What fits into a pipe: it works while others are waited for."""
@@ -82,6 +99,7 @@ class Probe:
             answer = _read(self.kill())
             last = _late(self._subject, answer, self._limit_seconds)
         else:
+            self._kill_group()  # what it has started
             answer = _read(told)
             last = _crashed(self._subject, answer, self._process.returncode)
         return answer.findings if answer.is_whole else [*answer.findings, last]
@@ -89,11 +107,14 @@ class Probe:
     def kill(self) -> bytes:
         """End it and whatever it started; what it had told. Idempotent."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._kill_group()
         with contextlib.suppress(subprocess.TimeoutExpired, ValueError):
             return self._process.communicate(timeout=_END_SECONDS)[0] or b""
         return b""
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
 
 class Probes:

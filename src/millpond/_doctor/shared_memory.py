@@ -30,6 +30,7 @@ class Shm:
 
     total_bytes: int
     free_bytes: int
+    is_writable: bool = True
 
 
 def try_memfd() -> Memfd:
@@ -56,7 +57,8 @@ def look_at_shm(path: str = "/dev/shm") -> Shm | None:
         status = os.statvfs(path)
     except OSError:
         return None
-    return Shm(status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize)
+    size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+    return Shm(size, free, os.access(path, os.W_OK | os.X_OK))
 
 
 def memfd(found: Memfd, plans: Plans) -> Finding:
@@ -78,6 +80,11 @@ def shm(found: Shm | None, plans: Plans, *, is_used: bool) -> Finding:
         remedy = "mount a tmpfs at /dev/shm"
         text = "there is none"
         return error("/dev/shm", text, remedy) if is_used else fine("/dev/shm", f"{text}; millpond does not need it")
+    if not found.is_writable:
+        text, remedy = "it cannot be written", "mount it read-write, with mode 1777"
+        if is_used:
+            return error("/dev/shm", f"{text}, and batches lie there", remedy)
+        return warning("/dev/shm", f"{text}; torch's own DataLoader and multiprocessing's locks need it", remedy)
     text = f"{size_in_words(found.free_bytes)} of {size_in_words(found.total_bytes)} are free"
     if not is_used:
         return fine("/dev/shm", f"{text}; only torch's own DataLoader needs it")

@@ -39,6 +39,8 @@ def _bad_values() -> Iterator[Finding]:
                 name = f"{_PREFIX}{'_'.join(map(str, problem['loc'])).upper()}"
                 found = f"{problem['input']!r}: {problem['msg']}"
                 yield error(name, found, f"unset it, or give it what it takes: {_meaning(kind, name)}")
+        except ValueError as failure:
+            yield error("cache", str(failure), "export HOME, or MILLPOND_CACHE_DIR")
 
 
 def _meaning(kind: type[BaseSettings], name: str) -> str:

@@ -30,6 +30,8 @@ def look_at_imports(modules: list[str]) -> Iterator[Finding | Looking]:
 def _failed(module: str, failure: Exception) -> Finding:
     package = module.partition(".")[0]
     subject, found = f"import {package}", f"fails: {_first_line(failure)}"
+    if isinstance(failure, MemoryError):
+        return error(subject, found, "see the lines of memory and address space")
     if package == "torchcodec":
         return warning(
             subject,
