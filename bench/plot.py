@@ -114,6 +114,8 @@ def groups_of(report: Report, quantities: tuple[str, ...]) -> dict[str, list[Bar
     for row in report["results"]:
         if row["quantity"] in quantities:
             groups.setdefault(row["case"], []).append(row)
+    if not groups:
+        raise LookupError(f"no {' or '.join(quantities)} among its results")
     return {case: [bar_of(row, rows) for row in rows] for case, rows in groups.items()}
 
 
@@ -123,8 +125,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the drawings (default: here)")
     options = parser.parse_args()
     for path in options.measured:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        drawn = draw(report)
+        try:
+            report = json.loads(path.read_text(encoding="utf-8"))
+            drawn = draw(report)
+        except OSError as error:
+            sys.exit(f"{path}: {error.strerror}")
+        except (ValueError, LookupError, TypeError) as error:
+            sys.exit(f"{path}: not what a bench of today writes, run it again ({type(error).__name__}: {error})")
         if drawn is None:
             print(f"{path}: there is no drawing of {report['bench']}", file=sys.stderr)
             continue

@@ -129,6 +129,7 @@ class Driving:
         self._generation = 0
         self._returned: deque[int] = deque()
         self._pond: Pond | None = None
+        self._num_held_before = 0
 
     def counters(self) -> dict[str, int]:
         """What workers and fetches counted."""
@@ -140,7 +141,9 @@ class Driving:
         pond = self._pond
         if pond is None:
             return 0
-        return pond.open_slots if self._setup.slots.has_outlet else max(0, pond.open_slots - self._num_coming_back())
+        if self._setup.slots.has_outlet:
+            return pond.open_slots
+        return max(0, pond.open_slots + self._num_held_before - self._num_coming_back())
 
     def used_slots(self) -> tuple[int, int]:
         """See `Driver`."""
@@ -168,6 +171,7 @@ class Driving:
         self._setup.timeline.begin_work(plan.epoch)
         if self._prefetch is not None:
             self._prefetch.begin(plan)
+        self._num_held_before = len(self._setup.slots.out)  # the pond does not have them, and will
         self._pond = self._setup.slots.pond_for(plan, len(self._setup.bundles), self._setup.layout)
 
     def _close_pond(self) -> None:
