@@ -73,7 +73,7 @@ def _soak(command: tuple[str, ...], pid: int | None, options: SoakOptions, place
                 soak_command(command, options, place, watcher)
             else:
                 soak_process(pid, options, place, watcher)
-    except (UsageError, NotImplementedError) as error:
+    except UsageError as error:
         problem = error
     except OSError:
         if watcher.result is None:

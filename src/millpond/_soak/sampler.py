@@ -21,6 +21,7 @@ from millpond._soak.pace import Pace
 from millpond._soak.proc import ProcessStat, num_descriptors
 from millpond._soak.tree import ProcessTree
 from millpond._workers.zygote import has_pidfd
+from millpond.errors import UsageError
 
 CORE_SHARE = 0.01
 """Of a core, that a soak may cost if nobody says otherwise."""
@@ -179,12 +180,12 @@ def refuse_elsewhere() -> None:
     """Raise where what a soak reads is not there.
 
     Raises:
-        NotImplementedError: This is no Linux, or one without these files.
+        UsageError: This is no Linux, or one without these files.
     """
     needed = ("fd", "smaps_rollup", f"task/{threading.get_native_id()}/children")
     missing = [f"/proc/PID/{name}" for name in needed if not os.path.exists(f"/proc/self/{name}")]
     if missing or not has_pidfd():
-        raise NotImplementedError(
+        raise UsageError(
             f"a soak needs {', '.join(missing) or 'pidfd_open'}, which this system ({sys.platform}, or its sandbox) "
             "does not have: run it on Linux 5.3 or later"
         )

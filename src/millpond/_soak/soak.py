@@ -76,8 +76,7 @@ def soak_command(argv: Sequence[str], options: SoakOptions, out: Path, watcher: 
     """Start a command, look at it and all that it starts, end it, and say what grew.
 
     Raises:
-        UsageError: It cannot be started, or `out` cannot be used.
-        NotImplementedError: This system has no /proc.
+        UsageError: It cannot be started, `out` cannot be used, or this system has no such /proc.
     """
     refuse_elsewhere()
     with SoakFolder(out) as folder, _woken() as wake, Command(argv) as command:
@@ -88,8 +87,7 @@ def soak_process(pid: int, options: SoakOptions, out: Path, watcher: SoakWatcher
     """Look at a process that runs already, and all below it, and say what grew; it is never signalled.
 
     Raises:
-        UsageError: There is no such process, it is another user's, or `out` cannot be used.
-        NotImplementedError: This system has no /proc.
+        UsageError: There is no such process, it is another user's, `out` cannot be used, or this system has no such /proc.
     """
     refuse_elsewhere()
     with Attached(pid) as process, SoakFolder(out) as folder, _woken() as wake:
