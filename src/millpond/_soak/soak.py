@@ -87,7 +87,7 @@ def soak_process(pid: int, options: SoakOptions, out: Path, watcher: SoakWatcher
     """Look at a process that runs already, and all below it, and say what grew; it is never signalled.
 
     Raises:
-        UsageError: There is no such process, it is another user's, `out` cannot be used, or this system has no such /proc.
+        UsageError: There is no such process, it is another user's, `out` cannot be used, or there is no such /proc.
     """
     refuse_elsewhere()
     with Attached(pid) as process, SoakFolder(out) as folder, _woken() as wake:
