@@ -58,7 +58,8 @@ _GAUGES = {
     "books_dropped": "Samples of a short last batch under drop_last.",
 }
 _COUNTED = "counters_"
-"""What workers and fetches count: every one of them only grows."""
+"""What workers and fetches count: every one of them only grows, and those that are no most of something add up."""
+_MOST = f"{_COUNTED}most_"
 _QUANTILES = {"wait_p50_seconds": "0.5", "wait_p95_seconds": "0.95", "wait_p99_seconds": "0.99"}
 _WAIT = "batch_wait_seconds"
 _WAIT_HELP = "That the program waited for a batch; quantiles are of those taken last."
@@ -178,7 +179,7 @@ def _samples(flat: dict[str, float | int | str]) -> Iterator[_Sample]:
 
 
 def _is_counter(name: str) -> bool:
-    return name in _COUNTERS or name.startswith(_COUNTED)
+    return name in _COUNTERS or (name.startswith(_COUNTED) and not name.startswith(_MOST))
 
 
 def _metric(name: str) -> Metric:

@@ -78,7 +78,8 @@ class Loader:
         video_fetch_workers: Requests under way at once, where the dataset lies in an object store.
         output: "torch", "numpy", or "auto": torch where it is installed.
         trace: File that a trace of plan, fetches, decodes, gathering and the consumer is written to, for
-            https://ui.perfetto.dev or chrome://tracing; replaces what is there, and ends at 1 GiB.
+            https://ui.perfetto.dev or chrome://tracing; replaces what is there, and ends at 1 GiB. Each loader, and
+            each rank, needs a file of its own.
 
     Raises:
         DataError: Under on_error="raise", data that no sample stands for: rows of an episode that the metadata does not
