@@ -141,7 +141,11 @@ class _SharedFiles:
 
 
 def _own_bytes(entry: os.DirEntry[str]) -> int:
+    """Of a file, or of all that is in a folder."""
     try:
+        if entry.is_dir(follow_symlinks=False):
+            with os.scandir(entry.path) as below:
+                return sum(map(_own_bytes, below))
         status = entry.stat(follow_symlinks=False)
     except OSError:
         return 0
