@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from millpond._soak.kinds import KIND_OF, MIB
+from millpond._soak.results import Ending, SoakResult
 from millpond._soak.series import Series
 from millpond._soak.trend import steady_trend_of, trend_of
 from millpond._soak.verdict import Judgement, Verdict, judge
@@ -128,3 +129,10 @@ def test_looks_that_hang_together_are_not_taken_for_independent_draws() -> None:
     assert alone.low > 0.0
     assert together.low <= 0.0
     assert together.num_values < 48
+
+
+def test_a_dataset_that_is_read_by_mapping_it_is_no_growth() -> None:
+    pss = judge(MEMORY, TIMES, 2**30 + TIMES * MIB, 24 * 2.0**30)
+    held = judge(KIND_OF["held_bytes"], TIMES, 2.0**30 + TIMES * 0, 24 * 2.0**30)
+    assert pss.verdict is Verdict.GROWING
+    assert SoakResult({"pss_bytes": pss, "held_bytes": held}, {}, Ending("duration")).verdict is Verdict.FLAT

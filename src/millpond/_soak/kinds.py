@@ -56,6 +56,7 @@ class Kind:
 
 KINDS = (
     Kind("pss_bytes", "memory (PSS)", Group.MEMORY, Bound.MEMORY, is_bytes=True),
+    Kind("held_bytes", "memory but for mapped files", Group.MEMORY, Bound.MEMORY, is_bytes=True),
     Kind("uss_bytes", "private memory (USS)", Group.MEMORY, Bound.MEMORY, is_bytes=True),
     Kind("rss_bytes", "resident memory (RSS)", Group.TREE, Bound.MEMORY, is_bytes=True),
     Kind("shared_bytes", "shared memory", Group.MEMORY, Bound.MEMORY, is_bytes=True),

@@ -16,6 +16,9 @@ _SHELL_SIGNAL_BASE = 128
 _BY_SHARING = frozenset({"rss_bytes", "uss_bytes"})
 """RSS counts a shared page in each process, USS in none: they move when sharing does, and where the PSS is known to be
 flat a rise of theirs is no growth."""
+_BY_FILES = _BY_SHARING | {"pss_bytes"}
+"""Pages of files that are mapped (a dataset that is read so) are given back when memory is wanted: where the rest is
+flat, so are these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,12 @@ class SoakResult:
 
     def counts(self, name: str) -> bool:
         """Whether a series is held against the tree."""
-        pss = self.judgements.get("pss_bytes")
-        is_by_sharing = name in _BY_SHARING and pss is not None and pss.verdict is Verdict.FLAT
-        return not KIND_OF[name].is_others and not is_by_sharing
+        is_by_sharing = name in _BY_SHARING and self._is_flat("pss_bytes")
+        is_by_files = name in _BY_FILES and self._is_flat("held_bytes")
+        return not (KIND_OF[name].is_others or is_by_sharing or is_by_files)
+
+    def _is_flat(self, name: str) -> bool:
+        return name in self.judgements and self.judgements[name].verdict is Verdict.FLAT
 
     def said(self, name: str) -> str:
         """The verdict on a series in words, and whether it matters."""

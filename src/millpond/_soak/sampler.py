@@ -174,6 +174,8 @@ def _memory_of(pids: Sequence[int]) -> dict[str, float]:
     memory = sum(map(process_memory, pids), Memory())
     return {
         "pss_bytes": memory.pss_bytes,
+        # where the kernel does not tell (before Linux 5.9) all of it
+        "held_bytes": memory.pss_anon_bytes + memory.pss_shared_bytes if memory.pss_anon_bytes else memory.pss_bytes,
         "uss_bytes": memory.uss_bytes,
         "shared_bytes": memory.pss_shared_bytes,
         "swap_bytes": memory.swap_bytes,
