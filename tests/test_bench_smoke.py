@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import runpy
 import signal
@@ -39,7 +40,8 @@ def run(script: str, *arguments: str | Path, cache_dir: Path) -> str:
 
 def run_here(script: str, *arguments: str | Path, cache_dir: Path) -> str:
     """The same in this process, which has imported torch: for benches that measure contenders of their own."""
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    on_sigterm, logger = signal.getsignal(signal.SIGTERM), logging.getLogger("millpond")
+    level = logger.level  # benches that kill workers say nothing of it
     try:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
             patch.syspath_prepend(str(BENCH))
@@ -48,6 +50,7 @@ def run_here(script: str, *arguments: str | Path, cache_dir: Path) -> str:
             runpy.run_path(str(BENCH / script), run_name="__main__")
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
+        logger.setLevel(level)
     return printed.getvalue()
 
 

@@ -27,7 +27,9 @@ def test_clips_of_a_store_come_whole_and_peers_that_are_not_here_are_named(tmp_p
     few = ("--num-clips", "4", "--repeats", "1", "--clip-seconds", "1", "--clip-size", "96", "128", "--num-frames", "4")
     small = ("--size", "64", "64", "--rounds", "1", "--num-workers", "1", "--shards", "1", "--faults", "1")
     peer, written = "WebDataset + PyAV", tmp_path / "out.json"
-    run_here("streaming_peers.py", *few, *small, "--sides", peer, "--json", written, cache_dir=tmp_path)
+    run_here(
+        "streaming_peers.py", *few, *small, "--ram", tmp_path, "--sides", peer, "--json", written, cache_dir=tmp_path
+    )
     printed = json.loads(written.read_text(encoding="utf-8"))
     found = {(row["side"], row["quantity"]): row["median"] for row in printed["results"]}
     assert found["millpond, 1 workers", "lost"] == 0
