@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("datasets", nargs="*", type=Path, metavar="DATASET", help="of LeRobot v3; none: one that is made for this")
-    add("--out", type=Path, help="JSON goes here, too")
+    add("--json", type=Path, help="JSON goes here, too")
     add("--ram", type=Path, default=Path("/dev/shm"), help="a folder that is in memory (default: %(default)s)")
     add("--rounds", type=int, default=5, help="(default: %(default)s)")
     add("--seconds", type=float, default=10.0, help="least length of a timed epoch (default: %(default)s)")
@@ -172,7 +172,7 @@ def main() -> int:
         for root in roots:
             measured = results.details["datasets"][root.name] = measure(root, options)
             tell(root.name, measured, results)
-            results.write_results(options.out)  # each takes minutes
+            results.write_results(options.json)  # each takes minutes
     if options.index_files:
         with Store(server_core, latency_seconds=options.latency) as store:
             built = rows.index(options, store, (client_core,))
@@ -182,7 +182,7 @@ def main() -> int:
         }
         results.details["index"] = built
         claim(results, f"{options.index_files:,} files", seconds)
-    results.publish(options.out)
+    results.publish(options.json)
     wrong = [of for of in results.claims if of.name.endswith("samples_lost_or_twice_or_altered")]
     return int(not all(of.is_met for of in wrong))
 

@@ -87,7 +87,7 @@ def recoveries_ms(preload: tuple[str, ...], repeats: int, limit_seconds: float =
     return found
 
 
-def progress_us(calls: int = 200_000) -> float:
+def progress_us(calls: int) -> float:
     """One call of progress()."""
     file = anonymous_file("millpond-bench", cells_bytes(1))
     _, progress = Cells(file, 1).recorder(0)
@@ -106,13 +106,21 @@ def main() -> None:
     parser.add_argument("--preload", nargs="*", default=list(PRELOAD))
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--tasks", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, help="JSON goes here, too")
+    parser.add_argument("--hangs", type=int, default=10)
+    parser.add_argument("--calls", type=int, default=200_000, help="of progress()")
+    parser.add_argument("--json", type=Path, help="JSON goes here, too")
     given = parser.parse_args()
     logging.getLogger("millpond").setLevel(logging.ERROR)  # not a stack for each worker that hangs
     preload = tuple(given.preload)
     cold = starts_ms(preload, 1)[0]
     cpu_us, wall_us = task_cpu_us(preload, given.tasks)
-    settings = {"preload": preload, "repeats": given.repeats, "tasks": given.tasks}
+    settings = {
+        "preload": preload,
+        "repeats": given.repeats,
+        "tasks": given.tasks,
+        "hangs": given.hangs,
+        "calls": given.calls,
+    }
     results = Results("worker_start", "what a worker costs: start, memory, a task, a hang", settings)
     results.add("start", "cold zygote", "start_ms", "ms", [cold])
     results.add("start", "warm zygote", "start_ms", "ms", starts_ms(preload, given.repeats))
@@ -120,10 +128,10 @@ def main() -> None:
         results.add("PSS before the first task", f"workers: {count}", "pss_mib", "MiB", pss_mib(preload, count))
     results.add("a task", "CPU in the parent", "us_per_task", "us", [cpu_us])
     results.add("a task", "wall clock", "us_per_task", "us", [wall_us])
-    results.add("a hang", "limit passed to successor ready", "hang_ms", "ms", recoveries_ms(preload, 10))
-    results.add("a task", "a call of progress()", "us_per_call", "us", [progress_us()])
+    results.add("a hang", "limit passed to successor ready", "hang_ms", "ms", recoveries_ms(preload, given.hangs))
+    results.add("a task", "a call of progress()", "us_per_call", "us", [progress_us(given.calls)])
     shutdown()
-    results.publish(given.out)
+    results.publish(given.json)
 
 
 if __name__ == "__main__":

@@ -51,3 +51,11 @@ def test_the_fuzz_counts_its_files_and_finds_no_broken_promise(tmp_path: Path) -
     assert [counted["formats"][name]["files"] for name in ("h264_mp4", "png")] == [50, 10]
     assert "60 files from seed 7" in printed
     assert not (tmp_path / "kept").exists()
+
+
+def test_what_a_worker_costs_is_measured_whole(tmp_path: Path) -> None:
+    few = ("--repeats", "1", "--tasks", "20", "--hangs", "1", "--calls", "100", "--preload", "numpy")
+    run("worker_start.py", *few, "--json", tmp_path / "out.json", cache_dir=tmp_path)
+    rows = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["results"]
+    measured = {row["quantity"] for row in rows if row["median"] > 0}
+    assert measured == {"start_ms", "pss_mib", "us_per_task", "hang_ms", "us_per_call"}

@@ -41,7 +41,7 @@ def test_streaming_measures_every_row_of_its_table(dataset: Path, tmp_path: Path
     often = ("--faults", "0.2", "0.1", "0.1", "--cache-bytes", "40000")
     written = tmp_path / "out.json"
     printed: dict[str, Any] = json.loads(
-        run("streaming.py", dataset, *SMALL, *SMALLER, *often, "--ram", tmp_path, "--out", written, cache_dir=tmp_path)
+        run("streaming.py", dataset, *SMALL, *SMALLER, *often, "--ram", tmp_path, "--json", written, cache_dir=tmp_path)
     )
     measured = printed["details"]["datasets"]["tiny"]
     claims = {claim["name"].removeprefix("tiny: "): claim for claim in printed["claims"]}
