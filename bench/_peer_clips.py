@@ -39,12 +39,12 @@ PACKAGES = {
 }
 MODULES = {
     "millpond": (),
-    "torchcodec": ("torch.utils.data", "torchcodec.decoders", "torchcodec.transforms"),
+    "torchcodec": ("_torchvision_shim", "torch.utils.data", "torchcodec.decoders", "torchcodec.transforms"),
     "PyAV": ("torch.utils.data", "av"),
     "decord2": ("torch.utils.data", "decord"),
     "SPDL": ("torch", "spdl.io", "spdl.pipeline"),
-    "WebDataset + torchcodec": ("webdataset", "torchcodec.decoders", "torchcodec.transforms"),
-    "WebDataset + PyAV": ("webdataset", "av"),
+    "WebDataset + torchcodec": ("_torchvision_shim", "webdataset", "torchcodec.decoders", "torchcodec.transforms"),
+    "WebDataset + PyAV": ("_torchvision_shim", "webdataset", "av"),
 }
 """What each needs."""
 

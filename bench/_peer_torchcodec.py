@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 from _peer import contend, leave
 
 try:
-    if find_spec("torchvision"):  # transforms import it where it is
-        import _torchvision_shim  # noqa: F401
+    import _torchvision_shim  # noqa: F401, I001  before anything that imports torchvision
     import torch
     from torchcodec.decoders import VideoDecoder
     from torchcodec.transforms import Resize
