@@ -23,14 +23,13 @@ import statistics
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from millpond._observe.environment import environment_facts
+from millpond._observe.environment import environment_facts, package_versions
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -141,7 +140,7 @@ class Results:
             "bench": self.bench,
             "question": self.question,
             "command": command_line(),
-            "environment": environment_facts() | versions(self.packages) | {"peers": self.peers},
+            "environment": environment_facts() | package_versions(self.packages) | {"peers": self.peers},
             "settings": self.settings,
             "repeats": max((len(row.values) for row in self.rows), default=0),
             "results": [row.as_dict() for row in self.rows],
@@ -172,17 +171,6 @@ class Results:
             tables += [_ratios_table(rows)] if any(row.over for row in rows) else []
         tables += [_claims_table(self.claims)] if self.claims else []
         return [*tables, *(f"{side} was left out: {reason}" for side, reason in self.absent.items())]
-
-
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Of each distribution, or that it is not installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def command_line() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,17 +17,23 @@ _PACKAGES = ("millpond", "av", "numpy", "pyarrow", "torch", "torchcodec", "lerob
 def environment_facts() -> dict[str, str]:
     """Name the machine, its cores and memory, Python, and the version of every package that matters here."""
     memory = psutil.virtual_memory()
-    facts = {
+    return {
         "machine": f"{_processor_name()}, {usable_cores()} cores, {memory.total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        **package_versions(_PACKAGES),
     }
-    for package in _PACKAGES:
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each distribution, or that it is not installed."""
+    found = {}
+    for package in packages:
         try:
-            facts[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            facts[package] = "not installed"
-    return facts
+            found[package] = "not installed"
+    return found
 
 
 def _processor_name() -> str:
