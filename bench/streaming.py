@@ -162,7 +162,7 @@ def main() -> int:
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = "127.0.0.1,localhost"
     client_core, server_core = two_cores()
-    settings = {name: value for name, value in vars(options).items() if name not in ("datasets", "out", "ram")}
+    settings = {name: value for name, value in vars(options).items() if name not in ("datasets", "json", "ram")}
     results = Results("streaming", "whether a dataset in an object store comes as fast as one in memory", settings)
     results.details |= {"has_a_core_each": client_core != server_core, "datasets": {}}
     with ExitStack() as stack:
