@@ -134,7 +134,9 @@ def test_perfetto_finds_every_span_track_and_flow_and_nothing_wrong(run: Run) ->
         stage: len(run.trace.of(stage)) for stage in ("plan", "fetch", "decode", "gather", "consumer")
     }
     assert len(tracks) == len(run.trace.spans)
-    assert {("decode", "worker 0"), ("consumer", "training loop")} <= {*tracks}
+    assert ("consumer", "training loop") in tracks
+    # either worker may have done all of the work
+    assert {track for stage, track in tracks if stage == "decode"} & {"worker 0", "worker 1"}
     told = Counter((one.stage, other.stage) for other, origins in run.trace.origins.items() for one in origins)
     assert {(one, other): count for one, other, count in flows} == told
     assert nested == 0
