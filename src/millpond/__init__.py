@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from millpond._datasets.frame_batch import Frame, FrameBatch
     from millpond._datasets.lerobot import LeRobotDataset
     from millpond._datasets.load import load_audio, load_image, load_video
+    from millpond._datasets.mix import Member, mix
+    from millpond._datasets.mixed import MixedDataset
     from millpond._datasets.sound import decode_audio
     from millpond._guard.guard import Guard, GuardStatistics
     from millpond._guard.timeouts import with_timeout
@@ -65,6 +67,8 @@ _HOMES = {
     "millpond._datasets.frame_batch": ("Frame", "FrameBatch"),
     "millpond._datasets.lerobot": ("LeRobotDataset",),
     "millpond._datasets.load": ("load_audio", "load_image", "load_video"),
+    "millpond._datasets.mix": ("Member", "mix"),
+    "millpond._datasets.mixed": ("MixedDataset",),
     "millpond._datasets.sound": ("decode_audio",),
     "millpond._loader.loader": ("Loader",),
     "millpond._loader.stage_times": ("WaitTimes",),
@@ -133,8 +137,10 @@ __all__ = [
     "LeRobotDataset",
     "Loader",
     "LoaderStatistics",
+    "Member",
     "MemoryPlan",
     "MillpondError",
+    "MixedDataset",
     "ObjectMissing",
     "RangeFetcher",
     "RemoteError",
@@ -152,6 +158,7 @@ __all__ = [
     "load_audio",
     "load_image",
     "load_video",
+    "mix",
     "report_metrics",
     "shutdown",
     "sweep",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from millpond._datasets.base import FetchedRange, FrameWriter, Progress, ReadReport, Sink
 from millpond._datasets.image_files import ImageFile
 from millpond._datasets.open_files import OpenFiles
+from millpond._datasets.sinks import drop_picture
 from millpond._datasets.sources import Call, CameraSource, Positions, explain, frames_wanted
 from millpond._datasets.videos import Videos
 from millpond._media.frames import COSTS, decode_frames
@@ -54,6 +55,8 @@ class CameraReader:
         wanted_frames = frames_wanted(camera, call)
         window, bad = wanted_frames.window, wanted_frames.bad
         write = sink.frame_writer(camera.name, window)
+        if write is drop_picture:
+            return []
         self._fetched.progress = progress
         learned: Learned = []
         for file, first, wanted in wanted_frames.jobs:

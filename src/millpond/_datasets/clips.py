@@ -176,6 +176,11 @@ class ClipDataset:
         return tuple(column.name for column in self._source.table.columns)
 
     @property
+    def padding(self) -> Padding:
+        """How lengths that vary within a batch are presented."""
+        return self._padding
+
+    @property
     def problems(self) -> dict[int, MillpondError]:
         """Row to what is wrong with it, of the rows whose headers could not be read when the dataset was opened."""
         return dict(self._problems)

@@ -35,6 +35,10 @@ def writer_to(targets: Iterable[NDArray[Any]], window: NDArray[np.int32]) -> Fra
     return write
 
 
+def drop_picture(frame: int, picture: NDArray[np.uint8]) -> None:
+    """The `FrameWriter` of a field that nobody takes: a reader that sees it need not decode the field."""
+
+
 class SampleSink:
     """See `Sink`. Each sample has arrays of its own, which share no memory with another's.
 
