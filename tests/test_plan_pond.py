@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,6 +85,22 @@ def test_a_resumed_pond_delivers_the_rest(batch: int, rng: random.Random) -> Non
     plan = make_plan(96, 12, 4).resumed_at(batch)
     delivered = run(make_pond(plan, "direct", outlet=False), rng)
     assert [ready.batch for ready in delivered] == list(range(batch, 12))
+
+
+@pytest.mark.parametrize("layout", ["direct", "gathered"])
+def test_tables_made_in_small_blocks_change_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(300, 7, 5)
+    monkeypatch.setattr("millpond._plan.pond._BLOCK_SAMPLES", 10)
+    delivered = run(make_pond(plan, layout, outlet=True), random.Random(0))
+    assert np.concatenate([ready.samples for ready in delivered]).tolist() == plan.delivery_order().tolist()
+
+
+@pytest.mark.parametrize("outlet", [False, True])
+@pytest.mark.parametrize("layout", ["direct", "gathered"])
+def test_a_batch_without_rows_comes_in_its_turn(layout: Layout, outlet: bool) -> None:
+    plan = replace(make_plan(64, 8, 4), num_batches=10)
+    delivered = run(make_pond(plan, layout, outlet=outlet or layout == "gathered"), random.Random(0))
+    assert [(ready.batch, len(ready.samples)) for ready in delivered] == [*((k, 8) for k in range(8)), (8, 0), (9, 0)]
 
 
 def test_failures_stay_with_their_row() -> None:

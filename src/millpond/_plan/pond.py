@@ -30,6 +30,9 @@ from millpond._plan.epoch import EpochPlan
 
 Layout = Literal["direct", "gathered"]
 
+_BLOCK_SAMPLES = 8192
+"""Tables of segments and batches are made for so many samples at once: 1 ms, and nothing to hold for an epoch."""
+
 
 @dataclass(frozen=True, slots=True)
 class SegmentTask:
@@ -95,10 +98,10 @@ class ReadyBatch:
 @dataclass(slots=True)
 class _Segment:
     first: int
-    stop: int
+    batches: list[int]  # that it has rows in, ascending
+    counts: list[int]  # rows in each
     waiting_parts: int
-    slot: int = -1  # its block, in the gathered layout
-    unfinished_batches: int = 0
+    unfinished_batches: int  # of `batches`: while there are any, its block is wanted
 
 
 @dataclass(slots=True)
@@ -109,31 +112,41 @@ class _Batch:
 
 
 class _Touches:
-    """Which batches each segment has rows in, and how many; found for the whole epoch at once.
+    """Which batches segments have rows in, and how many; found for a block of segments at once, in their order."""
 
-    Attributes:
-        positions: int64 (M,), for each entry of the plan the position of its batch among those of its segment.
-    """
+    def __init__(self, plan: EpochPlan) -> None:
+        self._plan = plan
+        self._segments = range(0)
+        self._bounds: list[int] = []
+        self._batches: list[int] = []
+        self._counts: list[int] = []
+        self._positions: NDArray[np.int64] = np.zeros(0, np.int64)
 
-    def __init__(self, plan: EpochPlan, segment_of: NDArray[np.int64]) -> None:
-        # One sort for the epoch: numpy's fixed cost per call would be most of what a task costs the training process.
-        pairs, inverse, counts = np.unique(
-            segment_of * plan.num_batches + plan.batches, return_inverse=True, return_counts=True
+    def of(self, segment: int) -> tuple[list[int], list[int], NDArray[np.int64]]:
+        """Its batches, ascending; its rows in each; and for each of its entries the position of its batch in those."""
+        if segment not in self._segments:
+            self._look_at_block(segment)
+        place = segment - self._segments.start
+        first, stop = self._bounds[place : place + 2]
+        entries = self._plan.segment_bounds[segment : segment + 2] - self._plan.segment_bounds[self._segments.start]
+        positions: NDArray[np.int64] = self._positions[entries[0] : entries[1]] - first
+        return self._batches[first:stop], self._counts[first:stop], positions
+
+    def _look_at_block(self, start: int) -> None:
+        # One sort for a block: numpy's fixed cost per call would be most of what a task costs the training process.
+        bounds = self._plan.segment_bounds
+        stop = int(np.searchsorted(bounds, bounds[start] + _BLOCK_SAMPLES))
+        stop = min(max(stop, start + 1), self._plan.num_segments)
+        self._segments = range(start, stop)
+        segment_of = np.repeat(np.arange(len(self._segments)), np.diff(bounds[start : stop + 1]))
+        num_batches = self._plan.num_batches
+        pairs, self._positions, counts = np.unique(
+            segment_of * num_batches + self._plan.batches[bounds[start] : bounds[stop]],
+            return_inverse=True,
+            return_counts=True,
         )
-        self._batches = pairs % max(plan.num_batches, 1)
-        self._counts = counts
-        self._bounds = np.searchsorted(pairs, np.arange(plan.num_segments + 1) * plan.num_batches)
-        self.positions = inverse - self._bounds[segment_of]
-
-    def batches_of(self, segment: int) -> list[int]:
-        """Ascending."""
-        batches: list[int] = self._batches[self._bounds[segment] : self._bounds[segment + 1]].tolist()
-        return batches
-
-    def counts_of(self, segment: int) -> list[int]:
-        """Rows in each of `batches_of`."""
-        counts: list[int] = self._counts[self._bounds[segment] : self._bounds[segment + 1]].tolist()
-        return counts
+        self._bounds = np.searchsorted(pairs, np.arange(len(self._segments) + 1) * num_batches).tolist()
+        self._batches, self._counts = (pairs % num_batches).tolist(), counts.tolist()
 
 
 class Pond:
@@ -164,10 +177,8 @@ class Pond:
         self._pond_slots = len(pond_slots)
         self._free_pond = deque(pond_slots)
         self._free_outlet = None if outlet_slots is None else deque(outlet_slots)
-        sizes = plan.batch_sizes
-        self._batches = {
-            batch: _Batch(waiting=int(sizes[batch]) * num_parts) for batch in range(plan.first_batch, plan.num_batches)
-        }
+        self._sizes = plan.batch_sizes
+        self._batches: dict[int, _Batch] = {}  # those that have been opened, and not left
         self._next_segment = 0
         self._next_part = 0
         self._next_task_id = 0
@@ -178,10 +189,9 @@ class Pond:
         self._next_to_finish = plan.first_batch
         self._finished: dict[int, ReadyBatch] = {}
         self._next_delivery = plan.first_batch
-        self._entries = np.lexsort((plan.rows, plan.batches))
-        self._entry_bounds = np.searchsorted(plan.batches[self._entries], np.arange(plan.num_batches + 1)).tolist()
-        self._segment_of = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
-        self._touches = _Touches(plan, self._segment_of)
+        self._entries = _entries_by_row(plan)
+        self._touches = _Touches(plan)
+        self._blocks = np.full(plan.num_segments if self._gathered else 0, -1, np.int64)  # slot of each segment
 
     @property
     def open_slots(self) -> int:
@@ -190,7 +200,9 @@ class Pond:
 
     def batches_of(self, segment: int) -> list[int]:
         """The batches that a segment of the plan's order has rows in, ascending."""
-        return self._touches.batches_of(segment)
+        first, stop = self._plan.segment_bounds[segment : segment + 2]
+        batches: list[int] = np.unique(self._plan.batches[first:stop]).tolist()
+        return batches
 
     def next_task(self) -> SegmentTask | FinishTask | None:
         """The task to start now, or None when none can be: everything is out, or no slot is free."""
@@ -205,12 +217,13 @@ class Pond:
         self._next_to_finish += 1
         entries = self._entries_of(batch)
         state = self._batches[batch]
-        rows = self._plan.rows[entries]
-        good = np.asarray([int(row) not in state.failures for row in rows], dtype=bool)
-        entries, rows = entries[good], rows[good]
+        rows = self._plan.rows[entries].astype(np.int64)
+        if state.failures:
+            good = ~np.isin(rows, list(state.failures))
+            entries, rows = entries[good], rows[good]
         if self._gathered:
-            segments = self._segment_of[entries]
-            slots = np.asarray([self._segments[int(k)].slot for k in segments], dtype=np.int64)
+            segments = self._segments_of(entries)
+            slots = self._blocks[segments]
             slot_rows = entries - self._plan.segment_bounds[segments]
         else:
             slots = np.full(len(rows), state.slot, dtype=np.int64)
@@ -237,28 +250,36 @@ class Pond:
         plan, k = self._plan, self._next_segment
         if k >= plan.num_segments:
             return False
-        first, stop = int(plan.segment_bounds[k]), int(plan.segment_bounds[k + 1])
-        rows = plan.rows[first:stop]
-        touched = self._touches.batches_of(k)
-        segment = _Segment(first, stop, self._num_parts, unfinished_batches=len(touched))
+        first, stop = plan.segment_bounds[k : k + 2].tolist()
+        batches, counts, positions = self._touches.of(k)
         if self._gathered:
             if not self._free_pond:
                 return False
-            segment.slot = self._free_pond.popleft()
-            slots = np.full(stop - first, segment.slot, dtype=np.int64)
+            self._blocks[k] = self._free_pond.popleft()
+            slots = np.full(stop - first, self._blocks[k], dtype=np.int64)
             rows = np.arange(stop - first)
+            for batch in batches:
+                self._open_batch(batch)
         else:
-            unopened = [batch for batch in touched if self._batches[batch].slot < 0]
+            unopened = [batch for batch in batches if batch not in self._batches]
             if len(unopened) > len(self._free_pond):
                 return False
             for batch in unopened:
-                self._batches[batch].slot = self._free_pond.popleft()
-            slot_of = np.asarray([self._batches[batch].slot for batch in touched], dtype=np.int64)
-            slots = slot_of[self._touches.positions[first:stop]]
-        self._segments[k] = segment
+                self._open_batch(batch).slot = self._free_pond.popleft()
+            slot_of = np.asarray([self._batches[batch].slot for batch in batches], dtype=np.int64)
+            slots = slot_of[positions]
+            rows = plan.rows[first:stop].astype(np.int64)
+        self._segments[k] = _Segment(first, batches, counts, self._num_parts, len(batches))
         self._open = SegmentTask(-1, 0, plan.samples[first:stop], slots, rows, k)
         self._next_segment, self._next_part = k + 1, 0
         return True
+
+    def _open_batch(self, batch: int) -> _Batch:
+        """Its state, from now on if it has none."""
+        state = self._batches.get(batch)
+        if state is None:
+            state = self._batches[batch] = _Batch(waiting=int(self._sizes[batch]) * self._num_parts)
+        return state
 
     def _new_id(self) -> int:
         self._next_task_id += 1
@@ -266,7 +287,13 @@ class Pond:
 
     def _entries_of(self, batch: int) -> NDArray[np.int64]:
         """Entries of the plan that make up `batch`, by row."""
-        return self._entries[self._entry_bounds[batch] : self._entry_bounds[batch + 1]]
+        entries = self._entries[batch - self._plan.first_batch]
+        there: NDArray[np.int64] = entries[entries >= 0].astype(np.int64)
+        return there
+
+    def _segments_of(self, entries: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the segments that entries of the plan are of."""
+        return np.searchsorted(self._plan.segment_bounds, entries, side="right") - 1
 
     def complete(self, task_id: int, failures: dict[int, Exception]) -> None:
         """A task is done.
@@ -290,8 +317,7 @@ class Pond:
         for position, error in failures.items():
             entry = segment.first + position
             self._batches[int(self._plan.batches[entry])].failures.setdefault(int(self._plan.rows[entry]), error)
-        counts = self._touches.counts_of(task.segment)
-        for batch, came in zip(self._touches.batches_of(task.segment), counts, strict=True):
+        for batch, came in zip(segment.batches, segment.counts, strict=True):
             state = self._batches[batch]
             state.waiting -= came
             if state.waiting == 0:
@@ -315,7 +341,7 @@ class Pond:
         for position, error in failures.items():
             state.failures.setdefault(int(task.rows[position]), error)
         if self._gathered:
-            for k in np.unique(self._segment_of[self._entries_of(task.batch)]).tolist():
+            for k in np.unique(self._segments_of(self._entries_of(task.batch))).tolist():
                 self._let_go_of_block(k)
         else:
             self._free_pond.append(state.slot)
@@ -325,16 +351,35 @@ class Pond:
         segment = self._segments[k]
         segment.unfinished_batches -= 1
         if segment.unfinished_batches == 0:
-            self._free_pond.append(segment.slot)
+            self._free_pond.append(int(self._blocks[k]))
             del self._segments[k]
 
     def take_ready(self) -> ReadyBatch | None:
         """The next batch in order, if it is ready; its slot stays taken until `release`."""
-        ready = self._finished.pop(self._next_delivery, None)
+        ready = self._finished.pop(self._next_delivery, None) or self._empty_batch()
         if ready is not None:
             self._next_delivery += 1
         return ready
 
+    def _empty_batch(self) -> ReadyBatch | None:
+        """The next batch in order if it has no rows, so that no task brings it, and a slot is free for it."""
+        batch = self._next_delivery
+        free = self._free_pond if self._free_outlet is None else self._free_outlet
+        if batch >= self._plan.num_batches or self._sizes[batch] or not free:
+            return None
+        self._next_to_finish = batch + 1
+        return ReadyBatch(batch, free.popleft(), np.zeros(0, np.int64), {})
+
     def release(self, slot: int) -> None:
         """The user has let go of a delivered batch's slot."""
         (self._free_pond if self._free_outlet is None else self._free_outlet).append(slot)
+
+
+def _entries_by_row(plan: EpochPlan) -> NDArray[np.int32]:
+    """int32 (batches to come, rows of the largest): which entry of the plan each row is; -1: the batch ends before."""
+    width = int(plan.rows.max(initial=-1)) + 1
+    entries = np.full((plan.num_batches - plan.first_batch, width), -1, np.int32)
+    for at in range(0, len(plan.rows), _BLOCK_SAMPLES):
+        rows = plan.rows[at : at + _BLOCK_SAMPLES]
+        entries[plan.batches[at : at + len(rows)] - plan.first_batch, rows] = np.arange(at, at + len(rows))
+    return entries

@@ -39,12 +39,12 @@ def cut_segments(cuts: NDArray[np.int64], *, target_samples: int, split: bool) -
         raise ValueError(f"target_samples must be at least 1, not {target_samples}")
     if split:
         cuts = _split_intervals(cuts, target_samples)
-    kept = [0]
     # Greedy joining, one jump a segment: the last cut within the target, or the next one where none is.
+    reach = np.searchsorted(cuts, cuts + target_samples, side="right") - 1
+    jumps = np.maximum(reach, np.arange(1, len(cuts) + 1)).data
+    kept = [0]
     while kept[-1] < len(cuts) - 1:
-        here = kept[-1]
-        reach = int(np.searchsorted(cuts, cuts[here] + target_samples, side="right")) - 1
-        kept.append(max(reach, here + 1))
+        kept.append(jumps[kept[-1]])
     bounds = cuts[np.asarray(kept, dtype=np.int64)]
     return Segments(bounds[:-1].copy(), bounds[1:].copy())
 
