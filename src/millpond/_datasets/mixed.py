@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,9 @@ from millpond._datasets.borders import Borders
 from millpond._datasets.clip_batches import Padding, present_lengths
 from millpond._datasets.mixed_bytes import MixedBytes
 from millpond._datasets.mixed_columns import ColumnNames
-from millpond._datasets.mixed_fields import CommonFields
+from millpond._datasets.mixed_fields import DATASET_FIELD, CommonFields
 from millpond._datasets.mixed_reader import LearnedOf, MemberReader, MixedReader
+from millpond._datasets.samples import checked_sample
 from millpond._once import computed_once
 from millpond._values import Field
 from millpond.errors import DataError
@@ -83,6 +84,18 @@ class MixedDataset:
         shares = [""] * len(self.members) if self.weights is None else [f"{weight:.3g} of " for weight in self.weights]
         told = ", ".join(f"{share}{member!r}" for share, member in zip(shares, self.members, strict=True))
         return f"MixedDataset({told})"
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        """One sample, as its member gives it, under the names of the mix, with `dataset_index`.
+
+        Raises:
+            IndexError: There is no such sample.
+            DataError: It cannot be read.
+        """
+        number, sample = self._borders.place_of(checked_sample(index, len(self)))
+        found: dict[str, Any] = cast(Any, self.members[number])[sample]
+        texts = dict.fromkeys(self._names.in_batches, "")
+        return {**texts, **self._common.keys[number].renamed(found), DATASET_FIELD: np.asarray(number, np.int64)}
 
     @property
     def fields(self) -> tuple[Field, ...]:
