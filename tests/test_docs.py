@@ -52,6 +52,7 @@ def reader(synth: MakeDataset, clips: Path, clip: Path, tmp_path: Path, monkeypa
     """Who runs the pages' code: what it names, such as path/to/dataset, is there, and small."""
     (tmp_path / "path/to").mkdir(parents=True)
     (tmp_path / "path/to/dataset").symlink_to(synth())
+    (tmp_path / "path/to/another").symlink_to(synth())
     for each in clips.parent.glob("*.*"):
         (tmp_path / each.name).symlink_to(each)
     for name in ("clip.mp4", "a.mp4", "b.mp4", "c.mp4"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from clip_sets import FOUR_FRAMES, NAMES, numbers_shown, open_clips, rows_of, write_manifest
 from fakes import FakeDataset, identity_of
 from millpond import Loader, Member, VideoOptions, mix
+from millpond._datasets.base import WantedRange
 from millpond._datasets.share import Share
 from millpond._synth import read_pattern
 from millpond._synth.writer import TASKS
@@ -213,14 +216,15 @@ def test_pictures_of_two_sizes_are_mixed_at_one(synth: MakeDataset) -> None:
 
 def test_a_sample_is_what_a_row_of_the_loader_is(synth: MakeDataset) -> None:
     mixed = mix([Member(open_dataset(synth(**OTHER)), keys={camera: "image"} | NUMBERS) for camera in (WRIST, FRONT)])
+    copy = pickle.loads(pickle.dumps(mixed))  # as a DataLoader takes it to its workers
     with make_loader(mixed, output="auto", batch_size=40) as loader:
         first = next(iter(loader))
     for row in (0, 26, 27, 39):
-        sample = mixed[row]
+        sample = copy[row]
         assert sample.keys() == first.keys()
         assert all(np.array_equal(np.asarray(sample[name]), np.asarray(first[name][row])) for name in sample)
     assert mixed[-1]["dataset_index"] == 1
-    mixed.close()
+    copy.close()
 
 
 # ---- members in stores
@@ -252,6 +256,43 @@ def test_members_in_stores_and_on_this_machine_give_what_they_give_on_this_machi
 def videos_asked_for(server: StoreServer) -> Counter[str]:
     """Camera to the number of requests for its videos."""
     return Counter({camera: asked_for(server, f"{camera}/chunk-000/file-000.mp4")[0] for camera in (FRONT, WRIST)})
+
+
+class ToldSource:
+    """Stands for a store; keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def wanted(self, parts: list[str], samples: NDArray[np.int64]) -> list[WantedRange]:
+        return [WantedRange(part, 3, int(samples[0]), int(samples[-1]) + 1) for part in parts]
+
+    def forget(self, wanted: WantedRange) -> None:
+        self.asked.append(wanted)
+
+    def interrupt(self) -> None:
+        self.asked.append("interrupt")
+
+    def counters(self) -> dict[str, int]:
+        return {"requests": 2}
+
+
+def test_what_is_asked_of_stores_is_asked_of_the_right_one() -> None:
+    sources = [ToldSource(), None, ToldSource()]
+    members = [FakeDataset(10, byte_source=cast(None, source)) for source in sources]
+    source = mix(members).byte_source
+    assert source is not None
+    wanted = source.wanted(["wrist", "front"], np.arange(8, 23))
+    assert [(one.part, one.start, one.stop) for one in wanted] == [
+        ("0:wrist", 8, 10),
+        ("0:front", 8, 10),
+        ("2:wrist", 0, 3),
+        ("2:front", 0, 3),
+    ]
+    source.forget(wanted[3])
+    source.interrupt()
+    assert [one.asked for one in sources if one] == [["interrupt"], [WantedRange("front", 3, 0, 3), "interrupt"]]
+    assert source.counters() == {"requests": 4}
 
 
 # ---- clips
@@ -345,6 +386,8 @@ def test_what_cannot_be_mixed_is_refused_with_a_remedy(members: Any, options: di
         (["a/folder"], "not a path: give LeRobotDataset"),
         ([(BOTH, "1")], "weight of member 0 must be a number"),
         ([(BOTH, True)], "weight of member 0 must be a number"),
+        (BOTH, "a list of datasets, not a FakeDataset"),
+        ([Member(BOTH, keys={"front": None})], "keys= of member 0 must map"),  # type: ignore[dict-item]
         ([Member(BOTH, keys="front")], "keys= of member 0 must map"),  # type: ignore[arg-type]
     ],
 )

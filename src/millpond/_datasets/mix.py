@@ -13,7 +13,6 @@ from millpond._checks import check_integer
 from millpond._datasets.base import Dataset
 from millpond._datasets.clip_batches import Padding
 from millpond._datasets.mixed import MixedDataset
-from millpond._datasets.mixed_columns import ColumnNames
 from millpond._datasets.mixed_fields import CommonFields, KeyMap, common_fields
 
 
@@ -54,6 +53,8 @@ def mix(
         ValueError: No members; arrays that differ; names that are unknown, or given twice; weights that are not
             positive, or missing in some members; a mix of mixes.
     """
+    if not isinstance(members, Sequence):
+        raise TypeError(f"mix takes a list of datasets, not a {type(members).__name__}")
     given = [_member_of(number, member) for number, member in enumerate(members)]
     if not given:
         raise ValueError("a mix needs at least one dataset")
@@ -70,7 +71,7 @@ def mix(
     keys = [KeyMap(None if member.keys is None else dict(member.keys)) for member in given]
     common = common_fields(datasets, keys)
     padding = _common_padding(datasets, common)
-    return MixedDataset(datasets, common, ColumnNames(datasets, keys), padding, weights, epoch_samples)
+    return MixedDataset(datasets, common, padding, weights, epoch_samples)
 
 
 def _member_of(number: int, given: Dataset | tuple[Dataset, float] | Member) -> Member:
@@ -85,7 +86,7 @@ def _member_of(number: int, given: Dataset | tuple[Dataset, float] | Member) -> 
         )
     if isinstance(member.dataset, MixedDataset):
         raise ValueError(f"member {number} is a mix itself: give its members, their weights times that of the mix")
-    if not isinstance(member.keys, Mapping | None):
+    if not isinstance(member.keys, Mapping | None) or not all(isinstance(n, str) for n in (member.keys or {}).values()):
         raise TypeError(f"keys= of member {number} must map its names to the mix's, not {member.keys!r}")
     return member
 

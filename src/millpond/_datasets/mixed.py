@@ -40,7 +40,6 @@ class MixedDataset:
         self,
         members: tuple[Dataset, ...],
         common: CommonFields,
-        names: ColumnNames,
         padding: Padding,
         weights: tuple[float, ...] | None,
         epoch_samples: int | None,
@@ -48,7 +47,7 @@ class MixedDataset:
         self.members = members
         self.weights = weights
         self._common = common
-        self._names = names
+        self._names = ColumnNames(members, common.keys)
         self._padding = padding
         self._borders = Borders([len(member) for member in members])
         self.epoch_samples = len(self) if epoch_samples is None or weights is None else epoch_samples
@@ -61,7 +60,7 @@ class MixedDataset:
         """
         if len(members) != len(self.members):
             raise ValueError(f"{len(members)} datasets cannot stand for the {len(self.members)} members of this mix")
-        return MixedDataset(tuple(members), self._common, self._names, self._padding, self.weights, self.epoch_samples)
+        return MixedDataset(tuple(members), self._common, self._padding, self.weights, self.epoch_samples)
 
     def quotas(self, num_samples: int) -> tuple[int, ...]:
         """How many of some samples each member gives: its share by weight, or by its length, rounded to add up."""

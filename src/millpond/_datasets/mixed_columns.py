@@ -13,7 +13,7 @@ class ColumnNames:
     """Names of what is no array, which only samples of the members can tell: looked up when they are first needed.
 
     Args:
-        datasets: The members, whole.
+        datasets: The members.
         keys: Of each.
     """
 
