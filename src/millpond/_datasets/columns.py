@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arrays import map_array
+from millpond._datasets.arrow_numbers import numbers_of
 from millpond._datasets.dataset_files import DatasetFiles
 from millpond._datasets.layout import Feature
 from millpond._datasets.parquet_files import ParquetReader, readable_parquet
@@ -149,7 +150,7 @@ def _values(column: Any, feature: Feature, codes: dict[str, dict[str, int]], pat
         known = codes[feature.name]
         numbers = [known.setdefault(text, len(known)) for text in flat.to_pylist()]
         return np.asarray(numbers, np.int32).reshape(count, *feature.shape)
-    values = np.asarray(flat.to_numpy(zero_copy_only=False))
+    values = numbers_of(flat)
     wanted = int(np.prod(feature.shape, dtype=np.int64)) * count
     if len(values) != wanted:
         raise CorruptMedia(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.dataset_files import DatasetFiles
-from millpond._datasets.parquet_files import ParquetReader, readable_parquet
+from millpond._datasets.episode_columns import read_episodes
+from millpond._datasets.parquet_files import ParquetReader
 from millpond._media.sidecars import SidecarStore
 from millpond._once import computed_once
 from millpond.errors import CorruptMedia, MillpondError, ObjectMissing, UnsupportedFormat
@@ -54,13 +55,13 @@ class Placement:
 
     Attributes:
         paths: The places of the files that an episode names.
-        file_of: int64, (E,), position in `paths`.
+        file_of: int32, (E,), position in `paths`.
         from_seconds: float64, (E,), where the episode starts in its MP4, NaN where it is not told; zeros for parquet.
         to_seconds: float64, (E,), where it ends.
     """
 
     paths: tuple[str, ...]
-    file_of: NDArray[np.int64]
+    file_of: NDArray[np.int32]
     from_seconds: NDArray[np.float64]
     to_seconds: NDArray[np.float64]
 
@@ -118,10 +119,7 @@ def read_layout(files: DatasetFiles, store: SidecarStore) -> Layout:
     features = tuple(_feature(name, of, root) for name, of in info["features"].items())
     with ThreadPoolExecutor(1, "millpond-tasks") as pool:  # in a store each file costs some round trips
         tasks = pool.submit(_read_tasks, files, store)
-        columns = _read_episodes(files, store, features)
-    order = np.argsort(columns["episode_index"], kind="stable")
-    columns = {name: values[order] for name, values in columns.items()}
-    _refuse_duplicates(columns["episode_index"], root)
+        columns = read_episodes(files, store, [feature.name for feature in features if feature.dtype == "video"])
     videos = {
         feature.name: _placement(files, info["video_path"], columns, feature.name)
         for feature in features
@@ -202,75 +200,34 @@ def _number_dtype(dtype: str) -> np.dtype[Any] | None:
     return found if found.kind in _NUMBER_KINDS else None
 
 
-def _read_episodes(files: DatasetFiles, store: SidecarStore, features: Sequence[Feature]) -> dict[str, NDArray[Any]]:
-    """The columns of meta/episodes that place an episode, over all its files."""
-    names = {"episode_index": "i8", "length": "i8", "dataset_from_index": "i8", "dataset_to_index": "i8"}
-    names |= {"data/chunk_index": "i8", "data/file_index": "i8"}
-    for feature in features:
-        if feature.dtype == "video":
-            prefix = f"videos/{feature.name}"
-            names |= {f"{prefix}/chunk_index": "i8", f"{prefix}/file_index": "i8"}
-            names |= {f"{prefix}/from_timestamp": "f8", f"{prefix}/to_timestamp": "f8"}
-    paths = files.below("meta/episodes", ".parquet")
-    if not paths:
-        folder = files.place_of("meta/episodes")
-        raise ObjectMissing(f"no parquet file under '{folder}'", path=folder)
-
-    def read(path: str) -> dict[str, NDArray[Any]]:
-        with ParquetReader(files.open(files.version(path), store), path) as parquet, readable_parquet(path):
-            table = parquet.read(list(names))
-            return {name: _episode_column(table, name, dtype, path) for name, dtype in names.items()}
-
-    with ThreadPoolExecutor(min(files.threads, len(paths)), "millpond-episodes") as pool:
-        parts = list(pool.map(read, paths))
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}
-
-
-def _episode_column(table: Any, name: str, dtype: str, path: str) -> NDArray[Any]:
-    if name not in table.column_names:
-        raise CorruptMedia(f"'{path}' has no column {name!r}", path=path, column=name)
-    column = table.column(name)
-    if column.null_count and dtype == "i8":
-        raise CorruptMedia(f"'{path}' has {column.null_count} empty values in column {name!r}", path=path, column=name)
-    values = np.asarray(column.to_numpy()).astype(dtype)
-    is_bad = values < (1 if name == "length" else 0)
-    if dtype == "i8" and is_bad.any():
-        raise CorruptMedia(
-            f"'{path}' has {values[is_bad][0]} in column {name!r}, row {int(np.argmax(is_bad))}",
-            path=path,
-            column=name,
-        )
-    return values
-
-
-def _refuse_duplicates(episode_index: NDArray[np.int64], root: str) -> None:
-    twice = episode_index[1:][episode_index[1:] == episode_index[:-1]]
-    if len(twice):
-        raise CorruptMedia(
-            f"'{root}/meta/episodes' lists episode {twice[0]} more than once",
-            path=f"{root}/meta/episodes",
-            episode=int(twice[0]),
-        )
-
-
 def _placement(files: DatasetFiles, pattern: str, columns: Mapping[str, NDArray[Any]], camera: str | None) -> Placement:
     prefix = "data" if camera is None else f"videos/{camera}"
-    places = np.stack([columns[f"{prefix}/chunk_index"], columns[f"{prefix}/file_index"]], axis=1)
-    unique, file_of = np.unique(places, axis=0, return_inverse=True)
+    unique, file_of = _numbered_files(columns[f"{prefix}/chunk_index"], columns[f"{prefix}/file_index"])
     names = {} if camera is None else {"video_key": camera}
     try:
-        named = [pattern.format(chunk_index=int(c), file_index=int(f), **names) for c, f in unique]
+        named = [pattern.format(chunk_index=c, file_index=f, **names) for c, f in unique]
     except (KeyError, IndexError, ValueError) as error:
         raise CorruptMedia(
             f"'{files.root}/meta/info.json' has an unusable path {pattern!r}: {error}", path=files.root
         ) from error
-    zeros = np.zeros(len(file_of))
+    zeros = np.broadcast_to(0.0, len(file_of))  # which take no memory
     return Placement(
         tuple(map(files.place_of, named)),
-        file_of.reshape(-1).astype(np.int64),
+        file_of,
         zeros if camera is None else columns[f"{prefix}/from_timestamp"],
         zeros if camera is None else columns[f"{prefix}/to_timestamp"],
     )
+
+
+def _numbered_files(
+    chunks: NDArray[np.int32], files: NDArray[np.int32]
+) -> tuple[list[tuple[int, int]], NDArray[np.int32]]:
+    """The different pairs of a chunk and a file, ascending, and which of them each episode has, int32 (E,)."""
+    keys = chunks.astype(np.int64) << 32 | files
+    starts = np.flatnonzero(np.diff(keys, prepend=-1))  # episodes of a file follow each other: few are left to sort
+    unique, file_of = np.unique(keys[starts], return_inverse=True)
+    runs = np.diff(starts, append=len(keys))
+    return [divmod(key, 1 << 32) for key in unique.tolist()], np.repeat(file_of.reshape(-1).astype(np.int32), runs)
 
 
 def _read_tasks(files: DatasetFiles, store: SidecarStore) -> dict[int, str]:
