@@ -34,3 +34,13 @@ class computed_once(Generic[_T]):  # noqa: N801 - a decorator, as functools.cach
             return self
         value = vars(owner)[self._name] = self._compute(owner)  # found there from now on, before this is asked
         return value
+
+
+def without_computed(owner: object) -> dict[str, Any]:
+    """The attributes of an object, but for what `computed_once` left there: those of another that computes its own."""
+    kind = type(owner)
+    return {
+        name: value
+        for name, value in list(vars(owner).items())
+        if not isinstance(getattr(kind, name, None), computed_once)
+    }

@@ -241,6 +241,20 @@ class Dataset(Protocol):
         ...
 
 
+@runtime_checkable
+class PartlyOpened(Protocol):
+    """A dataset that need not look at all of its files to serve some of its samples."""
+
+    def opened_for(self, start: int, stop: int) -> tuple[Dataset, int]:
+        """Open what some samples need.
+
+        Returns:
+            A dataset that serves at least the samples start to stop, numbered from 0, having looked at no files but
+            theirs; and the number in this dataset of its sample 0.
+        """
+        ...
+
+
 def total_counters(counters: Sequence[Mapping[str, int]]) -> dict[str, int]:
     """Add counters of many reports up, name by name."""
     total: dict[str, int] = {}

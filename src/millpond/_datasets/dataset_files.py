@@ -95,6 +95,10 @@ class DatasetFiles(Protocol):
         """End connections. Idempotent; used again, it opens them again, or, closed for good, raises ClosedError."""
         ...
 
+    def reopen(self) -> None:
+        """Take back that it was closed for good, once all who were using it have ended."""
+        ...
+
 
 def changed(place: str, expected: FileIdentity, found: FileIdentity) -> CorruptMedia:
     """What to raise where a file is another than when the dataset was opened."""
@@ -177,3 +181,6 @@ class LocalFiles:
 
     def close(self, *, for_good: bool = False) -> None:
         """See `DatasetFiles`; there are none, so that it can be used still."""
+
+    def reopen(self) -> None:
+        """See `DatasetFiles`."""

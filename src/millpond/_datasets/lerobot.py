@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, cast
 
@@ -14,29 +14,23 @@ from numpy.typing import NDArray
 
 from millpond._datasets.base import ByteSource
 from millpond._datasets.camera_costs import CameraCosts
-from millpond._datasets.columns import ColumnStore
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
-from millpond._datasets.layout import Feature, Layout, read_layout
+from millpond._datasets.layout import Feature, read_layout
 from millpond._datasets.learned_crcs import LearnedCrcs
 from millpond._datasets.lerobot_reader import LeRobotReader, ReaderArguments
 from millpond._datasets.opening import open_files
 from millpond._datasets.samples import SampleReaders, checked_sample
-from millpond._datasets.selection import checked_size, selected_cameras, selected_positions
+from millpond._datasets.selection import checked_size, promised_sizes, selected_cameras, selected_positions
 from millpond._datasets.sources import CameraSource, TableSource
-from millpond._datasets.survey import (
-    Surveyor,
-    missing_totals,
-    require_files,
-    select_episodes,
-    survey_images,
-)
-from millpond._datasets.video_survey import VideoFacts, VideoSurvey
+from millpond._datasets.survey import missing_totals, require_files, select_episodes
+from millpond._datasets.surveyed import FileProgress, Survey, Surveyed, SurveyOnce
+from millpond._datasets.video_survey import VideoFacts
 from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
 from millpond._media.sidecars import FileVersion
-from millpond._once import computed_once
+from millpond._once import computed_once, without_computed
 from millpond._values import Field
 from millpond.errors import DataError, MillpondError, retold
 
@@ -45,9 +39,6 @@ if TYPE_CHECKING:
 
 TABLE_PART = "table"
 """The one part of a dataset without cameras."""
-
-FileProgress = Callable[[int, int], None]
-"""`progress(files_done, files)`."""
 
 
 class LeRobotDataset:
@@ -60,6 +51,12 @@ class LeRobotDataset:
     Opening it reads the metadata, the sample table of each MP4 and the numbers of each parquet, or the sidecars that
     an earlier run kept, and compares them. Only what makes the whole dataset unreadable raises here; what is wrong
     with single episodes is in `problems`, and fails just the samples concerned when they are read.
+
+    With `lazy=True` opening it reads the metadata alone. The files are looked at, all of them and once, when something
+    first needs it (`cuts`, `problems`, `dataset[i]`, a `Loader` without ranks, ...); each rank of a `Loader` looks at
+    those of its own share (`opened_for`). Pictures then are of the size that the metadata says, so that all ranks
+    agree: files of another size are among the `problems`, and `image_size` is the remedy. A copy in another process,
+    such as a DataLoader's worker, looks at the files itself if this one has not when it is made.
 
     Args:
         root: The folder that holds meta/, data/ and videos/: a path, or a URL: s3://, gs://, az://, https://, hf://, or
@@ -79,7 +76,8 @@ class LeRobotDataset:
             obstore's. None: as the environment says. They are kept in memory alone.
         token: A bearer token for https://, Hugging Face's for hf://.
         fetch_timeout: Seconds that one range may take, all tries included.
-        progress: Called with (files done, files) while it opens.
+        progress: Called with (files done, files) while files are looked at.
+        lazy: Look at the files when they are needed; see above.
         decoder_cache: Where `dataset[i]` has its videos open; None takes the one of the process, which all datasets of
             it share. They are decoded by the packet decoder whatever the backend of the cache is.
 
@@ -108,6 +106,7 @@ class LeRobotDataset:
         fetch_timeout: float = 60.0,
         progress: FileProgress | None = None,
         decoder_cache: VideoDecoderCache | None = None,
+        lazy: bool = False,
     ) -> None:
         self._files, self._store = open_files(
             root,
@@ -121,7 +120,6 @@ class LeRobotDataset:
         require_cache(decoder_cache, "decoder_cache")
         self._interpolation = interpolation
         self._image_size = checked_size(image_size)
-        self._chosen = episodes is not None
         whole = read_layout(self._files, self._store)
         selected = selected_positions(whole, episodes)
         self._layout = select_episodes(whole, selected)
@@ -129,29 +127,29 @@ class LeRobotDataset:
         self._numbers = tuple(f for f in whole.features if f.is_number)
         known = [f.name for f in (*self._cameras, *self._numbers)]
         self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
-        self._survey(whole, selected, tolerance_s, progress)
+        require_files(self._files, self._layout)
+        self._promised_sizes = promised_sizes(self._cameras, self._image_size, whole.root) if lazy else {}
+        self._survey = SurveyOnce(
+            Survey(
+                files=self._files,
+                store=self._store,
+                around=whole,
+                selected=selected,
+                known=whole.episode_index if episodes is None else None,
+                cameras=self._cameras,
+                tolerance_s=tolerance_s,
+                image_size=self._image_size,
+                picture_sizes=self._promised_sizes,
+                remarks=tuple(missing_totals(whole)),
+                progress=progress,
+            )
+        )
+        if not lazy:
+            self._survey.result()
         self._learned = LearnedCrcs()
         self._pid = os.getpid()
         self._decoder_cache = decoder_cache
         self._samples: SampleReaders | None = None
-
-    def _survey(
-        self, whole: Layout, selected: NDArray[np.int64], tolerance_s: float, progress: FileProgress | None
-    ) -> None:
-        require_files(self._files, self._layout)
-        videos = [camera.name for camera in self._cameras if camera.dtype == "video"]
-        placements = [self._layout.data, *(self._layout.videos[name] for name in videos)]
-        total = sum(len(np.unique(placement.file_of)) for placement in placements)
-        surveyor = Surveyor(self._files, whole, selected, tolerance_s, self._store, _Counter(total, progress))
-        self._columns = ColumnStore(self._files, self._store, whole.features)  # kept: it may own a temporary folder
-        self._table, of_videos = surveyor.survey(self._columns, videos, required_size=self._image_size)
-        self._seen: dict[str, VideoSurvey] = {
-            camera.name: of_videos[camera.name]
-            if camera.dtype == "video"
-            else survey_images(self._table, camera.name, len(self))
-            for camera in self._cameras
-        }
-        self._remarks = [*missing_totals(whole), *(r for seen in self._seen.values() for r in seen.remarks)]
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
@@ -262,7 +260,7 @@ class LeRobotDataset:
     @property
     def video_facts(self) -> dict[str, VideoFacts]:
         """Codec, GOPs, bytes, ... of each camera."""
-        return {name: seen.facts for name, seen in self._seen.items()}
+        return {name: seen.facts for name, seen in self._surveyed.seen.items()}
 
     @property
     def problems(self) -> dict[int, DataError]:
@@ -271,26 +269,60 @@ class LeRobotDataset:
         An episode that has rows but no place in the metadata is listed too; no sample is of it.
         """
         found: dict[int, DataError] = {}
-        for error in self._episode_errors():
+        for error in self._surveyed.episode_errors():
             found.setdefault(int(error.episode), error)
         return found
 
     @property
     def lost(self) -> list[DataError]:
         """Problems of episodes that have no sample, as of rows without metadata; none where `episodes` were chosen."""
-        if self._chosen:
-            return []
-        taken = set(self.episode_index.tolist())
-        return [problem for episode, problem in self.problems.items() if episode not in taken]
+        return list(self._surveyed.lost)
 
     def check(self) -> list[DataError]:
         """Everything found wrong when the dataset was opened, remarks that concern no single episode included."""
-        return [*self._episode_errors(), *self._remarks]
+        return [*self._surveyed.episode_errors(), *self._surveyed.remarks]
 
-    def _episode_errors(self) -> list[DataError]:
-        sources = [self._table.places.problems, *(s.places.problems for s in self._seen.values()), self._table.orphans]
-        unique = {id(error): error for problems in sources for error in problems.values()}
-        return sorted(unique.values(), key=lambda error: int(error.episode))
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether the files have been looked at; with `lazy=True` that is when something first needs it."""
+        return self._survey.is_made
+
+    @property
+    def _surveyed(self) -> Surveyed:
+        return self._survey.result()
+
+    def opened_for(self, start: int, stop: int) -> tuple[LeRobotDataset, int]:
+        """A dataset of the episodes that the samples start to stop are of, which looks at no files but theirs.
+
+        It numbers its samples from 0, and shares settings, store and connections with this one; its `problems`, `lost`
+        and `check` are of its own files.
+
+        Returns:
+            It, and the number in this dataset of its sample 0. Of a dataset whose files have been looked at, or where
+            all episodes are asked for, that is this one, and 0.
+
+        Raises:
+            ValueError: There are no such samples.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise ValueError(f"samples {start} to {stop} of a dataset of {len(self)}")
+        survey = self._survey.pending
+        first = int(np.searchsorted(self._bounds, min(start, len(self) - 1), side="right")) - 1
+        last = max(int(np.searchsorted(self._bounds, stop)), first + 1)
+        if survey is None or last - first == self.num_episodes:
+            self._survey.result()
+            return self, 0
+        return self._share(survey.narrowed(first, last)), int(self._bounds[first])
+
+    def _share(self, survey: Survey) -> LeRobotDataset:
+        share = object.__new__(type(self))
+        vars(share).update(without_computed(self))
+        share._layout = select_episodes(survey.around, survey.selected)
+        share._survey = SurveyOnce(survey)
+        share._learned = LearnedCrcs()
+        share._samples = None
+        share._survey.result()
+        return share
 
     @computed_once
     def fields(self) -> tuple[Field, ...]:
@@ -309,7 +341,9 @@ class LeRobotDataset:
     def _picture_size(self, camera: Feature) -> tuple[int, int]:
         if self._image_size is not None:
             return self._image_size
-        in_file = self._seen[camera.name].facts.picture_size
+        if camera.name in self._promised_sizes:
+            return self._promised_sizes[camera.name]
+        in_file = self._surveyed.seen[camera.name].facts.picture_size
         height, width = in_file if in_file != (0, 0) else camera.shape[:2]
         return height, width
 
@@ -337,7 +371,7 @@ class LeRobotDataset:
     @computed_once
     def _costs(self) -> CameraCosts:
         costs, frame_bytes = {}, {}
-        for name, seen in self._seen.items():
+        for name, seen in self._surveyed.seen.items():
             costs[name] = DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
             frame_bytes[name] = seen.facts.size_bytes / max(seen.facts.num_frames, 1)
         return CameraCosts(len(self), costs, frame_bytes)
@@ -370,13 +404,14 @@ class LeRobotDataset:
         return LeRobotReader(self._reader_arguments())
 
     def _reader_arguments(self) -> ReaderArguments:
+        table = self._surveyed.table
         return ReaderArguments(
             self._bounds,
             self._layout.episode_index,
             {camera.name: self._camera_source(camera) for camera in self._cameras},
             TableSource(
-                tuple(self._table.paths),
-                self._table.places,
+                tuple(table.paths),
+                table.places,
                 tuple((f.name, f.shape, f.dtype) for f in self._numbers),
                 {name: self._offset_array(name) for name in self._offsets},
             ),
@@ -387,7 +422,7 @@ class LeRobotDataset:
     def _camera_source(self, camera: Feature) -> CameraSource:
         in_parquet = camera.dtype == "image"
         placement = self._layout.data if in_parquet else self._layout.videos[camera.name]
-        seen = self._seen[camera.name]
+        seen = self._surveyed.seen[camera.name]
         return CameraSource(
             name=camera.name,
             in_parquet=in_parquet,
@@ -427,17 +462,14 @@ class LeRobotDataset:
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         """Add `task` and the columns of text, each a list of n strings."""
-        if self._layout.tasks:
-            batch["task"] = [self._layout.tasks.get(task, "") for task in self._table.task_of[samples].tolist()]
-        for name, codes in self._table.text_codes.items():
-            batch[name] = _spelled(codes[samples].tolist(), self._table.texts[name])
+        batch.update(self._surveyed.texts_of(samples, self._layout.tasks))
 
     @computed_once
     def fingerprint(self) -> str:
-        """A digest of what the order of an epoch depends on (samples, their numbers and the cuts), without paths."""
+        """A digest of the samples and their numbers, by the metadata alone: of no paths, and of no cuts."""
         facts = [self.fps, sorted(self._offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
         digest = hashlib.sha256(json.dumps(facts).encode())
-        for array in (self._layout.episode_index, self._layout.lengths, self.cuts()):
+        for array in (self._layout.episode_index, self._layout.lengths):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -460,23 +492,7 @@ class LeRobotDataset:
         were_any = False
         for camera, file, rows, crcs in self._learned.take():
             were_any = True
-            identity = self._seen[camera].identities[file]
+            identity = self._surveyed.seen[camera].identities[file]
             if identity is not None:
                 learn_crcs(FileVersion(self._layout.videos[camera].paths[file], identity), self._store, rows, crcs)
         return were_any
-
-
-class _Counter:
-    """Counts files for a progress bar."""
-
-    def __init__(self, total: int, progress: FileProgress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def __call__(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._total)
-
-
-def _spelled(codes: Any, texts: Sequence[str]) -> Any:
-    return [_spelled(code, texts) for code in codes] if isinstance(codes, list) else texts[codes] if texts else ""

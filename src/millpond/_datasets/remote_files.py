@@ -172,6 +172,10 @@ class RemoteFiles:
         """See `DatasetFiles`."""
         self.objects.close(for_good=for_good)
 
+    def reopen(self) -> None:
+        """See `DatasetFiles`."""
+        self.objects.reopen()
+
 
 def fetched_whole(
     objects: ObjectStore, key: str, version: FileVersion, stack: ExitStack, progress: Progress

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from millpond._datasets.layout import Feature, Layout
 from millpond._media.options import require_picture_size
+from millpond.errors import CorruptMedia
 
 
 def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
@@ -53,3 +54,25 @@ def selected_cameras(layout: Layout, cameras: Sequence[str] | None) -> tuple[Fea
     if unknown:
         raise ValueError(f"cameras {unknown} are not in '{layout.root}'; it has {', '.join(known) or 'none'}")
     return tuple(camera for camera in layout.cameras if camera.name in cameras)
+
+
+def promised_sizes(
+    cameras: Sequence[Feature], image_size: tuple[int, int] | None, root: str
+) -> dict[str, tuple[int, int]]:
+    """Camera to (height, width) by the metadata, which files must then have; {} where pictures are resized anyway.
+
+    Raises:
+        CorruptMedia: The metadata does not say.
+    """
+    if image_size is not None:
+        return {}
+    for camera in cameras:
+        if len(camera.shape) != 3:
+            path = f"{root}/meta/info.json"
+            raise CorruptMedia(
+                f"'{path}' does not say how large the pictures of {camera.name!r} are; give image_size=, or open it "
+                "with lazy=False",
+                path=path,
+                camera=camera.name,
+            )
+    return {camera.name: (camera.shape[0], camera.shape[1]) for camera in cameras}

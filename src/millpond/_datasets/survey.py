@@ -73,6 +73,7 @@ class Surveyor:
         tolerance_s: For times.
         store: Of sidecars.
         on_file: Called after each file, one call at a time.
+        picture_sizes: Camera of MP4s to the (height, width) that info.json says, where its files must have that.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Surveyor:
         tolerance_s: float,
         store: SidecarStore,
         on_file: Callable[[], None],
+        picture_sizes: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self._files = files
         self._all = layout
@@ -91,6 +93,7 @@ class Surveyor:
         self._tolerance_s = tolerance_s
         self._store = store
         self._on_file = on_file
+        self._picture_sizes = picture_sizes or {}
         self._lock = threading.Lock()
         self._samples = Runs.of(self._layout.lengths)
 
@@ -116,7 +119,8 @@ class Surveyor:
 
     def _new_work(self, camera: str) -> VideoWork:
         claims = Claims(camera, self._layout.videos[camera], self._layout)
-        work = VideoWork(camera, claims, Claims(camera, self._all.videos[camera], self._all), self._samples)
+        all_claims = Claims(camera, self._all.videos[camera], self._all)
+        work = VideoWork(camera, claims, all_claims, self._samples, self._picture_sizes.get(camera))
         contradictions = work.all_claims.contradictions()
         for episode, position in enumerate(self._selected.tolist()):
             if position in contradictions:
@@ -252,11 +256,14 @@ class Surveyor:
             except BaseException:
                 self._files.close(for_good=True)  # what is under way ends, and nothing begins
                 pool.shutdown(cancel_futures=True)
+                self._files.reopen()  # for who tries again
                 raise
 
 
 def select_episodes(layout: Layout, selected: NDArray[np.int64]) -> Layout:
     """The same metadata for some of the episodes; files keep their numbers."""
+    if len(selected) == len(layout.lengths):
+        return layout
 
     def of(placement: Any) -> Any:
         arrays = {n: getattr(placement, n)[selected] for n in ("file_of", "from_seconds", "to_seconds")}

@@ -67,14 +67,23 @@ class VideoWork:
         claims: Of the metadata about the selected episodes.
         all_claims: About all episodes.
         samples: The selected ones.
+        picture_size: (height, width) that info.json says, where files must have that; None asks them to be alike.
     """
 
-    def __init__(self, camera: str, claims: Claims, all_claims: Claims, samples: Runs) -> None:
+    def __init__(
+        self,
+        camera: str,
+        claims: Claims,
+        all_claims: Claims,
+        samples: Runs,
+        picture_size: tuple[int, int] | None = None,
+    ) -> None:
         self.camera = camera
         self.claims = claims
         self.all_claims = all_claims
         self.places = Places.nowhere(len(claims.layout.lengths))
         self._samples = samples
+        self._picture_size = picture_size
         count = len(samples.episode)
         self._gop = -2 - np.arange(count, dtype=np.int32)  # every one its own GOP
         self._preroll = np.zeros(count, np.int32)
@@ -132,9 +141,10 @@ class VideoWork:
         files = sorted(self._tables)
         sizes = [self._tables[file][5] for file in files]
         if required_size is None and sizes:
+            expected = self._picture_size or sizes[0]
             for file, size in zip(files, sizes, strict=True):
-                if size != sizes[0]:
-                    self._fail_size(file, size, sizes[0])
+                if size != expected:
+                    self._fail_size(file, size, expected)
         facts = VideoFacts(
             codecs=tuple(sorted({self._tables[file][0] for file in files})),
             backends=tuple(sorted({self._tables[file][1] for file in files})),
@@ -148,8 +158,9 @@ class VideoWork:
 
     def _fail_size(self, file: int, size: tuple[int, int], expected: tuple[int, int]) -> None:
         path = self.claims.placement.paths[file]
+        others = "other files of" if self._picture_size is None else "where meta/info.json says"
         text = (
-            f"'{path}' has pictures of {size[0]} x {size[1]}, other files of {expected[0]} x {expected[1]}; give "
+            f"'{path}' has pictures of {size[0]} x {size[1]}, {others} {expected[0]} x {expected[1]}; give "
             "image_size= to make all pictures one size"
         )
         error = CorruptMedia(text, path=path, picture_size=size, expected_size=expected)

@@ -303,6 +303,11 @@ class ObjectStore:
             finalizer()
             engine.join()
 
+    def reopen(self) -> None:
+        """Take back that it was closed for good: whoever must not make a request any more has ended."""
+        with self._lock:
+            self._is_closed_for_good = False
+
     def _begin(self, work: Callable[[Engine], Any], key: str = "") -> Future[Any]:
         engine = self._open(key)
         return engine.begin(work(engine))
