@@ -13,6 +13,13 @@ Measure = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
 """A number for the samples start to stop of each pair; starts, stops and numbers are int64, (n,)."""
 
 
+def scaled(measure: Measure, share: float) -> Measure:
+    """A share of what a measure says, rounded up."""
+    if share == 1:
+        return measure
+    return lambda starts, stops: np.ceil(measure(starts, stops) * share).astype(np.int64)
+
+
 class Run(NamedTuple):
     """Samples of one member amid those of a call.
 

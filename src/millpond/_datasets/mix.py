@@ -51,7 +51,7 @@ def mix(
 
     Raises:
         ValueError: No members; arrays that differ; names that are unknown, or given twice; weights that are not
-            positive, or missing in some members; a mix of mixes.
+            positive, missing in some members, or too small to give a sample of an epoch; a mix of mixes.
     """
     if not isinstance(members, Sequence):
         raise TypeError(f"mix takes a list of datasets, not a {type(members).__name__}")
@@ -71,7 +71,9 @@ def mix(
     keys = [KeyMap(None if member.keys is None else dict(member.keys)) for member in given]
     common = common_fields(datasets, keys)
     padding = _common_padding(datasets, common)
-    return MixedDataset(datasets, common, padding, weights, epoch_samples)
+    mixed = MixedDataset(datasets, common, padding, weights, epoch_samples)
+    mixed.quotas(mixed.epoch_samples)  # raises where a member would give none
+    return mixed
 
 
 def _member_of(number: int, given: Dataset | tuple[Dataset, float] | Member) -> Member:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import ByteSource, Dataset
-from millpond._datasets.borders import Borders
+from millpond._datasets.borders import Borders, scaled
 from millpond._datasets.clip_batches import Padding, present_lengths
 from millpond._datasets.mixed_bytes import MixedBytes
 from millpond._datasets.mixed_columns import ColumnNames
@@ -63,9 +63,20 @@ class MixedDataset:
         return MixedDataset(tuple(members), self._common, self._padding, self.weights, self.epoch_samples)
 
     def quotas(self, num_samples: int) -> tuple[int, ...]:
-        """How many of some samples each member gives: its share by weight, or by its length, rounded to add up."""
+        """How many of some samples each member gives: its share by weight, or by its length, rounded to add up.
+
+        Raises:
+            ValueError: A member with a weight would give none.
+        """
         shares = [len(member) for member in self.members] if self.weights is None else self.weights
-        return tuple(_apportioned(num_samples, np.asarray(shares, np.float64)).tolist())
+        quotas = _apportioned(num_samples, np.asarray(shares, np.float64))
+        if self.weights is not None and num_samples and not quotas.all():
+            none = int(np.argmin(quotas))
+            raise ValueError(
+                f"member {none} would give none of {num_samples} samples, by its weight of {self.weights[none]:.3g} in "
+                "all 1: raise epoch_samples=, or the weight, or leave the member out"
+            )
+        return tuple(quotas.tolist())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "byte_source"}  # a copy makes its own
@@ -128,8 +139,9 @@ class MixedDataset:
         return np.concatenate([np.zeros(1, np.int64), *(member.cuts()[1:] + first for member, first in pairs)])
 
     def cut_costs(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
-        """int64, (n,): frames to decode, all cameras of the members, taken or not."""
-        return self._borders.summed(starts, stops, [member.cut_costs for member in self.members])
+        """int64, (n,): frames to decode, as if every camera of a member cost the same."""
+        pairs = zip(self.members, self._common.camera_shares, strict=True)
+        return self._borders.summed(starts, stops, [scaled(member.cut_costs, share) for member, share in pairs])
 
     def unique_frames(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64, (n,): the most frames of one camera; across a border those of both members."""
@@ -162,7 +174,7 @@ class MixedDataset:
         sources = [member.byte_source for member in self.members]
         if all(source is None for source in sources):
             return None
-        return MixedBytes(sources, self._common.member_parts, self._borders)
+        return MixedBytes(sources, self._common, self._borders)
 
     @property
     def lost(self) -> Sequence[DataError]:

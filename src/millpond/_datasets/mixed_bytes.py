@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from millpond._datasets.base import ByteSource, WantedRange, total_counters
-from millpond._datasets.borders import Borders
-from millpond._datasets.mixed_fields import MemberParts
+from millpond._datasets.borders import Borders, scaled
+from millpond._datasets.mixed_fields import CommonFields
 
 
 def own_range(wanted: WantedRange) -> tuple[int, WantedRange]:
@@ -25,19 +25,19 @@ class MixedBytes:
 
     Args:
         sources: Of the members; None where bytes are at hand.
-        member_parts: Of each member, by the mix's part.
+        common: What they have in common.
         borders: Which samples are whose.
     """
 
     def __init__(
         self,
         sources: Sequence[ByteSource | None],
-        member_parts: Sequence[Mapping[str, MemberParts]],
+        common: CommonFields,
         borders: Borders,
     ) -> None:
         self._sources = tuple(sources)
         self._present = [source for source in self._sources if source is not None]
-        self._member_parts = tuple(member_parts)
+        self._common = common
         self._borders = borders
 
     def wanted(self, parts: Sequence[str], samples: NDArray[np.int64]) -> list[WantedRange]:
@@ -46,7 +46,7 @@ class MixedBytes:
         for run in self._borders.runs(samples):
             source = self._sources[run.member]
             if source is not None:
-                own = [one for part in parts for one in self._member_parts[run.member][part].fetched]
+                own = [one for part in parts for one in self._common.member_parts[run.member][part].fetched]
                 found += [one._replace(part=f"{run.member}:{one.part}") for one in source.wanted(own, run.samples)]
         return found
 
@@ -57,7 +57,8 @@ class MixedBytes:
 
     def segment_bytes(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `ByteSource`."""
-        measures = [None if source is None else source.segment_bytes for source in self._sources]
+        shares = zip(self._sources, self._common.camera_shares, strict=True)
+        measures = [None if source is None else scaled(source.segment_bytes, share) for source, share in shares]
         return self._borders.summed(starts, stops, measures)
 
     def forget(self, wanted: WantedRange) -> None:

@@ -66,12 +66,14 @@ class CommonFields:
         part_fields: Part to the names of the fields that it fills.
         member_parts: Of each member, by the mix's part.
         keys: Of each member.
+        camera_shares: How many of each member's cameras are taken, over all that it has.
     """
 
     fields: tuple[Field, ...]
     part_fields: Mapping[str, tuple[str, ...]]
     member_parts: tuple[Mapping[str, MemberParts], ...]
     keys: tuple[KeyMap, ...]
+    camera_shares: tuple[float, ...]
 
 
 def common_fields(datasets: Sequence[Dataset], keys: Sequence[KeyMap]) -> CommonFields:
@@ -94,7 +96,18 @@ def common_fields(datasets: Sequence[Dataset], keys: Sequence[KeyMap]) -> Common
     )
     first = joined[0][0]
     part_fields[first] = (*part_fields[first], DATASET_FIELD)
-    return CommonFields((*ordered, Field(DATASET_FIELD, (), "int64")), part_fields, member_parts, tuple(keys))
+    return CommonFields(
+        fields=(*ordered, Field(DATASET_FIELD, (), "int64")),
+        part_fields=part_fields,
+        member_parts=member_parts,
+        keys=tuple(keys),
+        camera_shares=tuple(_camera_share(dataset, own) for dataset, own in zip(datasets, keys, strict=True)),
+    )
+
+
+def _camera_share(dataset: Dataset, keys: KeyMap) -> float:
+    cameras = [field.name for field in dataset.fields if field.frames]
+    return len(keys.renamed(dict.fromkeys(cameras))) / max(len(cameras), 1)
 
 
 def text_columns(dataset: Dataset) -> tuple[str, ...]:
