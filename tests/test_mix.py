@@ -216,6 +216,15 @@ def test_pictures_of_two_sizes_are_mixed_at_one(synth: MakeDataset) -> None:
                 assert (episode, frame) == place
 
 
+def test_to_mix_datasets_opens_no_files_that_are_opened_lazily(synth: MakeDataset) -> None:
+    lazy = [open_dataset(root, lazy=True) for root in (synth(), synth(**OTHER))]
+    mixed = mix([Member(dataset, 1.0, {FRONT: "image"} | NUMBERS) for dataset in lazy])
+    shares = mixed.with_members([Share(dataset.opened_for(0, 6)[0], 0, 6) for dataset in lazy])
+    with make_loader(shares, num_workers=0) as loader:
+        assert sum(len(batch["task"]) for batch in loader) == 12
+    assert not any(dataset.is_surveyed for dataset in lazy)
+
+
 # ---- members in stores
 
 

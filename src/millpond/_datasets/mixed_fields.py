@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from millpond._datasets.base import Dataset
+from millpond._datasets.base import Dataset, PartlyOpened
 from millpond._values import Field
 
 DATASET_FIELD = "dataset_index"
@@ -111,10 +111,11 @@ def _camera_share(dataset: Dataset, keys: KeyMap) -> float:
 
 
 def text_columns(dataset: Dataset) -> tuple[str, ...]:
-    """Names of what a dataset adds to batches that is no array: seen from its first sample."""
+    """Names of what a dataset adds to batches that is no array: seen from its first sample, no more files than its."""
     added: dict[str, Any] = {}
     if len(dataset):
-        dataset.decorate(added, np.zeros(1, np.int64))
+        opened = dataset.opened_for(0, 1)[0] if isinstance(dataset, PartlyOpened) else dataset
+        opened.decorate(added, np.zeros(1, np.int64))
     return tuple(added)
 
 
