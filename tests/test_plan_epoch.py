@@ -17,17 +17,18 @@ from millpond._plan.segments import cut_segments
 def make_plan(total: int = 2994, gop: int = 2, target: int = 16, **changes: Any) -> EpochPlan:
     cuts = np.append(np.arange(0, total, gop), total)
     options: dict[str, Any] = {"batch_size": 32, "horizon_batches": 24, "shuffle": True, "seed": 0, "epoch": 0}
-    options |= {"drop_last": False} | changes
+    options |= changes
     return plan_epoch(cut_segments(cuts, target_samples=target, split=False), np.arange(total) // 100, **options)
 
 
 @given(st.integers(1, 400), st.integers(1, 50), st.integers(1, 40), st.integers(1, 20), st.booleans(), st.booleans())
 def test_every_sample_stands_in_one_row_of_one_batch(
-    total: int, gop: int, batch_size: int, horizon: int, shuffle: bool, drop_last: bool
+    total: int, gop: int, batch_size: int, horizon: int, shuffle: bool, drops: bool
 ) -> None:
-    plan = make_plan(total, gop, batch_size=batch_size, horizon_batches=horizon, shuffle=shuffle, drop_last=drop_last)
+    plan = make_plan(total, gop, batch_size=batch_size, horizon_batches=horizon, shuffle=shuffle)
+    plan = plan.with_batches(total // batch_size) if drops else plan
     assert len(set(plan.samples.tolist())) == len(plan.samples) == total - plan.num_dropped
-    assert plan.num_dropped == (total % batch_size if drop_last else 0)
+    assert plan.num_dropped == (total % batch_size if drops else 0)
     sizes = plan.batch_sizes
     assert (sizes[:-1] == batch_size).all()
     for batch in range(plan.num_batches):

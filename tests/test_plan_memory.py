@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from millpond._amounts import parse_bytes
+from millpond._plan.demand import Demand
 from millpond._plan.epoch import blocks_needed, open_batches_needed
 from millpond._plan.memory import (
     MIB,
-    Demand,
     MemoryPlan,
     candidates,
     choose,
     plan_within,
     smallest_memory,
 )
-from millpond._plan.segments import cut_segments
+from millpond._plan.shards import Shard
 
 Array = NDArray[np.int64]
 FRAME = 640 * 480 * 3
@@ -46,11 +46,10 @@ def demand(gop: int = 2, *, frame_bytes: int = FRAME, steps: int = 1, total: int
         num_parts=2,
         window_copies=steps,
         shuffle=True,
-        drop_last=False,
         seed=0,
         held_batches=2,
         num_workers=2,
-        num_samples=total,
+        shards=(Shard(0, ((0, total),)),),
     )
 
 
@@ -115,7 +114,7 @@ def test_the_smallest_memory_works_and_a_mebibyte_less_does_not(gop: int, steps:
 def test_every_epoch_finds_its_way_within_the_slots(gop: int) -> None:
     wishes = demand(gop, frame_bytes=224 * 224 * 3, steps=3)
     for plan in candidates(wishes, 600 * MIB, splits=True):
-        segments = cut_segments(wishes.cuts, target_samples=plan.segment_samples, split=plan.splits_gops)
+        segments = wishes.cut(target_samples=plan.segment_samples, split=plan.splits_gops)
         for epoch in range(3):
             order = plan_within(wishes, plan, segments, epoch)
             needed = open_batches_needed(order) if plan.layout == "direct" else blocks_needed(order)
@@ -142,7 +141,7 @@ def test_no_plan_that_is_accepted_can_stand_still(
         num_workers=0,
     )
     for plan in candidates(wishes, (128 + spare_mib) * MIB, splits=True):
-        segments = cut_segments(wishes.cuts, target_samples=plan.segment_samples, split=plan.splits_gops)
+        segments = wishes.cut(target_samples=plan.segment_samples, split=plan.splits_gops)
         for epoch in range(6):
             order = plan_within(wishes, plan, segments, epoch)
             needed = open_batches_needed(order) if plan.layout == "direct" else blocks_needed(order)

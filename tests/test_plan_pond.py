@@ -26,7 +26,6 @@ def make_plan(total: int, gop: int, horizon: int, *, shuffle: bool = True, batch
         shuffle=shuffle,
         seed=1,
         epoch=0,
-        drop_last=False,
     )
 
 

@@ -267,7 +267,6 @@ def plan_of(num_segments: int, length: int = 2, *, shuffle: bool = False, epoch:
         shuffle=shuffle,
         seed=5,
         epoch=epoch,
-        drop_last=False,
     )
 
 

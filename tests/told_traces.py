@@ -102,7 +102,7 @@ def _told(event: Event) -> Told:
 def epoch_plan(loader: Loader, epoch: int) -> EpochPlan:
     """What an epoch of a loader that has begun one does, from the start."""
     assert loader._running is not None
-    return plan_within(loader._demand, loader._plan, loader._running.segments, epoch)
+    return plan_within(loader._demand, loader._plan, loader._running.cutting, epoch)
 
 
 def segments_by_batch(plan: EpochPlan) -> dict[int, set[int]]:

@@ -38,8 +38,8 @@ class Quarantine:
             record["stack"] = stack
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, default=str) + "\n")
+            with self.path.open("ab", buffering=0) as file:  # in one write: several ranks may share the file
+                file.write((json.dumps(record, default=str) + "\n").encode())
         except OSError as failure:
             failure.add_note(f"raised while a skipped sample was written to the quarantine file {str(self.path)!r}")
             raise

@@ -243,15 +243,38 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class PartlyOpened(Protocol):
-    """A dataset that need not look at all of its files to serve some of its samples."""
+    """A dataset that can be opened in part: what a rank does not read, it does not look at."""
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether all of it was looked at already."""
+        ...
 
     def opened_for(self, start: int, stop: int) -> tuple[Dataset, int]:
-        """Open what some samples need.
+        """A dataset that has at least samples `start` to `stop`, and the number here of its sample 0."""
+        ...
 
-        Returns:
-            A dataset that serves at least the samples start to stop, numbered from 0, having looked at no files but
-            theirs; and the number in this dataset of its sample 0.
-        """
+
+@runtime_checkable
+class Mixture(Protocol):
+    """A dataset that consists of others, numbered one after the other.
+
+    Attributes:
+        members: They.
+        weights: The share that each has of an epoch, in all 1; None: every sample is in every epoch.
+        epoch_samples: Samples of an epoch.
+    """
+
+    members: tuple[Dataset, ...]
+    weights: tuple[float, ...] | None
+    epoch_samples: int
+
+    def quotas(self, num_samples: int) -> tuple[int, ...]:
+        """Samples of each member among so many, by weight."""
+        ...
+
+    def with_members(self, members: Sequence[Dataset]) -> Dataset:
+        """The same mix of other datasets, such as shares of the members."""
         ...
 
 

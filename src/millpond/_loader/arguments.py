@@ -27,6 +27,8 @@ def check_arguments(
     max_worker_anon: Any,
     video_fetch_workers: Any,
     output: Any,
+    uneven: Any,
+    canonical_shards: Any,
 ) -> None:
     """TypeError or ValueError for what cannot work; see `Loader` for what each argument means."""
     check_integer("batch_size", batch_size, least=1)
@@ -50,6 +52,10 @@ def check_arguments(
         raise ValueError(f'output must be "auto", "torch" or "numpy", not {output!r}')
     if output == "torch" and importlib.util.find_spec("torch") is None:
         raise ValueError('output="torch" needs torch, which is not installed; install millpond[torch]')
+    if uneven not in ("pad", "drop", "error"):
+        raise ValueError(f'uneven must be "pad", "drop" or "error", not {uneven!r}')
+    if canonical_shards is not None and mixing is not None:
+        raise ValueError("mixing= fits the order to memory=, and canonical_shards= fixes it: give horizon_batches=")
     if transform is not None:
         _check_transform(transform, travels=num_workers != 0)
 

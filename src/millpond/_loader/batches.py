@@ -107,6 +107,18 @@ class Outbox:
             self._pool.view(self._arena.buffer, ready.slot, name)[: len(valid)][~valid] = 0
         return valid
 
+    def fill_up(self, ready: ReadyBatch, valid: NDArray[np.bool_], padding: NDArray[np.int64]) -> None:
+        """Make some rows copies of the valid ones, in turn; zeros where there are none."""
+        if not len(padding):
+            return
+        good = np.flatnonzero(valid)
+        sources = np.resize(good, len(padding)) if len(good) else good
+        for name in self._fields:
+            rows = self._pool.view(self._arena.buffer, ready.slot, name)
+            rows[padding] = 0
+            for target, source in zip(padding.tolist(), sources.tolist(), strict=False):
+                rows[target] = rows[source]
+
     def delivered(self, array: NDArray[Any]) -> Any:
         """A small array of its own memory as batches have them: a tensor, or itself."""
         return self._from_numpy(array) if self._as_tensors else array

@@ -6,8 +6,9 @@ import numpy as np
 
 from millpond._arena.layout import SlotLayout
 from millpond._datasets.base import Dataset
+from millpond._loader.ranks import Ration
 from millpond._loader.work import WINDOW_SUFFIX
-from millpond._plan.memory import Demand
+from millpond._plan.demand import Demand
 from millpond._plan.segments import Segments
 from millpond._values import Field
 
@@ -18,18 +19,19 @@ def steps_of(field: Field) -> int:
 
 
 def demand_of(
-    dataset: Dataset,
+    ration: Ration,
     *,
     batch_size: int,
     outlet_fields: tuple[Field, ...] | None,
     shuffle: bool,
-    drop_last: bool,
     seed: int,
+    horizon_batches: int | None,
     held_batches: int,
     num_workers: int,
     fetch_workers: int,
 ) -> Demand:
     """Everything that the memory plan must know."""
+    dataset = ration.dataset
     source = dataset.byte_source
     cameras = [field for field in dataset.fields if field.frames]
     copies = sum(steps_of(field) for field in cameras) / len(cameras) if cameras else 1.0
@@ -47,11 +49,12 @@ def demand_of(
         num_parts=len(dataset.parts),
         window_copies=copies,
         shuffle=shuffle,
-        drop_last=drop_last,
         seed=seed,
         held_batches=held_batches,
         num_workers=num_workers,
-        num_samples=len(dataset),
+        shards=ration.shards,
+        num_batches=ration.num_batches,
+        horizon_batches=horizon_batches,
         fetched_bytes=None if source is None else source.segment_bytes,
         fetch_workers=fetch_workers,
     )

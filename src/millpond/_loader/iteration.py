@@ -52,12 +52,19 @@ class Settled:
     Attributes:
         ready: It.
         samples: int64 (n,), of the rows that leave.
-        valid: bool (n,), which of them have data; None where all that leave do.
+        valid: bool (n,), which of them have data of their own; None where all that leave do.
+        num_padded: Of those that have none, how many only fill the batch up.
     """
 
     ready: ReadyBatch
     samples: NDArray[np.int64]
-    valid: NDArray[np.bool_] | None
+    valid: NDArray[np.bool_] | None = None
+    num_padded: int = 0
+
+    @property
+    def num_valid(self) -> int:
+        """Rows with data of their own."""
+        return len(self.samples) if self.valid is None else int(self.valid.sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +77,14 @@ class Policy:
         quarantine: Where skipped samples are written down.
         kept: Names of what the dataset adds to batches after a transform (text) or presents in them (lengths that
             vary); None: no transform, and the dataset does what it likes.
+        full_rows: Rows that every batch is filled up to, so that ranks stay in step; None: batches may be short.
     """
 
     on_error: Literal["raise", "skip", "placeholder"]
     max_errors: int | None
     quarantine: Quarantine
     kept: tuple[str, ...] | None
+    full_rows: int | None = None
 
 
 class EpochIterator(Iterator[dict[str, Any]]):
@@ -154,16 +163,30 @@ class EpochIterator(Iterator[dict[str, Any]]):
         return ready
 
     def _settle(self, ready: ReadyBatch) -> Settled:
-        """Deal with failures: close the batch up, or leave rows of zeros."""
+        """Deal with failures: close the batch up, or leave rows of zeros; and fill it up."""
         try:
             if ready.failures:
                 self._account_failures(ready)
             if self._policy.on_error == "placeholder":
-                return Settled(ready, ready.samples, self._outbox.blank(ready))
-            return Settled(ready, self._outbox.close_up(ready), None)
+                settled = Settled(ready, ready.samples, self._outbox.blank(ready))
+            else:
+                settled = Settled(ready, self._outbox.close_up(ready))
+            rows = self._policy.full_rows
+            return settled if rows is None else self._filled_up(settled, rows)
         except BaseException:
             self._driver.release(ready.slot)
             raise
+
+    def _filled_up(self, settled: Settled, rows: int) -> Settled:
+        """With rows that repeat good ones of the batch; of a batch without any, zeros in the name of any sample."""
+        valid = np.zeros(rows, np.bool_)
+        valid[: len(settled.samples)] = True if settled.valid is None else settled.valid
+        padding = np.arange(len(settled.samples), rows)
+        self._outbox.fill_up(settled.ready, valid, padding)
+        named = settled.samples[valid[: len(settled.samples)]]
+        named = named if len(named) else settled.ready.samples[:1]
+        samples = np.concatenate([settled.samples, np.resize(named, len(padding))]).astype(np.int64)
+        return Settled(settled.ready, samples, valid, num_padded=len(padding))
 
     def _hand_over(self, settled: Settled) -> dict[str, Any]:
         """Give a settled batch away.
@@ -176,19 +199,17 @@ class EpochIterator(Iterator[dict[str, Any]]):
         self._settled = None
         batch = self._outbox.hand_over(settled.ready, len(samples))
         self._decorate(batch, samples)
-        delivered = len(samples)
         if settled.valid is not None:
             batch[VALIDITY_FIELD] = self._outbox.delivered(settled.valid)
-            delivered = int(settled.valid.sum())
         self._progress.batches += 1
-        self._advance(delivered)
+        self._advance(settled)
         return batch
 
     def _leave_out(self, settled: Settled) -> None:
         """Every row of it was bad."""
         self._settled = None
         self._driver.release(settled.ready.slot)
-        self._advance(0)
+        self._advance(settled)
 
     def _decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         if self._policy.kept is None:
@@ -198,12 +219,13 @@ class EpochIterator(Iterator[dict[str, Any]]):
             self._dataset.decorate(shown, samples)
             batch.update({name: shown[name] for name in self._policy.kept})
 
-    def _advance(self, delivered: int) -> None:
+    def _advance(self, settled: Settled) -> None:
         self._next_batch += 1
-        self._books.delivered += delivered
+        self._books.padded += settled.num_padded
+        self._books.delivered += settled.num_valid + settled.num_padded
         self._progress.position = (self._epoch, self._next_batch)
-        self._progress.samples += delivered
-        self._timeline.deliver(delivered)
+        self._progress.samples += settled.num_valid
+        self._timeline.deliver(settled.num_valid)
 
     def _account_failures(self, ready: ReadyBatch) -> None:
         if self._policy.on_error == "raise":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import math
@@ -13,12 +14,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from millpond._amounts import parse_bytes
 from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
 from millpond._loader.iteration import EpochIterator, Policy, Progress
 from millpond._loader.probe import Transformed, probe_transform
+from millpond._loader.ranks import (
+    cores_of_a_rank,
+    knows_all_cuts,
+    rank_and_world_size,
+    ration_of,
+    require_even,
+    sharding_of,
+)
 from millpond._loader.running import Counts, Running, Wishes, open_running
 from millpond._loader.statistics import LoaderStatistics
 from millpond._loader.timeline import Timeline
@@ -28,14 +39,16 @@ from millpond._observe.trace import TraceWriter
 from millpond._plan.books import Books
 from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
 from millpond._quarantine import Quarantine
-from millpond._workers.cores import usable_cores
 from millpond._workers.recycling import Recycling
 from millpond._workers.verdicts import TaskLimits
 from millpond.errors import ClosedError, UsageError
 
 logger = logging.getLogger("millpond")
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+DEFAULT_HORIZON_BATCHES = 16
+"""Of canonical shards; a segment is as many samples long, so that it gives each of these batches one."""
 
 
 class Loader:
@@ -44,13 +57,18 @@ class Loader:
     Order is a function of (seed, epoch, dataset, batch_size, memory, mixing) alone: neither the number of workers nor
     timing changes it. Arena and workers are made when the first epoch begins, and live until `close`.
 
+    With several ranks each has a run of the samples, the same in every epoch, and all give equally many batches of
+    exactly `batch_size` rows. Their `is_valid`, bool (B,), is False for rows that only fill a batch up: they repeat
+    others of it, or are zero where it has none. So is a rank's loader of one rank with `canonical_shards`.
+
     Args:
         dataset: A `LeRobotDataset` or a `ClipDataset`; or whatever has their interface, which may change.
-        batch_size: Samples of a batch.
+        batch_size: Samples of a batch; with several ranks, of each.
         shuffle: Shuffle the epoch; False gives the dataset's order.
         seed: Of the order.
-        num_workers: Decoding processes; None: one per core this process may use; 0 decodes in this process.
-        memory: Budget for arena, batches in flight, workers and tables: bytes, or "2GiB".
+        num_workers: Decoding processes; None: one per core this process may use, shared by the ranks of a machine that
+            torchrun started; 0 decodes in this process.
+        memory: Budget for arena, batches in flight, workers and tables: bytes, or "2GiB". Of one rank.
         drop_last: Leave out a last batch that would be short.
         mixing: The least distinct episodes per batch over a full shuffle's that is wanted. None: 0.95 where the budget
             allows it with every GOP decoded once, else the best there is. A number may cut GOPs, and decode them more
@@ -78,13 +96,23 @@ class Loader:
         video_fetch_workers: Requests under way at once, where the dataset lies in an object store.
         output: "torch", "numpy", or "auto": torch where it is installed.
         trace: File that a trace of plan, fetches, decodes, gathering and the consumer is written to, for
-            https://ui.perfetto.dev or chrome://tracing; replaces what is there, and ends at 1 GiB. Each loader, and
-            each rank, needs a file of its own.
+            https://ui.perfetto.dev or chrome://tracing; replaces what is there, and ends at 1 GiB. Each loader needs a
+            file of its own; of several ranks each adds its number to the name.
+        rank: Of this process, from 0. None: of torch.distributed where it is initialized, else RANK, else 0.
+        world_size: Ranks. None: of torch.distributed where it is initialized, else WORLD_SIZE, else 1.
+        uneven: What becomes of a last batch that is not full on all ranks: "pad" fills it up, "drop" leaves it out (as
+            `drop_last` does), "error" refuses the dataset.
+        canonical_shards: Fixes the order of the global batches (those of all ranks together) whatever the number of
+            ranks, which must divide this one: global step k has the same samples on 1, 2 or 8 ranks of as many rows in
+            all, and a state that 8 ranks saved goes on with 2. None: the order is of this number of ranks.
+        horizon_batches: With `canonical_shards`: a segment's samples leave within about so many batches. More mix
+            better, and need more `memory`. None: 16.
 
     Raises:
         DataError: Under on_error="raise", data that no sample stands for: rows of an episode that the metadata does not
             know.
-        ValueError: The budget cannot work (the message says which can), or the mixing cannot be reached.
+        ValueError: The budget cannot work (the message says which can), or the mixing cannot be reached; or ranks,
+            shards and rows do not divide.
     """
 
     def __init__(
@@ -111,6 +139,11 @@ class Loader:
         video_fetch_workers: int = 16,
         output: Literal["auto", "torch", "numpy"] = "auto",
         trace: str | os.PathLike[str] | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        uneven: Literal["pad", "drop", "error"] = "pad",
+        canonical_shards: int | None = None,
+        horizon_batches: int | None = None,
     ) -> None:
         if isinstance(dataset, str | os.PathLike):
             raise TypeError(f"dataset must be a dataset, not a path: give LeRobotDataset({str(dataset)!r})")
@@ -130,20 +163,36 @@ class Loader:
             max_worker_anon=max_worker_anon,
             video_fetch_workers=video_fetch_workers,
             output=output,
+            uneven=uneven,
+            canonical_shards=canonical_shards,
         )
         memory_bytes = parse_bytes(memory)
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
-        for problem in dataset.lost:
+        self.rank, self.world_size = rank_and_world_size(rank, world_size)
+        self._canonical_shards, self._is_sharded = canonical_shards, self.world_size > 1 or canonical_shards is not None
+        sharding = sharding_of(
+            self.rank,
+            self.world_size,
+            batch_size=batch_size,
+            canonical_shards=canonical_shards,
+            horizon_batches=horizon_batches,
+        )
+        if self._is_sharded and uneven == "error":
+            require_even(dataset, sharding)
+        self._drops = drop_last or (self._is_sharded and uneven == "drop")
+        self._ration = ration_of(dataset, sharding, drops=self._drops, is_sharded=self._is_sharded)
+        mine = self._ration.dataset
+        for problem in mine.lost:
             if on_error == "raise":
                 raise problem
             logger.warning("not served: %s", str(problem))
         self.dataset = dataset
         self.batch_size = batch_size
         self._shuffle = shuffle
-        self._drop_last = drop_last
         self._seed = seed
-        self._num_workers = usable_cores() if num_workers is None else num_workers
+        self._mixing = mixing
+        self._num_workers = cores_of_a_rank() if num_workers is None else num_workers
         self._as_tensors = output == "torch" or (output == "auto" and importlib.util.find_spec("torch") is not None)
         self._limits = TaskLimits(math.inf if timeout is None else timeout, stall_timeout)
         self._max_restarts = max_restarts
@@ -153,31 +202,34 @@ class Loader:
         )
         self._transform = transform
         if transform is None:
-            self._given = Transformed({field.name: field for field in dataset.fields})
+            self._given = Transformed({field.name: field for field in mine.fields})
         else:
-            self._given = probe_transform(dataset, transform, in_worker=self._num_workers > 0, limits=self._limits)
+            self._given = probe_transform(mine, transform, in_worker=self._num_workers > 0, limits=self._limits)
         self._fields = self._given.fields
-        if on_error == "placeholder" and VALIDITY_FIELD in self._fields:
-            raise ValueError(f'on_error="placeholder" adds {VALIDITY_FIELD!r} to batches, and samples have it already')
+        if (self._is_sharded or on_error == "placeholder") and VALIDITY_FIELD in self._fields:
+            reason = 'on_error="placeholder"' if on_error == "placeholder" else "a loader of several ranks"
+            raise ValueError(f"{reason} adds {VALIDITY_FIELD!r} to batches, and samples have it already")
         self._policy = Policy(
             on_error,
-            int(max_errors * len(dataset)) if isinstance(max_errors, float) else max_errors,
+            int(max_errors * self._num_samples) if isinstance(max_errors, float) else max_errors,
             Quarantine(Path(quarantine).absolute()),
             kept=None if transform is None else self._given.kept_by_dataset,
+            full_rows=batch_size if self._is_sharded else None,
         )
         self._demand = demand_of(
-            dataset,
+            self._ration,
             batch_size=batch_size,
             outlet_fields=None if transform is None else tuple(self._fields.values()),
             shuffle=shuffle,
-            drop_last=drop_last,
             seed=seed,
+            horizon_batches=None if canonical_shards is None else horizon_batches or DEFAULT_HORIZON_BATCHES,
             held_batches=held_batches,
             num_workers=self._num_workers,
             fetch_workers=video_fetch_workers,
         )
         self._plan = self._choose_plan(memory_bytes, mixing)
         self._pid = os.getpid()
+        self._digest: str | None = None
         self._closed = False
         self._running: Running | None = None
         self._past = Counts()  # of those that were closed
@@ -186,12 +238,23 @@ class Loader:
         self._progress = Progress()
         self._timeline = Timeline(
             max(1, self._num_workers),
-            fetches_ahead=dataset.byte_source is not None,
-            sink=None if trace is None else TraceWriter(Path(trace).absolute()),
+            fetches_ahead=mine.byte_source is not None,
+            sink=None if trace is None else TraceWriter(self._trace_path(Path(trace).absolute())),
         )
         weakref.finalize(self, self._timeline.close)
         self._resumed_books: Books | None = None
         self._books: Books | None = None
+
+    @property
+    def _num_samples(self) -> int:
+        """Of this rank's epoch."""
+        return sum(shard.num_samples for shard in self._ration.shards)
+
+    def _trace_path(self, path: Path) -> Path:
+        if self.world_size == 1:
+            return path
+        stem, dot, suffix = path.name.partition(".")
+        return path.with_name(f"{stem}-rank{self.rank}{dot}{suffix}")
 
     def _choose_plan(self, memory_bytes: int, mixing: float | None) -> MemoryPlan:
         plans = list(candidates(self._demand, memory_bytes, splits=mixing is not None))
@@ -199,10 +262,13 @@ class Loader:
             plans = list(candidates(self._demand, memory_bytes, splits=True))
         if not plans:
             smallest = smallest_memory(self._demand, above_bytes=memory_bytes)
+            horizon = self._demand.horizon_batches
             raise ValueError(
                 f"memory={memory_bytes} bytes ({memory_bytes >> 20} MiB) cannot hold batches of {self.batch_size} "
-                f"samples of {self._demand.sample_bytes} bytes with {self._num_workers} workers; the smallest that can "
-                f'is "{smallest >> 20}MiB". A smaller image_size=, batch_size= or num_workers= needs less'
+                f"samples of {self._demand.sample_bytes} bytes with {self._num_workers} workers"
+                + ("" if horizon is None else f" and horizon_batches={horizon}, which canonical_shards= fixes")
+                + f'; the smallest that can is "{smallest >> 20}MiB". A smaller image_size=, batch_size= or '
+                + ("num_workers= needs less" if horizon is None else "horizon_batches= (another order) needs less")
             )
         chosen = choose(plans, mixing=mixing)
         if chosen is None:
@@ -224,9 +290,8 @@ class Loader:
         return list(candidates(self._demand, budget, splits=True))
 
     def __len__(self) -> int:
-        """Batches of a whole epoch; fewer come where bad samples are skipped."""
-        samples = len(self.dataset)
-        return samples // self.batch_size if self._drop_last else math.ceil(samples / self.batch_size)
+        """Batches of a whole epoch; fewer come where bad samples are skipped and there is one rank."""
+        return self._ration.num_batches
 
     def __enter__(self) -> Loader:
         return self
@@ -249,16 +314,18 @@ class Loader:
             self._running = open_running(self, self._wishes())
         epoch, first_batch = self._next
         began_ns = time.monotonic_ns()
-        plan = plan_within(self._demand, self._plan, self._running.segments, epoch)
+        plan = plan_within(self._demand, self._plan, self._running.cutting, epoch)
+        plan = plan.resumed_at(first_batch) if first_batch else plan
         self._timeline.note(Span("plan", 0, began_ns, time.monotonic_ns(), "epoch order", {"epoch": epoch}))
-        books = self._resumed_books or Books(planned=len(self.dataset), dropped=plan.num_dropped)
+        planned = len(plan.samples) + plan.num_dropped
+        books = self._resumed_books or Books(planned=planned, dropped=plan.num_dropped)
         self._books, self._resumed_books = books, None
         self._next, self._progress.position = (epoch + 1, 0), self._next
         iterator = EpochIterator(
-            self.dataset,
+            self._ration.dataset,
             self._running.driver,
             self._running.outbox,
-            plan.resumed_at(first_batch) if first_batch else plan,
+            plan,
             books,
             epoch,
             self._policy,
@@ -274,8 +341,9 @@ class Loader:
 
     def _wishes(self) -> Wishes:
         return Wishes(
-            dataset=self.dataset,
+            dataset=self._ration.dataset,
             plan=self._plan,
+            cutting=self._demand.cut(target_samples=self._plan.segment_samples, split=self._plan.splits_gops),
             batch_size=self.batch_size,
             num_workers=self._num_workers,
             transform=self._transform,
@@ -299,7 +367,7 @@ class Loader:
             self._progress.position = self._next
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, after the batch that was taken last: small, plain, JSON."""
+        """Where the loader stands, after the batch that was taken last: small, plain, JSON, the same on every rank."""
         epoch, batch = self._progress.position
         books = self._resumed_books or self._books
         return {
@@ -307,15 +375,18 @@ class Loader:
             **self._identity(),
             "epoch": epoch,
             "batch": batch,
-            "books": asdict(books) if books is not None and batch else None,
-            "order": self._order_parameters(),
+            "books": asdict(books) if books is not None and batch and not self._is_sharded else None,
+            "order": None if self._is_sharded else self._order_parameters(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, also with another number of workers.
 
+        With `canonical_shards` also on another number of ranks, if they have as many rows in all. The books of several
+        ranks' epoch are then of the rest of it.
+
         Raises:
-            ValueError: The state is of another dataset, batch size, seed or memory plan.
+            ValueError: The state is of another dataset, batch size, seed, number of ranks or memory plan.
         """
         self._check_usable()
         if self._live_iterator() is not None:
@@ -325,12 +396,14 @@ class Loader:
         if not (state["epoch"] >= 0 and 0 <= state["batch"] <= len(self)):
             raise ValueError(f"this state stands at batch {state['batch']} of epoch {state['epoch']}: there is none")
         differing = {
-            name: (state.get(name), mine) for name, mine in self._identity().items() if state.get(name) != mine
+            name: (state.get(name), mine)
+            for name, mine in self._identity().items()
+            if state.get(name) != mine and not (name == "cuts" and None in (mine, state.get(name)))
         }
         if differing:
             told = "; ".join(f"{name} was {was!r} and is {now!r}" for name, (was, now) in differing.items())
             raise ValueError(f"this state was saved by another loader: {told}")
-        if state["order"] != self._order_parameters():
+        if not self._is_sharded and state["order"] != self._order_parameters():
             self._adopt_order(state["order"])
         self._next = self._progress.position = (state["epoch"], state["batch"])
         self._resumed_books = Books(**state["books"]) if state["books"] else None
@@ -362,13 +435,29 @@ class Loader:
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a state to mean the same samples in the same order."""
+        fixed = self._demand.horizon_batches
         return {
             "dataset": self.dataset.fingerprint,
-            "batch_size": self.batch_size,
+            "cuts": self._cuts_digest(),
+            "global_batch_size": self.batch_size * self.world_size,
             "seed": self._seed,
             "shuffle": self._shuffle,
-            "drop_last": self._drop_last,
+            "drop_last": self._drops,
+            "canonical_shards": self._canonical_shards,
+            "horizon_batches": fixed,
+            "world_size": self.world_size if fixed is None else None,
+            "memory": self._memory_wishes() if self._is_sharded and fixed is None else None,
         }
+
+    def _memory_wishes(self) -> list[Any]:
+        """What each rank chose its order by, which is its own."""
+        return [self._plan.memory_bytes, self._mixing, self._plan.held_batches]
+
+    def _cuts_digest(self) -> str | None:
+        """Of where segments may start; None where not all files are known: then states are not compared by it."""
+        if self._digest is None and knows_all_cuts(self.dataset):
+            self._digest = hashlib.sha256(np.ascontiguousarray(self.dataset.cuts()).tobytes()).hexdigest()
+        return self._digest
 
     @property
     def open_slots(self) -> int:
@@ -426,6 +515,7 @@ class Loader:
             iterator.close()
         self._close_running()
         self._timeline.close()
+        self._ration.dataset.close()
         self.dataset.close()
 
     def _close_running(self) -> None:

@@ -22,8 +22,8 @@ from millpond._loader.probe import preload_of
 from millpond._loader.timeline import Timeline
 from millpond._loader.work import Transform, Work
 from millpond._loader.worker_driver import WorkerDriver
+from millpond._plan.demand import Cutting, all_segments
 from millpond._plan.memory import MemoryPlan
-from millpond._plan.segments import Segments, cut_segments
 from millpond._values import Field
 from millpond._workers.recycling import Recycling
 from millpond._workers.supervisor import Supervisor
@@ -38,6 +38,7 @@ class Wishes:
     Attributes:
         dataset: What is read.
         plan: The memory plan that was chosen.
+        cutting: What tasks decode.
         batch_size: Rows of a batch.
         num_workers: 0: in this process.
         transform: Applied to each sample, or None.
@@ -53,6 +54,7 @@ class Wishes:
 
     dataset: Dataset
     plan: MemoryPlan
+    cutting: Cutting
     batch_size: int
     num_workers: int
     transform: Transform | None
@@ -99,7 +101,7 @@ class Running:
     """The open resources of a loader.
 
     Attributes:
-        segments: What tasks decode.
+        cutting: What tasks decode.
         driver: Moves epochs forward.
         outbox: Hands batches over.
         supervisor: Of the workers; None where there are none.
@@ -108,7 +110,7 @@ class Running:
         close: Ends all of it; idempotent, also called when the loader is collected or the interpreter ends.
     """
 
-    segments: Segments
+    cutting: Cutting
     driver: Driver
     outbox: Outbox
     supervisor: Supervisor | None
@@ -130,9 +132,8 @@ class Running:
 
 def open_running(owner: object, wishes: Wishes) -> Running:
     """Make arena, workers and driver, to be closed no later than `owner` is collected."""
-    plan, dataset = wishes.plan, wishes.dataset
-    segments = cut_segments(dataset.cuts(), target_samples=plan.segment_samples, split=plan.splits_gops)
-    pond, outlet = _pools(wishes, segments)
+    plan = wishes.plan
+    pond, outlet = _pools(wishes)
     slots_bytes = pond.size_bytes + (outlet.size_bytes if outlet else 0)
     arena = ArenaMemory.create(slots_bytes + plan.prefetch_bytes, posix=Settings().posix_shared_memory)
     try:
@@ -157,13 +158,13 @@ def open_running(owner: object, wishes: Wishes) -> Running:
         in_slots = in_pond * pond.layout.slot_bytes + (in_outlet * outlet.layout.slot_bytes if outlet else 0)
         return in_slots + driver.fetched_bytes()
 
-    return Running(segments, driver, outbox, supervisor, arena.size_bytes, used_bytes, close)
+    return Running(wishes.cutting, driver, outbox, supervisor, arena.size_bytes, used_bytes, close)
 
 
-def _pools(wishes: Wishes, segments: Segments) -> tuple[SlotPool, SlotPool | None]:
+def _pools(wishes: Wishes) -> tuple[SlotPool, SlotPool | None]:
     plan, rows = wishes.plan, wishes.batch_size
     if plan.layout == "gathered":
-        layout = block_layout(wishes.dataset, segments)
+        layout = block_layout(wishes.dataset, all_segments(wishes.cutting))
     else:
         layout = SlotLayout.of([(field, rows) for field in wishes.dataset.fields])
     pond = SlotPool(layout, 0, plan.pond_slots)

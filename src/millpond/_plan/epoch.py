@@ -14,6 +14,7 @@ and the last D samples mirror it, so batches leave at the pace of decoding from 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +34,7 @@ class EpochPlan:
         rows: int64 (M,), its row in that batch.
         first_batch: Batches before this one were delivered before a resume, and are not in the arrays.
         num_batches: Batches of the whole epoch.
-        num_dropped: Samples left out because `drop_last` was asked for.
+        num_dropped: Samples left out because short batches were not wanted.
         epoch: Its number.
     """
 
@@ -64,10 +65,13 @@ class EpochPlan:
         """The same epoch without what was delivered: nothing before `batch`, every later row where it was."""
         return replace(self._only(self.batches >= batch), first_batch=batch)
 
-    def without_last_batch(self) -> EpochPlan:
-        """The same epoch with its last batch, which is short, left out."""
-        kept = self.batches < self.num_batches - 1
-        return replace(self._only(kept), num_batches=self.num_batches - 1, num_dropped=int((~kept).sum()))
+    def with_batches(self, num_batches: int) -> EpochPlan:
+        """The same epoch with so many batches: what later ones have is dropped, missing ones have no rows."""
+        kept = self.batches < num_batches
+        if kept.all():
+            return replace(self, num_batches=num_batches)
+        dropped = self.num_dropped + int((~kept).sum())
+        return replace(self._only(kept), num_batches=num_batches, num_dropped=dropped)
 
     def _only(self, kept: NDArray[np.bool_]) -> EpochPlan:
         """The same with some entries, bool (M,); segments that have none left are gone."""
@@ -93,7 +97,7 @@ def plan_epoch(
     shuffle: bool,
     seed: int,
     epoch: int,
-    drop_last: bool,
+    shard: int = 0,
 ) -> EpochPlan:
     """Order one epoch.
 
@@ -103,13 +107,14 @@ def plan_epoch(
         batch_size: Rows of a batch.
         horizon_batches: A segment's samples leave within about so many batches; 0: in the order they are decoded in.
         shuffle: False gives the dataset's own order.
-        seed: With `epoch`, the only source of randomness.
+        seed: With `epoch` and `shard`, the only source of randomness.
         epoch: The epoch's number.
-        drop_last: Leave out the samples of a last batch that would be short.
+        shard: The number of the shard whose segments they are.
     """
     lengths = segments.lengths
     total = int(lengths.sum())
-    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch])))
+    entropy = [seed, epoch, shard] if shard else [seed, epoch]
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
     order = _spread_order(groups[segments.starts], rng) if shuffle else np.arange(len(segments))
     lengths = lengths[order]
     bounds = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
@@ -121,7 +126,7 @@ def plan_epoch(
         rank[np.argsort(positions, kind="stable")] = np.arange(total)
     else:
         rank = np.arange(total, dtype=np.int64)
-    plan = EpochPlan(
+    return EpochPlan(
         bounds,
         samples,
         rank // batch_size,
@@ -131,7 +136,36 @@ def plan_epoch(
         num_dropped=0,
         epoch=epoch,
     )
-    return plan.without_last_batch() if drop_last and total % batch_size else plan
+
+
+def merge_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
+    """One plan for several shards of a rank: batch k has the rows of each shard's batch k, one shard after the other.
+
+    Segments come in the order of the samples that their shards decode before them, so all shards are decoded in step.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    progress = np.concatenate([plan.segment_bounds[:-1] for plan in plans])
+    lengths = np.concatenate([np.diff(plan.segment_bounds) for plan in plans])
+    order = np.argsort(progress, kind="stable")
+    starts = (np.cumsum(lengths) - lengths)[order]  # of each segment's entries, where plans stand one after the other
+    bounds = np.concatenate(([0], np.cumsum(lengths[order]))).astype(np.int64)
+    entries = np.repeat(starts - bounds[:-1], lengths[order]) + np.arange(bounds[-1])
+    num_batches = max(plan.num_batches for plan in plans)
+    before = np.zeros(num_batches, np.int64)
+    rows = []
+    for plan in plans:
+        rows.append(plan.rows + before[plan.batches])
+        before[: plan.num_batches] += plan.batch_sizes
+    return replace(
+        plans[0],
+        segment_bounds=bounds,
+        samples=np.concatenate([plan.samples for plan in plans])[entries],
+        batches=np.concatenate([plan.batches for plan in plans])[entries],
+        rows=np.concatenate(rows)[entries],
+        num_batches=num_batches,
+        num_dropped=sum(plan.num_dropped for plan in plans),
+    )
 
 
 def _rank_within(groups: NDArray[np.int64], keys: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -185,7 +219,7 @@ def open_batches_needed(plan: EpochPlan) -> int:
     if plan.num_segments == 0:
         return 1
     last_opened = np.maximum.accumulate(np.maximum.reduceat(plan.batches, plan.segment_bounds[:-1]))
-    last_segment = _last_segment_of_batches(plan)
+    last_segment = last_segment_of_batches(plan)
     waiting = np.arange(plan.first_batch, plan.num_batches)
     return int((last_opened[last_segment[plan.first_batch :]] - waiting).max()) + 1
 
@@ -195,7 +229,7 @@ def blocks_needed(plan: EpochPlan) -> int:
     if plan.num_segments == 0:
         return 1
     freed_after = np.maximum.reduceat(plan.batches, plan.segment_bounds[:-1])
-    wanted = _last_segment_of_batches(plan)[plan.first_batch :]
+    wanted = last_segment_of_batches(plan)[plan.first_batch :]
     batches = np.arange(plan.first_batch, plan.num_batches)
     # Alive while batch t is gathered: segments up to the last one wanted, less those whose last batch came before t.
     gone = np.searchsorted(np.sort(freed_after), batches, side="left")
@@ -211,7 +245,8 @@ def slots_always_enough(segments: Segments, batch_size: int, *, gathered: bool) 
     return min(int(np.searchsorted(np.cumsum(lengths), batch_size)) + 2, len(lengths))
 
 
-def _last_segment_of_batches(plan: EpochPlan) -> NDArray[np.int64]:
+def last_segment_of_batches(plan: EpochPlan) -> NDArray[np.int64]:
+    """int64 (num_batches,): the last segment, in the order of decoding, of which this or an earlier batch has rows."""
     segment = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
     last = np.zeros(plan.num_batches, dtype=np.int64)
     np.maximum.at(last, plan.batches, segment)

@@ -8,16 +8,18 @@ delivered, and samples to decode before the first batch. `choose` takes the chea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch, slots_always_enough
+from millpond._plan.canonical import open_batches_for
+from millpond._plan.demand import Cutting, Demand, all_segments
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, slots_always_enough
 from millpond._plan.mixing import mixing_of
 from millpond._plan.pond import Layout
-from millpond._plan.segments import Segments, cut_segments
+from millpond._plan.segments import Segments
 
 MIB = 1 << 20
 GOOD_MIXING = 0.95
@@ -58,72 +60,6 @@ PLANNED_SAMPLES = 200_000
 SEGMENT_LADDER = (4, 8, 16, 32, 64, 128, 256, 512)
 FINISHING_SLOTS = 2
 """Outlet slots beyond those held by the user: one being finished, one waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What the plan must know of a dataset and of the user's wishes.
-
-    Attributes:
-        cuts: int64 (S + 1,), where segments may start for free.
-        groups: int64 (N,), the episode of each sample.
-        decoded_frames: (starts, stops) -> int64 (K,), frames decoded over all cameras to serve each run of samples.
-        block_bytes: (starts, stops) -> bytes of the largest decoded segment, kept as a block.
-        batch_size: Rows of a batch.
-        sample_bytes: Bytes of one row of an open batch.
-        outlet_sample_bytes: Bytes of one row as the transform leaves it; None: no transform.
-        num_cameras: Frames of one sample and step.
-        num_parts: Tasks per segment.
-        window_copies: How often a frame is written: the mean number of (sample, step) pairs that show it.
-        shuffle: Whether the order is shuffled.
-        drop_last: Whether a short last batch is left out.
-        seed: Of the order.
-        held_batches: Batches that the user may hold.
-        num_workers: Worker processes.
-        num_samples: Samples of the whole dataset, also where only a prefix is judged.
-        fetched_bytes: (starts, stops) -> int64 (K,), about how many bytes must be fetched for each run of samples; None
-            where they are at hand.
-        fetch_workers: Requests under way at once.
-    """
-
-    cuts: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    decoded_frames: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]
-    block_bytes: Callable[[NDArray[np.int64], NDArray[np.int64]], int]
-    batch_size: int
-    sample_bytes: int
-    outlet_sample_bytes: int | None
-    num_cameras: int
-    num_parts: int
-    window_copies: float
-    shuffle: bool
-    drop_last: bool
-    seed: int
-    held_batches: int
-    num_workers: int
-    num_samples: int
-    fetched_bytes: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]] | None = None
-    fetch_workers: int = 0
-
-    @property
-    def frames_per_sample(self) -> float:
-        """Frames of one sample and camera: 1, or a clip's where every sample is one of its own. Never 0."""
-        starts, stops = self.cuts[:-1], self.cuts[1:]
-        if len(starts) != len(self.groups):
-            return 1.0
-        alone = int(self.decoded_frames(starts, stops).sum())
-        together = int(self.decoded_frames(self.cuts[:1], self.cuts[-1:]).sum())
-        return alone / (len(starts) * max(self.num_cameras, 1)) if alone == together > 0 else 1.0
-
-    @property
-    def overhead_bytes(self) -> int:
-        """What the processes need beside the arena."""
-        trainer = TRAINER_BYTES + PLAN_BYTES_PER_SAMPLE * self.num_samples
-        if self.fetched_bytes is not None:
-            trainer += FETCHER_BYTES
-        if self.num_workers == 0:
-            return trainer
-        return trainer + ZYGOTE_BYTES + self.num_workers * WORKER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,16 +158,17 @@ class MemoryPlan:
 def candidates(demand: Demand, memory_bytes: int, *, splits: bool) -> Iterator[MemoryPlan]:
     """Every plan that the budget can run; with `splits`, also those that decode GOPs more than once."""
     seen: set[tuple[int, ...]] = set()
-    judged = _prefix(demand)
-    for split in (False, True) if splits else (False,):
-        for target in SEGMENT_LADDER:
-            segments = cut_segments(demand.cuts, target_samples=target, split=split)
+    judged = demand.prefix(PLANNED_SAMPLES)
+    is_fixed = demand.horizon_batches is not None
+    for split in (False, True) if splits and not is_fixed else (False,):
+        for target in (demand.horizon_batches,) if demand.horizon_batches is not None else SEGMENT_LADDER:
+            segments = all_segments(demand.cut(target_samples=target, split=split))
             key = (len(segments), int(segments.lengths.max()))
             if key in seen:
                 continue
             seen.add(key)
             for layout in _layouts(demand):
-                plan = _fit(judged, memory_bytes, layout, target, split, segments)
+                plan = _fit(demand, judged, memory_bytes, _Shape(layout, target, split, segments))
                 if plan is not None:
                     yield plan
 
@@ -266,7 +203,7 @@ def smallest_memory(demand: Demand, *, above_bytes: int = 0) -> int:
     def works(size: int) -> bool:
         return next(candidates(demand, size, splits=True), None) is not None
 
-    low, high = above_bytes, max(2 * above_bytes, 2 * demand.overhead_bytes)
+    low, high = above_bytes, max(2 * above_bytes, 2 * overhead_bytes(demand))
     while not works(high):
         low, high = high, 2 * high
     while high - low > MIB:
@@ -278,27 +215,16 @@ def smallest_memory(demand: Demand, *, above_bytes: int = 0) -> int:
     return size
 
 
-def plan_within(demand: Demand, plan: MemoryPlan, segments: Segments, epoch: int) -> EpochPlan:
+def plan_within(demand: Demand, plan: MemoryPlan, cutting: Cutting, epoch: int) -> EpochPlan:
     """The order of one epoch, with the largest horizon up to the plan's that its slots are enough for."""
     horizon = plan.horizon_batches
     while True:
-        order = _order(demand, segments, horizon, epoch)
-        if horizon == 0 or _slots_needed(order, plan.layout) <= _usable_slots(plan):
+        order = demand.order(cutting, horizon, epoch)
+        if demand.horizon_batches is not None or horizon == 0:
+            return order
+        if _slots_needed(order, plan.layout) <= _usable_slots(plan):
             return order
         horizon -= 1
-
-
-def _order(demand: Demand, segments: Segments, horizon_batches: int, epoch: int) -> EpochPlan:
-    return plan_epoch(
-        segments,
-        demand.groups,
-        batch_size=demand.batch_size,
-        horizon_batches=horizon_batches,
-        shuffle=demand.shuffle,
-        seed=demand.seed,
-        epoch=epoch,
-        drop_last=demand.drop_last,
-    )
 
 
 def _usable_slots(plan: MemoryPlan) -> int:
@@ -310,47 +236,48 @@ def _slots_needed(order: EpochPlan, layout: Layout) -> int:
 
 
 def _layouts(demand: Demand) -> tuple[Layout, ...]:
-    # Without windows a gathered batch is one more copy of every frame and holds no more samples.
-    return ("direct", "gathered") if demand.window_copies > 1 else ("direct",)
+    # Without windows a gathered batch is one more copy of every frame and holds no more samples. How many blocks a
+    # fixed horizon takes depends on the order in which segments of different lengths come.
+    return ("direct", "gathered") if demand.window_copies > 1 and demand.horizon_batches is None else ("direct",)
 
 
-def _prefix(demand: Demand) -> Demand:
-    if len(demand.groups) <= PLANNED_SAMPLES:
-        return demand
-    cuts = demand.cuts[: max(2, int(np.searchsorted(demand.cuts, PLANNED_SAMPLES)))]
-    return replace(demand, cuts=cuts, groups=demand.groups[: cuts[-1]])
+class _Shape(NamedTuple):
+    layout: Layout
+    target: int
+    split: bool
+    segments: Segments
 
 
-def _fit(
-    demand: Demand, memory_bytes: int, layout: Layout, target: int, split: bool, whole: Segments
-) -> MemoryPlan | None:
-    """The plan with the largest horizon that fits, or None."""
+def _fit(demand: Demand, judged: Demand, memory_bytes: int, shape: _Shape) -> MemoryPlan | None:
+    """The plan with the largest horizon that fits, or with the one that is fixed; None where it does not."""
+    layout, whole = shape.layout, shape.segments
     batch_bytes = demand.batch_size * demand.sample_bytes
     finishes = layout == "gathered" or demand.outlet_sample_bytes is not None
     outlet_slots = demand.held_batches + FINISHING_SLOTS if finishes else 0
     outlet_bytes = demand.batch_size * (demand.outlet_sample_bytes or demand.sample_bytes)
     held = 0 if finishes else demand.held_batches
     slot_bytes = batch_bytes if layout == "direct" else demand.block_bytes(whole.starts, whole.stops)
+    overhead = overhead_bytes(demand)
     arena = int(ARENA_SHARE * max(0, memory_bytes - RESERVE_BYTES))
     slots = (arena - outlet_slots * outlet_bytes) // slot_bytes - held
-    enough = slots_always_enough(whole, demand.batch_size, gathered=layout == "gathered")
+    enough = _always_enough(demand, shape)
     if slots < enough:
         return None
-    segments = cut_segments(demand.cuts, target_samples=target, split=split)
-    found = _largest_horizon(demand, layout, segments, slots)
+    cutting = judged.cut(target_samples=shape.target, split=shape.split)
+    found = _largest_horizon(judged, layout, cutting, slots)
     if found is None:
         return None
     horizon, order, needed = found
-    whole_batches = math.ceil(int(whole.lengths.sum()) / demand.batch_size)
+    segments = all_segments(cutting)
     # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
-    most = whole_batches if layout == "direct" else len(whole)
+    most = math.ceil(demand.num_samples / demand.batch_size) if layout == "direct" else len(whole)
     ahead = needed + 8
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1) * demand.frames_per_sample
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
     frames_per_part = decoded / (len(segments) * max(demand.num_cameras, 1))
     parts_per_task = min(demand.num_parts, max(1, int(TASK_FRAMES / max(frames_per_part, 1))))
     prefetch = _prefetch_bytes(demand, segments, parts_per_task)
-    rest = memory_bytes - demand.overhead_bytes - outlet_slots * outlet_bytes - prefetch
+    rest = memory_bytes - overhead - outlet_slots * outlet_bytes - prefetch
     affordable = rest // slot_bytes - held
     used = min(slots, affordable, most if demand.shuffle else min(most, ahead))
     copies = demand.window_copies if layout == "gathered" else 0.0
@@ -359,10 +286,10 @@ def _fit(
     plan = MemoryPlan(
         memory_bytes=memory_bytes,
         layout=layout,
-        segment_samples=target,
-        splits_gops=split,
-        num_samples=int(whole.lengths.sum()),
-        num_segments=len(whole),
+        segment_samples=shape.target,
+        splits_gops=shape.split,
+        num_samples=demand.num_samples,
+        num_segments=max(1, round(len(whole) * demand.num_samples / int(whole.lengths.sum()))),
         parts_per_task=parts_per_task,
         horizon_batches=horizon,
         pond_slots=max(used, needed, enough) + held,
@@ -371,13 +298,30 @@ def _fit(
         outlet_slot_bytes=outlet_bytes if finishes else 0,
         prefetch_bytes=prefetch,
         held_batches=demand.held_batches,
-        overhead_bytes=demand.overhead_bytes,
-        mixing=mixing_of(order, demand.groups, demand.batch_size),
+        overhead_bytes=overhead,
+        mixing=mixing_of(order, judged.groups, demand.batch_size),
         decodes_per_frame=decoded / frames,
         first_batch_samples=_samples_before_first_batch(order),
         cost=cost,
     )
     return plan if plan.heap_bytes >= 0 else None
+
+
+def overhead_bytes(demand: Demand) -> int:
+    """What the processes need beside the arena."""
+    trainer = TRAINER_BYTES + PLAN_BYTES_PER_SAMPLE * demand.num_samples
+    if demand.fetched_bytes is not None:
+        trainer += FETCHER_BYTES
+    if demand.num_workers == 0:
+        return trainer
+    return trainer + ZYGOTE_BYTES + demand.num_workers * WORKER_BYTES
+
+
+def _always_enough(demand: Demand, shape: _Shape) -> int:
+    """Slots with which every epoch runs, whatever its order."""
+    if demand.horizon_batches is not None:
+        return open_batches_for(shape.segments, demand.shard_rows, demand.horizon_batches)
+    return slots_always_enough(shape.segments, demand.batch_size, gathered=shape.layout == "gathered")
 
 
 def _prefetch_bytes(demand: Demand, segments: Segments, parts_per_task: int) -> int:
@@ -390,17 +334,18 @@ def _prefetch_bytes(demand: Demand, segments: Segments, parts_per_task: int) -> 
     return -(-int(min(wanted, MOST_PREFETCH_BYTES)) // MIB) * MIB
 
 
-def _largest_horizon(
-    demand: Demand, layout: Layout, segments: Segments, slots: int
-) -> tuple[int, EpochPlan, int] | None:
+def _largest_horizon(demand: Demand, layout: Layout, cutting: Cutting, slots: int) -> tuple[int, EpochPlan, int] | None:
     """The largest horizon whose plan needs no more than `slots`, its plan, and what it needs."""
 
     def attempt(horizon: int) -> tuple[EpochPlan, int]:
-        order = _order(demand, segments, horizon, epoch=0)
+        order = demand.order(cutting, horizon, epoch=0)
         return order, _slots_needed(order, layout)
 
-    most = math.ceil(int(segments.lengths.sum()) / demand.batch_size)
-    samples = slots * demand.batch_size if layout == "direct" else slots * int(segments.lengths.max())
+    if demand.horizon_batches is not None:
+        return demand.horizon_batches, *attempt(demand.horizon_batches)
+    most = math.ceil(demand.num_samples / demand.batch_size)
+    longest = int(all_segments(cutting).lengths.max())
+    samples = slots * demand.batch_size if layout == "direct" else slots * longest
     low, high, best = 0, min(most, samples // demand.batch_size), None
     order, needed = attempt(high)
     if needed <= slots:

@@ -32,5 +32,6 @@ def mean_distinct(groups: NDArray[np.int64], batch_size: int) -> float:
 
 
 def mixing_of(plan: EpochPlan, groups: NDArray[np.int64], batch_size: int) -> float:
-    """Distinct groups per batch of `plan`, over a full shuffle's."""
-    return mean_distinct(groups[plan.delivery_order()], batch_size) / expected_distinct(groups, batch_size)
+    """Distinct groups per batch of `plan`, over a full shuffle's; `groups` int64, that of each sample there is."""
+    delivered = groups[plan.delivery_order()]
+    return mean_distinct(delivered, batch_size) / expected_distinct(delivered, batch_size)

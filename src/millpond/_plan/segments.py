@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,13 @@ class Segments:
     def lengths(self) -> NDArray[np.int64]:
         """Samples of each segment, int64 (K,)."""
         return self.stops - self.starts
+
+
+def join_segments(several: Sequence[Segments]) -> Segments:
+    """All of them, one after the other."""
+    if len(several) == 1:
+        return several[0]
+    return Segments(np.concatenate([one.starts for one in several]), np.concatenate([one.stops for one in several]))
 
 
 def cut_segments(cuts: NDArray[np.int64], *, target_samples: int, split: bool) -> Segments:

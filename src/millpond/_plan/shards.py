@@ -1,0 +1,108 @@
+"""Who gives what of an epoch: runs of samples for shards, shards for ranks. Pure arithmetic.
+
+Theory of operation. An epoch is shared out among a number of shards, each of which has a contiguous run of samples (of
+every member of a mix), the same in every epoch. A rank takes neighbouring shards, so that what it reads lies together:
+it needs the sample tables of its own files alone, and what a host has cached is asked for again.
+
+A run's bounds lie at equal shares of the samples. Each is moved to the nearest sample at which a segment may start for
+free, as far as that changes no rank's number of batches; where there is none so near, a GOP is cut, and decoded by both
+sides: two ranks that decode half a GOP more cost less than a batch of padding on all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one shard gives in every epoch.
+
+    Attributes:
+        number: Among all shards; with seed and epoch, all that its order depends on.
+        runs: Half-open runs of samples, one of each member of a mix.
+        quotas: Samples of each run that an epoch takes; None: every one, once.
+    """
+
+    number: int
+    runs: tuple[tuple[int, int], ...]
+    quotas: tuple[int, ...] | None = None
+
+    @property
+    def num_samples(self) -> int:
+        """Of an epoch."""
+        return sum(stop - start for start, stop in self.runs) if self.quotas is None else sum(self.quotas)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How an epoch is shared out.
+
+    Attributes:
+        rank: Of this process, 0 to world_size - 1.
+        world_size: Ranks.
+        num_shards: Of all ranks; a multiple of `world_size`.
+        shard_rows: Rows of each batch that one shard fills.
+    """
+
+    rank: int
+    world_size: int
+    num_shards: int
+    shard_rows: int
+
+    @property
+    def shards(self) -> range:
+        """Numbers of this rank's shards."""
+        each = self.num_shards // self.world_size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+
+def ideal_bound(num_samples: int, num_shards: int, shard: int) -> int:
+    """Where a shard would begin if segments could be cut anywhere."""
+    return num_samples * shard // num_shards
+
+
+def num_steps(sizes: Sequence[int], num_shards: int, shard_rows: int, *, drops: bool) -> int:
+    """Batches of every rank.
+
+    Args:
+        sizes: Samples of an epoch, of each member.
+        num_shards: Among which they are shared out.
+        shard_rows: Rows of a batch that a shard fills.
+        drops: Whether a last batch that is not full on all ranks is left out, rather than padded.
+    """
+    return _fewest(sizes, num_shards) // shard_rows if drops else -(-_most(sizes, num_shards) // shard_rows)
+
+
+def bound_slack(sizes: Sequence[int], num_shards: int, shard_rows: int, *, drops: bool) -> int:
+    """Samples that a bound of each member may be moved by without changing which batches are full."""
+    full = num_steps(sizes, num_shards, shard_rows, drops=drops) * shard_rows
+    if drops:
+        room = _fewest(sizes, num_shards) - full
+    else:  # and no batch but the last is short
+        room = min(full - _most(sizes, num_shards), _fewest(sizes, num_shards) - full + shard_rows)
+    return max(0, room) // (2 * len(sizes))  # both bounds of each run may be moved
+
+
+def is_even(sizes: Sequence[int], num_shards: int, shard_rows: int) -> bool:
+    """Whether every batch of every rank is full."""
+    return all(size % num_shards == 0 for size in sizes) and sum(sizes) % (num_shards * shard_rows) == 0
+
+
+def moved_to_cut(bound: int, cuts: NDArray[np.int64], slack: int) -> int:
+    """The nearest free cut, if it is within `slack`; else the bound itself."""
+    after = int(np.searchsorted(cuts, bound))
+    near = min((int(cut) for cut in cuts[max(0, after - 1) : after + 1]), key=lambda cut: abs(cut - bound))
+    return near if abs(near - bound) <= slack else bound
+
+
+def _most(sizes: Sequence[int], num_shards: int) -> int:
+    return sum(-(-size // num_shards) for size in sizes)
+
+
+def _fewest(sizes: Sequence[int], num_shards: int) -> int:
+    return sum(size // num_shards for size in sizes)
