@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -225,30 +224,6 @@ def test_too_little_memory_for_the_fixed_horizon_is_refused_with_what_is_enough(
         rank_of(0, 1, wide, memory="200MiB", **options)
     enough = str(refused.value).split('smallest that can is "')[1].split('"')[0]
     rank_of(0, 1, wide, memory=enough, **options).close()
-
-
-@settings(max_examples=40)
-@given(
-    total=st.integers(32, 700),
-    gop=st.integers(1, 90),
-    rows=st.integers(1, 6),
-    horizon=st.integers(1, 9),
-    data=st.data(),
-)
-def test_canonical_orders_of_any_shape_run_on_any_number_of_ranks(
-    total: int, gop: int, rows: int, horizon: int, data: st.DataObject
-) -> None:
-    world_size = data.draw(st.sampled_from([1, 2, 4]))
-    dataset = FakeDataset(total=total, gop=gop, cameras=("front",))
-    counted: Counter[int] = Counter()
-    for rank in range(world_size):
-        options: dict[str, Any] = {"canonical_shards": 4, "horizon_batches": horizon, "held_batches": 1}
-        with rank_of(rank, world_size, dataset, batch_size=4 // world_size * rows, **options) as loader:
-            loader.set_epoch(data.draw(st.integers(0, 50)))
-            for batch in loader:
-                counted.update(ids_of(batch))
-                del batch  # one is held at most
-    assert counted == Counter(range(total))
 
 
 # ---- who is which rank
