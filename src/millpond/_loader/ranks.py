@@ -118,10 +118,8 @@ def ration_of(dataset: Dataset, sharding: Sharding, *, drops: bool, is_sharded: 
     """
     num_shards, rows = sharding.num_shards, sharding.shard_rows
     members = dataset.members if isinstance(dataset, Mixture) else (dataset,)
-    for member in members:
-        if len(member) < num_shards:
-            raise ValueError(f"{len(member)} samples of {member!r} cannot be shared out to {num_shards} shards")
     quotas, sizes = _quotas(dataset, num_shards), _epoch_sizes(dataset, num_shards)
+    _require_samples(dataset, members, quotas, num_shards)
     num_batches = num_steps(sizes, num_shards, rows, drops=drops)
     if not is_sharded:
         runs = [[(0, len(member))] for member in members]
@@ -156,6 +154,19 @@ def _quotas(dataset: Dataset, num_shards: int) -> tuple[int, ...] | None:
     if not isinstance(dataset, Mixture) or dataset.weights is None:
         return None
     return dataset.quotas(-(-dataset.epoch_samples // num_shards))
+
+
+def _require_samples(
+    dataset: Dataset, members: Sequence[Dataset], quotas: tuple[int, ...] | None, num_shards: int
+) -> None:
+    """ValueError where a shard would have none, or none of a member that it is to take some of."""
+    small = [len(member) < num_shards for member in members]
+    if quotas is None:
+        refused = [dataset] if all(small) else []
+    else:
+        refused = [member for member, quota, is_small in zip(members, quotas, small, strict=True) if quota and is_small]
+    for some in refused[:1]:
+        raise ValueError(f"{len(some)} samples of {some!r} cannot be shared out to {num_shards} shards")
 
 
 def _epoch_sizes(dataset: Dataset, num_shards: int) -> list[int]:
