@@ -50,8 +50,9 @@ def mix(
         epoch_samples: Samples of an epoch, where there are weights. None: as many as all members have.
 
     Raises:
-        ValueError: No members; arrays that differ; names that are unknown, or given twice; weights that are not
-            positive, missing in some members, or too small to give a sample of an epoch; a mix of mixes.
+        ValueError: No members, or one without samples; arrays that differ; names that are unknown, or given twice;
+            weights that are not positive, missing in some members, or too small to give a sample of an epoch; a mix of
+            mixes.
     """
     if not isinstance(members, Sequence):
         raise TypeError(f"mix takes a list of datasets, not a {type(members).__name__}")
@@ -66,8 +67,7 @@ def mix(
         )
     if epoch_samples is not None:
         check_integer("epoch_samples", epoch_samples, least=1)
-    if weights is not None:
-        _require_samples(datasets)
+    _require_samples(datasets)
     keys = [KeyMap(None if member.keys is None else dict(member.keys)) for member in given]
     common = common_fields(datasets, keys)
     padding = _common_padding(datasets, common)
@@ -115,7 +115,7 @@ def _normalized(weights: Sequence[float | None]) -> tuple[float, ...] | None:
 def _require_samples(datasets: Sequence[Dataset]) -> None:
     empty = [number for number, dataset in enumerate(datasets) if not len(dataset)]
     if empty:
-        raise ValueError(f"members {empty} have no samples, and cannot give their share: leave them out")
+        raise ValueError(f"members {empty} have no samples: leave them out")
 
 
 def _common_padding(datasets: Sequence[Dataset], common: CommonFields) -> Padding:
