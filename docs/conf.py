@@ -13,9 +13,9 @@ from sphinx.ext.autodoc.mock import mock
 
 import millpond
 
-# A guest: these pages build without it, and in half of the time. (autodoc_mock_imports is over before all is read.)
-WITHOUT_TORCH = mock(["torch"])
-WITHOUT_TORCH.__enter__()
+# Guests: these pages build without them, and in half of the time. (autodoc_mock_imports is over before all is read.)
+WITHOUT_GUESTS = mock(["ray", "torch"])
+WITHOUT_GUESTS.__enter__()
 
 project = "millpond"
 author = "the millpond authors"

@@ -32,7 +32,8 @@ LAYERS = [
     {"_guard"},
     {"_datasets", "_observe", "_synth"},
     {"_doctor", "_lerobot", "_loader", "_soak", "_sweep", "_torch"},
-    {"lerobot", "prometheus", "torch"},
+    {"_ray"},
+    {"lerobot", "prometheus", "ray", "torch"},
     {"_cli"},
     {"__main__"},
 ]

@@ -1,0 +1,1 @@
+"""Datasets of millpond as datasources of Ray Data."""
