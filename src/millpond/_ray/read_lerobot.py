@@ -121,6 +121,7 @@ def read_lerobot(
         storage_options=storage_options,
         token=token,
         fetch_timeout=fetch_timeout,
+        lazy=True,
     ) as dataset:
         source = LeRobotDatasource(dataset, options)
     if override_num_blocks is None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from millpond._datasets.base import Dataset
+from millpond._datasets.base import Dataset, PartlyOpened
 from millpond._datasets.share import Share
 from millpond._loader.loader import Loader
 from millpond._ray.blocks import block_of
@@ -76,6 +76,8 @@ class ReadRun:
             stall_timeout=options.stall_timeout,
             video_fetch_workers=options.video_fetch_workers,
             output="numpy",
+            rank=0,  # whatever the environment says: Ray shares out
+            world_size=1,
         )
 
     def _rows(self, dataset: Dataset) -> int:
@@ -94,9 +96,10 @@ class ReadRun:
         return path
 
 
-def share_of(dataset: Dataset, run: Run) -> Share:
-    """The run as a dataset, which looks at no files but its own."""
-    return Share(dataset, run.start, run.stop)
+def share_of(dataset: PartlyOpened, run: Run) -> Share:
+    """The run as a dataset of its own, which looks at no files but its own."""
+    part, first = dataset.opened_for(*run)
+    return Share(part, run.start - first, run.stop - first, first_sample=first)
 
 
 def _seed_of(seed: int, run: Run) -> int:
