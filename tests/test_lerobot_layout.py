@@ -81,6 +81,14 @@ def test_episodes_listed_twice_are_refused(damaged: MakeDataset) -> None:
     assert caught.value.episode == 3
 
 
+@pytest.mark.parametrize("value", [-1, 1 << 31])
+def test_a_file_index_that_cannot_be_is_refused(value: int, damaged: MakeDataset) -> None:
+    root = damaged()
+    edit_table(root / EPISODES_PATH, lambda columns: columns["data/file_index"].__setitem__(2, value))
+    with pytest.raises(CorruptMedia, match=f"has {value} in column 'data/file_index', row 2"):
+        open_dataset(root)
+
+
 def test_metadata_without_any_data_is_refused(damaged: MakeDataset) -> None:
     root = damaged()
     (root / "data/chunk-000/file-000.parquet").unlink()

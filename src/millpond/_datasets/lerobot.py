@@ -16,17 +16,17 @@ from millpond._datasets.base import ByteSource
 from millpond._datasets.camera_costs import CameraCosts
 from millpond._datasets.decode_costs import DecodeCosts
 from millpond._datasets.decoders.cache import VideoDecoderCache, default_cache, require_cache
+from millpond._datasets.delivered import Delivered
 from millpond._datasets.layout import Feature, read_layout
 from millpond._datasets.learned_crcs import LearnedCrcs
 from millpond._datasets.lerobot_reader import LeRobotReader, ReaderArguments
 from millpond._datasets.opening import open_files
 from millpond._datasets.samples import SampleReaders, checked_sample
-from millpond._datasets.selection import checked_size, promised_sizes, selected_cameras, selected_positions
-from millpond._datasets.sources import CameraSource, TableSource
+from millpond._datasets.selection import checked_size, selected_positions
+from millpond._datasets.sources import CameraSource
 from millpond._datasets.survey import missing_totals, require_files, select_episodes
 from millpond._datasets.surveyed import FileProgress, Survey, Surveyed, SurveyOnce
 from millpond._datasets.video_survey import VideoFacts
-from millpond._datasets.windows import PAD_SUFFIX, frame_offsets
 from millpond._media.index import learn_crcs
 from millpond._media.pictures import interpolation_flag
 from millpond._media.sidecars import FileVersion
@@ -119,16 +119,12 @@ class LeRobotDataset:
         interpolation_flag(interpolation)
         require_cache(decoder_cache, "decoder_cache")
         self._interpolation = interpolation
-        self._image_size = checked_size(image_size)
+        size = checked_size(image_size)
         whole = read_layout(self._files, self._store)
         selected = selected_positions(whole, episodes)
         self._layout = select_episodes(whole, selected)
-        self._cameras = selected_cameras(whole, cameras)
-        self._numbers = tuple(f for f in whole.features if f.is_number)
-        known = [f.name for f in (*self._cameras, *self._numbers)]
-        self._offsets = frame_offsets(delta_timestamps, known=known, fps=whole.fps, tolerance_s=tolerance_s)
+        self._delivered = Delivered.asked_for(whole, cameras, delta_timestamps, tolerance_s, size, by_metadata=lazy)
         require_files(self._files, self._layout)
-        self._promised_sizes = promised_sizes(self._cameras, self._image_size, whole.root) if lazy else {}
         self._survey = SurveyOnce(
             Survey(
                 files=self._files,
@@ -136,10 +132,10 @@ class LeRobotDataset:
                 around=whole,
                 selected=selected,
                 known=whole.episode_index if episodes is None else None,
-                cameras=self._cameras,
+                cameras=self._delivered.cameras,
                 tolerance_s=tolerance_s,
-                image_size=self._image_size,
-                picture_sizes=self._promised_sizes,
+                image_size=self._delivered.image_size,
+                picture_sizes=self._delivered.promised_sizes,
                 remarks=tuple(missing_totals(whole)),
                 progress=progress,
             )
@@ -167,7 +163,7 @@ class LeRobotDataset:
     def __repr__(self) -> str:
         return (
             f"LeRobotDataset({self.root!r}: {len(self)} samples in {self.num_episodes} episodes, "
-            f"{len(self._cameras)} cameras, {self.fps:g} fps)"
+            f"{len(self._delivered.cameras)} cameras, {self.fps:g} fps)"
         )
 
     def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
@@ -255,7 +251,7 @@ class LeRobotDataset:
     @property
     def cameras(self) -> tuple[str, ...]:
         """Camera features taken."""
-        return tuple(camera.name for camera in self._cameras)
+        return tuple(camera.name for camera in self._delivered.cameras)
 
     @property
     def video_facts(self) -> dict[str, VideoFacts]:
@@ -327,25 +323,7 @@ class LeRobotDataset:
     @computed_once
     def fields(self) -> tuple[Field, ...]:
         """Every array of a sample; cameras first, stored (..., H, W, C)."""
-        pictures = [
-            Field(camera.name, (*self._steps(camera.name), *self._picture_size(camera), 3), "uint8", frames=True)
-            for camera in self._cameras
-        ]
-        numbers = [Field(f.name, (*self._steps(f.name), *f.shape), f.dtype) for f in self._numbers]
-        padding = [Field(name + PAD_SUFFIX, (len(offsets),), "bool") for name, offsets in self._offsets.items()]
-        return (*pictures, *numbers, *padding)
-
-    def _steps(self, name: str) -> tuple[int, ...]:
-        return (len(self._offsets[name]),) if name in self._offsets else ()
-
-    def _picture_size(self, camera: Feature) -> tuple[int, int]:
-        if self._image_size is not None:
-            return self._image_size
-        if camera.name in self._promised_sizes:
-            return self._promised_sizes[camera.name]
-        in_file = self._surveyed.seen[camera.name].facts.picture_size
-        height, width = in_file if in_file != (0, 0) else camera.shape[:2]
-        return height, width
+        return self._delivered.fields(self._survey)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -372,12 +350,9 @@ class LeRobotDataset:
     def _costs(self) -> CameraCosts:
         costs, frame_bytes = {}, {}
         for name, seen in self._surveyed.seen.items():
-            costs[name] = DecodeCosts(self._bounds, self._offset_array(name), seen.gop, seen.preroll)
+            costs[name] = DecodeCosts(self._bounds, self._delivered.offsets_of(name), seen.gop, seen.preroll)
             frame_bytes[name] = seen.facts.size_bytes / max(seen.facts.num_frames, 1)
         return CameraCosts(len(self), costs, frame_bytes)
-
-    def _offset_array(self, name: str) -> NDArray[np.int64]:
-        return np.asarray(self._offsets.get(name, (0,)), np.int64)
 
     def cuts(self) -> NDArray[np.int64]:
         """int64, (S + 1,): samples before which no camera has a GOP that goes on, 0 and N included."""
@@ -404,17 +379,11 @@ class LeRobotDataset:
         return LeRobotReader(self._reader_arguments())
 
     def _reader_arguments(self) -> ReaderArguments:
-        table = self._surveyed.table
         return ReaderArguments(
             self._bounds,
             self._layout.episode_index,
-            {camera.name: self._camera_source(camera) for camera in self._cameras},
-            TableSource(
-                tuple(table.paths),
-                table.places,
-                tuple((f.name, f.shape, f.dtype) for f in self._numbers),
-                {name: self._offset_array(name) for name in self._offsets},
-            ),
+            {camera.name: self._camera_source(camera) for camera in self._delivered.cameras},
+            self._delivered.numbers_in(self._surveyed.table),
             self.parts[0],
             self._store,
         )
@@ -426,13 +395,13 @@ class LeRobotDataset:
         return CameraSource(
             name=camera.name,
             in_parquet=in_parquet,
-            offsets=self._offset_array(camera.name),
+            offsets=self._delivered.offsets_of(camera.name),
             files=self._files,
             paths=placement.paths,
             identities=tuple(seen.identities),
             places=seen.places,
-            picture_size=self._picture_size(camera),
-            is_resized=self._image_size is not None,
+            picture_size=self._delivered.picture_size(camera, self._survey),
+            is_resized=self._delivered.image_size is not None,
             interpolation=self._interpolation,
         )
 
@@ -444,7 +413,7 @@ class LeRobotDataset:
         from millpond._datasets.lerobot_bytes import LeRobotBytes  # and with it what talks to stores
 
         files = cast("RemoteFiles", self._files)
-        cameras = {camera.name: self._camera_source(camera) for camera in self._cameras}
+        cameras = {camera.name: self._camera_source(camera) for camera in self._delivered.cameras}
         return LeRobotBytes(
             files, self._store, self._bounds, self._layout.episode_index, cameras, self._costs.read_bytes
         )
@@ -467,7 +436,7 @@ class LeRobotDataset:
     @computed_once
     def fingerprint(self) -> str:
         """A digest of the samples and their numbers, by the metadata alone: of no paths, and of no cuts."""
-        facts = [self.fps, sorted(self._offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
+        facts = [self.fps, sorted(self._delivered.offsets.items()), [(f.name, f.shape, f.dtype) for f in self.fields]]
         digest = hashlib.sha256(json.dumps(facts).encode())
         for array in (self._layout.episode_index, self._layout.lengths):
             digest.update(np.ascontiguousarray(array).tobytes())

@@ -56,16 +56,12 @@ def selected_cameras(layout: Layout, cameras: Sequence[str] | None) -> tuple[Fea
     return tuple(camera for camera in layout.cameras if camera.name in cameras)
 
 
-def promised_sizes(
-    cameras: Sequence[Feature], image_size: tuple[int, int] | None, root: str
-) -> dict[str, tuple[int, int]]:
-    """Camera to (height, width) by the metadata, which files must then have; {} where pictures are resized anyway.
+def promised_sizes(cameras: Sequence[Feature], root: str) -> dict[str, tuple[int, int]]:
+    """Camera to (height, width) by the metadata, which files must then have.
 
     Raises:
         CorruptMedia: The metadata does not say.
     """
-    if image_size is not None:
-        return {}
     for camera in cameras:
         if len(camera.shape) != 3:
             path = f"{root}/meta/info.json"
