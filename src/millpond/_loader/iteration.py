@@ -78,6 +78,7 @@ class Policy:
         kept: Names of what the dataset adds to batches after a transform (text) or presents in them (lengths that
             vary); None: no transform, and the dataset does what it likes.
         full_rows: Rows that every batch is filled up to, so that ranks stay in step; None: batches may be short.
+        whose: For the log: which rank's epoch it is; "" where there is one.
     """
 
     on_error: Literal["raise", "skip", "placeholder"]
@@ -85,6 +86,7 @@ class Policy:
     quarantine: Quarantine
     kept: tuple[str, ...] | None
     full_rows: int | None = None
+    whose: str = ""
 
 
 class EpochIterator(Iterator[dict[str, Any]]):
@@ -281,11 +283,12 @@ class EpochIterator(Iterator[dict[str, Any]]):
             self._progress.epochs += 1
             self._progress.position = (self._epoch + 1, 0)
             self._books.check()
-            self._timeline.end_epoch(self._books)
+            self._timeline.end_epoch(self._books, self._policy.whose)
             if self._books.skipped:
                 logger.warning(
-                    "epoch %d: %d of %d samples were skipped; %s says which and why",
+                    "epoch %d%s: %d of %d samples were skipped; %s says which and why",
                     self._epoch,
+                    self._policy.whose,
                     self._books.skipped,
                     self._books.planned,
                     self._policy.quarantine.path,

@@ -215,6 +215,7 @@ class Loader:
             Quarantine(Path(quarantine).absolute()),
             kept=None if transform is None else self._given.kept_by_dataset,
             full_rows=batch_size if self._is_sharded else None,
+            whose=f" of rank {self.rank}" if self.world_size > 1 else "",
         )
         self._demand = demand_of(
             self._ration,

@@ -121,16 +121,17 @@ class Timeline:
         if self._delivered_ns - self._marks[-1].at_ns >= _MARK_NS:
             self._mark()
 
-    def end_epoch(self, books: Books) -> None:
-        """It is over: one line says how it went."""
+    def end_epoch(self, books: Books, whose: str = "") -> None:
+        """It is over: one line says how it went, and of which rank it was."""
         self._mark()
         began, num_waits = self._epoch_began
         times, waits = self._marks[-1].since(began), self._quantiles(self._num_waits - num_waits)
         logger.info(
-            "epoch %d: %d samples in %.1f s (%.0f/s), %d skipped; waited %.1f s for batches (p50 %.1f, p95 %.1f, "
+            "epoch %d%s: %d samples in %.1f s (%.0f/s), %d skipped; waited %.1f s for batches (p50 %.1f, p95 %.1f, "
             "p99 %.1f ms), limited by %s",
             self.epoch,
-            books.delivered,
+            whose,
+            books.delivered - books.padded,
             times.seconds,
             times.samples_per_second,
             books.skipped,
