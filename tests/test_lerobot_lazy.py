@@ -207,6 +207,19 @@ def test_shares_of_a_store_fetch_nothing_of_other_files(images: int, synth: Make
         assert {path.rpartition("/")[2].partition(".")[0] for path in server.counts.by_path} == {"file-001"}
 
 
+def test_shares_agree_on_cuts_between_rows_that_are_fetched_together(
+    synth: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of a long group may be cut anywhere: here those of episodes 1 and 4, whoever knows of them."""
+    root = synth(**SIX, image_features=1)
+    monkeypatch.setattr("millpond._datasets.survey.MAX_GROUP_ROWS", 15)
+    with streamed(root, cameras=[WRIST]) as (eager, _), streamed(root, cameras=[WRIST], lazy=True) as (lazy, _):
+        assert eager.cuts().tolist() == [0, *range(10, 32), 44, *range(52, 70), 78]
+        for start, stop in ((0, 31), (31, 52), (44, 78)):
+            share, first = lazy.opened_for(start, stop)
+            assert set(share.cuts() + first) == {cut for cut in eager.cuts() if first <= cut <= first + len(share)}
+
+
 def test_problems_of_other_files_do_not_reach_a_share(damaged: MakeDataset) -> None:
     root = damaged(**SIX)
     delete(root, FRONT, 1)

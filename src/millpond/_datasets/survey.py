@@ -47,8 +47,9 @@ class TableSurvey:
         text_codes: Feature of text -> int32, (N, ...), positions in `texts`.
         texts: Feature of text -> the texts.
         orphans: Episodes that have rows but no place in the metadata.
-        row_group: int32, (N,), the row group of each sample, numbered through the files, -1 where it has no row; None
-            where the files are at hand, and it does not matter.
+        row_group: int32, (N,), the row group of each sample, numbered through the files, -1 where it has no row, or
+            one of more than `MAX_GROUP_ROWS`; None where the files are at hand, and it does not matter.
+        longest_group: Rows of the longest.
         picture_bytes: Camera of pictures in parquet -> bytes of its values, where the files are not at hand.
     """
 
@@ -60,6 +61,7 @@ class TableSurvey:
     texts: dict[str, list[str]] = field(default_factory=dict)
     orphans: dict[int, DataError] = field(default_factory=dict)
     row_group: NDArray[np.int32] | None = None
+    longest_group: int = 0
     picture_bytes: Counter[str] = field(default_factory=Counter)
 
 
@@ -213,7 +215,10 @@ class Surveyor:
     ) -> None:
         assert survey.row_group is not None
         samples, places = self._placed(survey, episodes)
-        survey.row_group[samples] = survey.row_group.max(initial=-1) + np.searchsorted(bounds, places, side="right")
+        lengths, group = np.diff(bounds), np.searchsorted(bounds, places, side="right")
+        is_short = lengths[group - 1] <= MAX_GROUP_ROWS  # of the file, whichever of its samples are taken
+        survey.row_group[samples[is_short]] = survey.row_group.max(initial=-1) + group[is_short]
+        survey.longest_group = max(survey.longest_group, int(lengths.max(initial=0)))
         survey.picture_bytes.update(sizes)
 
     def _placed(self, survey: TableSurvey, episodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -289,15 +294,13 @@ def survey_images(table: TableSurvey, camera: str, num_samples: int) -> VideoSur
     facts = VideoFacts(("image",), ("image",), len(table.paths), size_bytes, num_samples, (0, 0), alone)
     gop = np.arange(num_samples, dtype=np.int32)
     if table.row_group is not None:
-        longest = int(np.unique(table.row_group, return_counts=True)[1].max(initial=0))
-        if longest <= MAX_GROUP_ROWS:
-            gop = np.where(table.row_group < 0, -2 - gop, table.row_group)
-        else:
+        gop = np.where(table.row_group < 0, -2 - gop, table.row_group)
+        if table.longest_group > MAX_GROUP_ROWS:
             _logger.warning(
                 "the pictures of %r lie in row groups of up to %d rows, and a row group is fetched whole for every "
                 "segment that needs one of them: write them as video, or in row groups of at most %d rows",
                 camera,
-                longest,
+                table.longest_group,
                 MAX_GROUP_ROWS,
             )
     return VideoSurvey(table.places, table.identities, gop, np.ones(num_samples, np.int32), facts, [])
