@@ -19,7 +19,7 @@ from millpond._datasets.dataset_files import LocalFiles
 from millpond._datasets.lerobot import LeRobotDataset
 from millpond._datasets.surveyed import Survey
 from millpond.errors import CorruptMedia
-from streamed import epoch_of, rows_of, streamed
+from streamed import MANY, epoch_of, rows_of, streamed
 from synthesized import EPISODES_PATH, FRONT, WRIST, MakeDataset, edit_table, open_dataset
 
 SIX: dict[str, Any] = {"episodes": 6, "frames": (10, 21, 13, 8, 17, 9), "episodes_per_file": 3, "b_frames": 2}
@@ -180,6 +180,17 @@ def test_a_loader_serves_a_share(synth: MakeDataset) -> None:
         expected = rows_of(epoch_of(whole, num_workers=0))
         assert sorted(mine) == list(range(31, 52))
         assert all(equal(mine[sample][name], expected[sample][name]) for sample in mine for name in mine[sample])
+
+
+def test_each_rank_of_a_loader_looks_at_files_of_its_own(synth: MakeDataset, looked_at: list[str]) -> None:
+    """Of four files at the first two, or the last two, and at one more where the border may move to a cut."""
+    found: list[int] = []
+    for rank, other in enumerate(("file-003", "file-000")):
+        looked_at.clear()
+        with open_lazily(synth(**MANY)) as dataset:
+            found += sorted(rows_of(epoch_of(dataset, rank=rank, world_size=2, num_workers=0)))
+            assert (dataset.is_surveyed, [name for name in looked_at if name.startswith(other)]) == (False, [])
+    assert found == list(range(144))
 
 
 def test_pictures_in_parquet_come_by_shares(synth: MakeDataset) -> None:
