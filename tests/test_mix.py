@@ -108,11 +108,14 @@ def as_told(member: FakeDataset) -> list[tuple[str, int]]:
     return cast(list[tuple[str, int]], member.learned)
 
 
-def test_bad_samples_are_written_down_by_member(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_one", [False, True])
+def test_bad_samples_are_written_down_by_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_one: bool) -> None:
+    SmallSteps(monkeypatch)(None, segment=64)
     members = fakes()
     members[1].bad = frozenset({7})
+    mixed = mix(members)
     options = {"on_error": "skip", "quarantine": tmp_path / "bad.jsonl"}
-    with make_loader(mix(members), shuffle=True, **options) as loader:
+    with make_loader(Share(mixed, 0, len(mixed)) if as_one else mixed, shuffle=True, **options) as loader:
         assert sorted(checked(loader)) == [row for row in EVERY_ROW if row != (1, 7)]
     (line,) = quarantined(tmp_path / "bad.jsonl")
     assert (line["sample"], line["dataset"], line["frame_index"]) == (137, 1, 7)
