@@ -133,6 +133,22 @@ def test_episodes_in_several_metadata_files_are_one_list(damaged: MakeDataset) -
     assert dataset.check() == []
 
 
+def test_metadata_in_many_row_groups_is_taken_apart_once(damaged: MakeDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LeRobot's recorder writes it: a group for every ten episodes."""
+    import pyarrow.parquet as pq
+
+    root = damaged()
+    pq.write_table(pq.read_table(root / EPISODES_PATH, partitioning=None), root / EPISODES_PATH, row_group_size=2)
+    monkeypatch.setattr("millpond._datasets.episode_columns._MANY_GROUPS", 2)
+    first = open_dataset(root, lazy=True)
+    with monkeypatch.context() as spied:
+        spied.delattr("millpond._datasets.episode_columns.ParquetReader")
+        again = open_dataset(root, lazy=True)
+    assert (again.fingerprint, again.check()) == (first.fingerprint, [])
+    edit_table(root / EPISODES_PATH, lambda columns: columns["length"].__setitem__(4, 3))
+    assert open_dataset(root, lazy=True).episode_lengths[4] == 3
+
+
 def test_channels_may_come_first_in_the_metadata(damaged: MakeDataset) -> None:
     root = damaged(cameras=1, image_features=1)
     first = {"shape": [3, 96, 128], "names": ["channels", "height", "width"]}
