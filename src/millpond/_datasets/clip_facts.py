@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,10 @@ class KeptFacts:
     def find(self, key: int) -> NDArray[np.int64]:
         """The facts of a row, -1 where they are not known."""
         return self._facts.get(key, _UNKNOWN)
+
+    def can_learn(self, keys: Sequence[int]) -> bool:
+        """Whether there are rows that are not known, and that could be kept."""
+        return any(key != _NO_KEY and key not in self._facts for key in keys)
 
     def keep(self, facts: list[tuple[int, NDArray[np.int64]]], *, is_new: bool) -> None:
         """Replace what was kept."""

@@ -123,8 +123,8 @@ def read_manifest(path: Path, store: SidecarStore, *, as_values: Collection[str]
     """
     writable = WritableStore(store, "manifests")
     kind = _kind(as_values)
-    kept = _find(path, store, kind)
-    if kept is None:
+
+    def make() -> tuple[ManifestTable, str]:
         manifest = open_manifest(path, as_values)
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -132,8 +132,9 @@ def read_manifest(path: Path, store: SidecarStore, *, as_values: Collection[str]
         if not num_rows:
             raise ValueError(f"the manifest '{path}' has no rows: there is nothing to read")
         facts = _Facts(columns, num_rows, digest)
-        kept = writable.write(lambda chosen: _make(manifest, path, chosen, kind, facts))
-    table, digest = kept
+        return writable.write(lambda chosen: _make(manifest, path, chosen, kind, facts))
+
+    table, digest = store.once(version_of(path), kind, lambda: _find(path, store, kind), make)
     return Manifest(path, table, digest, writable)
 
 

@@ -9,6 +9,7 @@ remembered in one sidecar.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,8 +62,16 @@ def survey_rows(
         ValueError: Pictures are of more than one size, or sounds of more than one number of channels.
         DataError: Not a single row can be looked at; or another of `ROW_ERRORS`: the first row's.
     """
-    kept = KeptFacts(store, name)
     keys = [key_of_row(source, sample) for sample in range(source.table.num_rows)]
+    # what cannot be kept is not worth waiting for another process that looks at it
+    is_new = KeptFacts(store, name).can_learn(keys)
+    with store.making(f"{name}.survey") if is_new else nullcontext():
+        return _survey(source, KeptFacts(store, name), keys, timeout, progress)
+
+
+def _survey(
+    source: ClipSource, kept: KeptFacts, keys: list[int], timeout: float | None, progress: RowProgress | None
+) -> Survey:
     rows = np.stack([kept.find(key) for key in keys])
     unknown = np.flatnonzero(rows[:, 0] < 0).tolist()
     problems: dict[int, MillpondError] = {}

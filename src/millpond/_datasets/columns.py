@@ -71,17 +71,24 @@ class ColumnStore:
 
         Args:
             version: Of the parquet file.
-            progress: Called per row group.
+            progress: Called per row group, and while another process is waited for that makes them.
 
         Raises:
             ObjectMissing: No such file.
             CorruptMedia: It does not parse, or lacks a column, or has other shapes than info.json says.
         """
+
+        def make() -> ColumnFile:
+            return self._writable.write(lambda store: self._make(store, version, progress))
+
+        return self._store.once(version, self._kind, lambda: self._find(version), make, progress)
+
+    def _find(self, version: FileVersion) -> ColumnFile | None:
         texts = self._store.load(version, self._kind)
         found = self._store.find(version, self._kind, ".npy")
         if found is not None and texts is not None and crc_of_file(found) == int(texts.arrays["crc"][0]):
             return ColumnFile(found, dict(texts.facts))
-        return self._writable.write(lambda store: self._make(store, version, progress))
+        return None
 
     def _make(self, store: SidecarStore, version: FileVersion, progress: Callable[[], None]) -> ColumnFile:
         """Convert a file. An OSError that is no DataError is the store's."""

@@ -18,7 +18,7 @@ from millpond._datasets.dataset_files import changed
 from millpond._datasets.fetched import Fetched
 from millpond._media.demux import PacketRulesDoNotFit
 from millpond._media.header_copy import BEGIN_BYTES
-from millpond._media.index import build_sample_table, keep_table, kept_table
+from millpond._media.index import build_sample_table, keep_table, kept_table, once_kept
 from millpond._media.media_path import MediaPath
 from millpond._media.memory_file import memory_file, write_all
 from millpond._media.read_position import ReadPosition
@@ -95,13 +95,20 @@ class RemoteFiles:
         contents = RemoteBytes(self, version, fetched or Fetched(), file)
         size = version.identity.size_bytes
         start = 0 if size <= _WHOLE_PARQUET_BYTES else size - _FOOTER_BYTES
-        kept = store.load(version, _FOOTER_KIND)
-        footer = contents.read(ByteRange(start, size)) if kept is None else kept.arrays["footer"].tobytes()
-        if kept is None:
+
+        def find() -> bytes | None:
+            kept = store.load(version, _FOOTER_KIND)
+            return None if kept is None else kept.arrays["footer"].tobytes()
+
+        def make() -> bytes:
+            footer = contents.read(ByteRange(start, size))
             try:
                 store.save(version, _FOOTER_KIND, {"footer": np.frombuffer(footer, np.uint8)}, {})
             except OSError as error:
                 store.warn_once("footers of parquet files", error)
+            return footer
+
+        footer = store.once(version, _FOOTER_KIND, find, make, contents.progress)
         return cast(BinaryIO, RangedFile(contents, size, footer))
 
     def below(self, name: str, suffix: str) -> list[str]:
@@ -136,24 +143,30 @@ class RemoteFiles:
         if expected is not None and identity != expected:
             raise changed(place, expected, identity)
         version = FileVersion(place, identity)
-        table = kept_table(version, store)
-        if table is not None:
-            return table, None
+        cut_short: DataError | None = None
+
+        def make() -> SampleTable:
+            nonlocal cut_short
+            table, cut_short = self._make_table(version, begin, progress)
+            if cut_short is None:
+                keep_table(version, store, table)
+            return table
+
+        return once_kept(version, store, make, progress=progress), cut_short
+
+    def _make_table(
+        self, version: FileVersion, begin: bytes, progress: Progress
+    ) -> tuple[SampleTable, DataError | None]:
+        key, place, identity = self.key_of(version.name), version.name, version.identity
+
+        def read(start: int, stop: int) -> bytes:
+            return self.objects.read(key, ByteRange(start, stop), identity=identity, progress=progress)
+
         try:
-            table, cut_short = table_by_header(
-                lambda start, stop: self.objects.read(
-                    key, ByteRange(start, stop), identity=identity, progress=progress
-                ),
-                identity,
-                place,
-                begin,
-            )
+            return table_by_header(read, identity, place, begin)
         except PacketRulesDoNotFit as reason:
             _logger.warning("all %d bytes of %r are fetched to index it: %s", identity.size_bytes, place, str(reason))
-            table, cut_short = self._table_of_whole(version, progress), None
-        if cut_short is None:
-            keep_table(version, store, table)
-        return table, cut_short
+            return self._table_of_whole(version, progress), None
 
     def _table_of_whole(self, version: FileVersion, progress: Progress) -> SampleTable:
         with ExitStack() as stack:
@@ -231,6 +244,10 @@ class RemoteBytes:
             progress=self._fetched.progress,
         )
         return data
+
+    def progress(self) -> None:
+        """Say that the task goes on."""
+        self._fetched.progress()
 
     def read_many(self, wanted: Sequence[ByteRange]) -> list[bytes]:
         """Several ranges at once, by requests of their own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import av
@@ -66,13 +67,15 @@ def load_sample_table(
     """
     try:
         path = MediaPath.of(path)
-        version = version_of(path.path)
-        table = kept_table(version, store, stream_index)
-        if table is None:
-            table = build_sample_table(path, progress, stream_index)
-            if version_of(path.path).identity == table.identity:  # else it would take the place of a newer one's
+        local, version = path, version_of(path.path)
+
+        def make() -> SampleTable:
+            table = build_sample_table(local, progress, stream_index)
+            if version_of(local.path).identity == table.identity:  # else it would take the place of a newer one's
                 keep_table(FileVersion(version.name, table.identity), store, table, stream_index)
-        return table
+            return table
+
+        return once_kept(version, store, make, stream_index, progress)
     except DataError as error:
         if camera:
             error.add_note(f"camera {camera!r}")
@@ -84,6 +87,17 @@ def kept_table(version: FileVersion, store: SidecarStore, stream_index: int | No
     """The sample table that was kept for a version of a file; None if there is none that this FFmpeg understands."""
     kept = store.load(version, _kind(stream_index))
     return None if kept is None else _table_from(kept)
+
+
+def once_kept(
+    version: FileVersion,
+    store: SidecarStore,
+    make: Callable[[], SampleTable],
+    stream_index: int | None = None,
+    progress: Progress = no_progress,
+) -> SampleTable:
+    """The sample table that was kept, or else is made: see `SidecarStore.once`."""
+    return store.once(version, _kind(stream_index), lambda: kept_table(version, store, stream_index), make, progress)
 
 
 def _kind(stream_index: int | None) -> str:

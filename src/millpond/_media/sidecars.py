@@ -17,19 +17,20 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from millpond._arrays import load_arrays
-from millpond._locks import lock_soon, unlock
-from millpond._values import FileIdentity
+from millpond._locks import Claim, lock_soon, unlock, wait_until
+from millpond._values import FileIdentity, no_progress
 from millpond.errors import ObjectMissing
 
+_T = TypeVar("_T")
 _logger = logging.getLogger("millpond")
 _told: set[tuple[Path, str]] = set()
 
@@ -45,6 +46,10 @@ it: in a run that goes on, a worker that follows another maps it anew."""
 
 _LOCK_SECONDS = 2.0
 """Adding to a sidecar takes a millisecond. A process that was stopped amid it does not keep others from going on."""
+
+_CLAIMS = "claims"
+_MAKE_SECONDS = 30.0
+"""Making a sidecar takes milliseconds to some seconds. A process that was stopped amid it is waited for no longer."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,45 @@ class SidecarStore:
                 if lock_soon(descriptor, _LOCK_SECONDS):
                     stack.callback(unlock, descriptor)
             yield
+
+    def once(
+        self,
+        version: FileVersion,
+        kind: str,
+        find: Callable[[], _T | None],
+        make: Callable[[], _T],
+        progress: Callable[[], None] = no_progress,
+    ) -> _T:
+        """What is kept, or else is made: of all threads and processes that share the folder, by one.
+
+        Args:
+            version, kind: Of the sidecar.
+            find: Gives what was kept, None where nothing was.
+            make: Makes it, and keeps it. Where it cannot be kept, everybody makes it, one after the other.
+            progress: Called while another one is waited for.
+        """
+        found = find()
+        if found is not None:
+            return found
+        with self.making(self.path_of(version, kind, "").name, progress):
+            found = find()  # another one may have made it just now
+            return make() if found is None else found
+
+    @contextlib.contextmanager
+    def making(self, name: str, progress: Callable[[], None] = no_progress) -> Iterator[None]:
+        """Be the only one who makes something, unless whoever makes it does not get it done for long.
+
+        Args:
+            name: What it is known by.
+            progress: Called while another one is waited for.
+        """
+        claim = Claim(self.folder / _CLAIMS)
+        number = int(_digest(name + self.salt)[:15], 16)
+        try:
+            wait_until(lambda: bool(claim.take(range(number, number + 1))), _MAKE_SECONDS, progress)
+            yield
+        finally:
+            claim.release()
 
     def versions(self, name: str, kind: str) -> list[Path]:
         """What `save` has made for any version of a file; `name` as in `FileVersion`."""

@@ -19,7 +19,7 @@ from millpond._datasets.media_by_url import MAX_BYTES
 from millpond._datasets.remote_files import fetched_whole
 from millpond._datasets.url_stores import UrlStores
 from millpond._media.demux import PacketRulesDoNotFit
-from millpond._media.index import build_sample_table, keep_table, kept_table
+from millpond._media.index import build_sample_table, keep_table, once_kept
 from millpond._media.media_path import MediaPath
 from millpond._media.sidecars import FileVersion, SidecarStore
 from millpond._plan.sample_table import SampleTable
@@ -174,9 +174,17 @@ class RemoteContents:
 
 def _table_of(contents: RemoteContents, sidecars: SidecarStore, begin: bytes, stream_index: int | None) -> SampleTable:
     version = contents.version
-    table = kept_table(version, sidecars, stream_index)
-    if table is not None:
+
+    def make() -> SampleTable:
+        table = _made_table(contents, begin, stream_index)
+        keep_table(version, sidecars, table, stream_index)
         return table
+
+    return once_kept(version, sidecars, make, stream_index)
+
+
+def _made_table(contents: RemoteContents, begin: bytes, stream_index: int | None) -> SampleTable:
+    version = contents.version
     try:
         table, cut_short = table_by_header(
             lambda start, stop: contents.fetch(ByteRange(start, stop)),
@@ -193,5 +201,4 @@ def _table_of(contents: RemoteContents, sidecars: SidecarStore, begin: bytes, st
         table = replace(build_sample_table(contents.whole(), stream_index=stream_index), identity=version.identity)
         if table.backend == "packets":
             contents.close()  # from now on ranges do
-    keep_table(version, sidecars, table, stream_index)
     return table
