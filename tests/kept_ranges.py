@@ -14,7 +14,7 @@ def data_of(i: int, size_bytes: int = 1000) -> bytes:
 
 
 def keep(cache: RangeCache, i: int, size_bytes: int = 1000) -> None:
-    cache.keep(NAME, ETAG, ByteRange(i, i + size_bytes), data_of(i, size_bytes))
+    cache.keep(NAME, ETAG, [(ByteRange(i, i + size_bytes), data_of(i, size_bytes))])
 
 
 def find(cache: RangeCache, i: int, size_bytes: int = 1000) -> bytes | None:

@@ -111,7 +111,8 @@ class SmallSteps:
         self._patch = patch
 
     def __call__(self, ring_bytes: int | None = 16 << 10, segment: int = 6, layout: str | None = None) -> None:
-        """Have segments of so many samples, a camera a task; in a layout."""
+        """Have segments of so many samples, a camera a task; in a layout. What a disk keeps is small, too."""
+        self._patch.setattr("millpond._sources.shared_blocks.BLOCK_BYTES", 512)
         self._patch.setattr("millpond._plan.memory.SEGMENT_LADDER", (segment,))
         self._patch.setattr("millpond._plan.memory.TASK_FRAMES", 1)
         if ring_bytes is not None:

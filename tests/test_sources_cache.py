@@ -74,7 +74,7 @@ def test_nothing_else_is_found(name: str, identity: FileIdentity, wanted: ByteRa
 
 def test_a_version_that_tells_nothing_apart_is_not_kept(cache: RangeCache) -> None:
     nothing = FileIdentity(10_000, 0)
-    cache.keep(NAME, nothing, ByteRange(0, 4), b"abcd")
+    cache.keep(NAME, nothing, [(ByteRange(0, 4), b"abcd")])
     assert cache.find(NAME, nothing, ByteRange(0, 4)) is None
     assert not cache.folder.exists()
 

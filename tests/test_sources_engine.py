@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from millpond._sources import cached_ranges
+from millpond._sources import cached_ranges, shared_blocks
 from millpond._sources.backends import Answer
 from millpond._sources.cached_ranges import CachedRanges
 from millpond._sources.fetching import Fetcher
 from millpond._sources.limits import FetchLimits
 from millpond._sources.object_store import ObjectStore
 from millpond._sources.range_cache import RangeCache
-from millpond._sources.statistics import FetchCounters
 from millpond._values import ByteRange, FileIdentity
 
 DATA = bytes(range(250)) * 40
@@ -94,7 +93,8 @@ def test_large_ranges_are_split_and_near_ones_joined(spy: Spy) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RangeCache:
-    """All that waits is written at the end, however slow the machine is."""
+    """All that waits is written at the end, however slow the machine is; blocks are small."""
+    monkeypatch.setattr(shared_blocks, "BLOCK_BYTES", 100)
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
     monkeypatch.setattr(cached_ranges, "_LOOK_SECONDS", PATIENCE_SECONDS)
     return RangeCache(tmp_path / "ranges", 1_000_000)
@@ -108,10 +108,11 @@ def test_what_was_forgotten_is_fetched_again(cache: RangeCache, spy: Spy) -> Non
             if is_forgotten:
                 store.forget("a", SPREAD[0], identity=IDENTITY)
                 store.forget("a", SPREAD[5], identity=IDENTITY)  # was never there
-    assert spy.wanted == SPREAD[:2]
+    blocks = [ByteRange(0, 100), ByteRange(500, 600)]
+    assert spy.wanted == blocks
     with ObjectStore("http://host", cache=cache) as store:
         store.read_ranges("a", SPREAD[:2], identity=IDENTITY)
-        assert spy.wanted[2:] == SPREAD[:1]
+        assert spy.wanted[2:] == blocks[:1]
         store.forget("a", SPREAD[0], identity=IDENTITY)
     ObjectStore("http://host", cache=cache).forget("a", SPREAD[0], identity=IDENTITY)  # nobody opened it: nothing
 
@@ -149,9 +150,9 @@ class SlowCache(RangeCache):
         self.was_let.append(self.gate.wait(PATIENCE_SECONDS))
         return DATA[wanted.start : wanted.stop]
 
-    def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Any) -> None:
+    def keep(self, name: str, identity: FileIdentity, parts: Sequence[tuple[ByteRange, Any]]) -> None:
         self.was_let.append(self.gate.wait(PATIENCE_SECONDS))
-        self.kept.append(wanted)
+        self.kept += [wanted for wanted, _ in parts]
 
 
 @pytest.fixture
@@ -163,14 +164,14 @@ def slow(tmp_path: Path) -> Iterator[SlowCache]:
 
 def keep(cached: CachedRanges, start: int, size: int) -> ByteRange:
     wanted = ByteRange(start, start + size)
-    cached.keep("a", IDENTITY, wanted, DATA[start : start + size])
+    cached.keep("a", IDENTITY, [(wanted, DATA[start : start + size])])
     return wanted
 
 
 def test_no_more_than_a_bound_waits_to_be_written(slow: SlowCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_ranges, "_MAX_WAITING_BYTES", 1000)
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
-    cached = CachedRanges(slow, FetchCounters())
+    cached = CachedRanges(slow)
     waiting = [keep(cached, 0, 400), keep(cached, 1000, 600)]
     keep(cached, 2000, 1)  # for this there is no room
     keep(cached, 3000, 0)  # nothing to be kept
@@ -185,7 +186,7 @@ def test_what_is_larger_than_the_bound_is_written_if_nothing_else_waits(
 ) -> None:
     monkeypatch.setattr(cached_ranges, "_MAX_WAITING_BYTES", 1000)
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
-    cached = CachedRanges(slow, FetchCounters())
+    cached = CachedRanges(slow)
     large = keep(cached, 0, 5000)
     keep(cached, 6000, 1)
     slow.gate.set()
@@ -208,7 +209,7 @@ def test_a_disk_that_hangs_is_not_asked_for_long(slow: SlowCache, spy: Spy, monk
 def test_what_was_written_makes_room_for_what_comes(slow: SlowCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_ranges, "_MAX_WAITING_BYTES", 1000)
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", PATIENCE_SECONDS)
-    cached = CachedRanges(slow, FetchCounters())
+    cached = CachedRanges(slow)
     slow.gate.set()
     wanted = []
     for start in range(0, 5000, 1000):
@@ -220,7 +221,7 @@ def test_what_was_written_makes_room_for_what_comes(slow: SlowCache, monkeypatch
 
 def test_a_disk_that_hangs_does_not_keep_a_store_from_closing(slow: SlowCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cached_ranges, "_FINISH_SECONDS", 0.02)
-    cached = CachedRanges(slow, FetchCounters())
+    cached = CachedRanges(slow)
     for start in (0, 1000):
         keep(cached, start, 10)
     writers = list(cached._writer._threads)

@@ -1115,10 +1115,9 @@ def test_what_was_fetched_once_needs_no_network_again(
         dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
         with loader_of(dataset, num_workers=0) as loader:
             expected = [taken(loader)]
+        with serving_store(root) as other, loader_of(LeRobotDataset(other.url), num_workers=0) as loader:
+            expected.append(taken(loader))  # of what is not the same object
             fetched = loader.statistics().counters["bytes_fetched"]
-            assert loader.statistics().counters["bytes_from_cache"] == 0
-        with serving_store(root) as other:  # not the same object
-            expected.append(epoch_of(LeRobotDataset(other.url), num_workers=0))
         serving.close()
         with loader_of(dataset) as loader:
             assert_same(taken(loader), expected[0])
@@ -1168,7 +1167,7 @@ def test_kept_bytes_that_are_damaged_are_fetched_again(
             path.write_bytes(data[: {"cut short": len(data) // 2, "empty": 0}.get(damage, len(data))])
         server.forget()
         assert_same(epoch_of(dataset), first)
-        assert len(server.requests) == 48 < len(kept)
+        assert len({path for _, path, _ in server.requests}) == 8 < len(kept)  # all videos
 
 
 @pytest.fixture
@@ -1192,7 +1191,7 @@ def test_bytes_that_did_not_decode_are_not_kept(
         shutil.rmtree(tmp_path / "cache" / "ranges")
         dataset = LeRobotDataset(server.url, cache_dir=tmp_path / "cache")
         with loader_of(dataset, **options) as loader:
-            with altered(root / _name_of(FRONT, 1), 4000, 40):
+            with altered(root / _name_of(FRONT, 1), 4700, 40):
                 assert len(samples_of(taken(loader))) < 144
             loader.set_epoch(0)
             assert_same(taken(loader), first)

@@ -15,6 +15,7 @@ from millpond._sources.fetch_errors import Fetch, error_of
 from millpond._sources.fetching import Fetcher
 from millpond._sources.limits import FetchLimits
 from millpond._sources.loop_thread import LoopThread
+from millpond._sources.shared_blocks import SharedBlocks
 from millpond._sources.statistics import FetchCounters
 from millpond._urls import query_digest
 from millpond._values import ByteRange, FileIdentity
@@ -55,8 +56,9 @@ class Engine:
         except TryFailed as failure:
             raise error_of(Fetch(wanted, 0.0, limits.timeout_seconds), failure, 0.0) from None
         self.fetcher = Fetcher(self.backend, maker.address, limits, counters)
-        self._cached = CachedRanges(cache, counters) if cache is not None else None
-        backend, cached = self.backend, self._cached
+        cached = CachedRanges(cache) if cache is not None else None
+        self._shared = SharedBlocks(cached, limits, counters) if cached is not None else None
+        backend = self.backend
         self._loop = LoopThread("millpond-fetch", lambda: _tear_down(backend, cached))
 
     @property
@@ -82,56 +84,69 @@ class Engine:
         """The bytes of one range, from the cache or the network; `started` as for `Fetcher.range`."""
         if not len(wanted):
             return b""
-        if self._cached is None or identity is None:
-            return (await self.fetcher.range(key, wanted, identity, started)).data
-        name = self._cached_name(key)
-        found = (await self._cached.find(name, identity, [wanted]))[0]
-        if found is not None:
-            return found
-        data = (await self.fetcher.range(key, wanted, identity, started)).data
-        self._cached.keep(name, identity, wanted, data)
-        return data
+        if identity is not None and (got := await self._from_blocks(key, [wanted], identity, 1, started)) is not None:
+            return got[0]
+        return (await self.fetcher.range(key, wanted, identity, started)).data
+
+    async def _from_blocks(
+        self,
+        key: str,
+        ranges: Sequence[ByteRange],
+        identity: FileIdentity,
+        max_concurrency: int,
+        started: float | None = None,
+    ) -> list[Buffer] | None:
+        """Ranges by way of the disk cache; None where there is none, or it does not help."""
+        if self._shared is None:
+            return None
+        began = asyncio.get_running_loop().time() if started is None else started
+
+        async def fetch(requests: Sequence[ByteRange]) -> Sequence[Buffer]:
+            return await self._requests(key, requests, identity, max_concurrency, began)
+
+        return await self._shared.read(self._cached_name(key), identity, ranges, fetch, began)
 
     def _cached_name(self, key: str) -> str:
         return f"{self._address.name_of(key)}#{query_digest(self._address.url)}"
 
     def forget(self, key: str, wanted: ByteRange, identity: FileIdentity) -> None:
         """Drop a range from the cache."""
-        if self._cached is not None:
-            self._cached.forget(self._cached_name(key), identity, wanted)
+        if self._shared is not None:
+            self._shared.forget(self._cached_name(key), identity, wanted)
 
     async def ranges(
         self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
     ) -> list[bytes]:
         """The bytes of many ranges, under one deadline; what the cache has is not fetched."""
-        if self._cached is None or identity is None:
-            return await self._fetched(key, ranges, identity, max_concurrency)
-        name = self._cached_name(key)
-        found = await self._cached.find(name, identity, ranges)
-        missing = [i for i in range(len(ranges)) if found[i] is None]
-        got = await self._fetched(key, [ranges[i] for i in missing], identity, max_concurrency)
-        for i, data in zip(missing, got, strict=True):
-            found[i] = data
-            self._cached.keep(name, identity, ranges[i], data)
-        return [data for data in found if data is not None]
-
-    async def _fetched(
-        self, key: str, ranges: Sequence[ByteRange], identity: FileIdentity | None, max_concurrency: int
-    ) -> list[bytes]:
+        got = None if identity is None else await self._from_blocks(key, ranges, identity, max_concurrency)
+        if got is not None:
+            return [bytes(data) for data in got]
         plan = plan_requests(ranges, self._limits.max_gap_bytes, self._limits.max_request_bytes)
-        gate, started = asyncio.Semaphore(max_concurrency), asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
+        answers = await self._requests(key, plan.requests, identity, max_concurrency, started)
+        views = [memoryview(data) for data in answers]
+        return [_joined(views, pieces) for pieces in plan.pieces]
 
-        async def one(request: ByteRange) -> memoryview:
+    async def _requests(
+        self,
+        key: str,
+        requests: Sequence[ByteRange],
+        identity: FileIdentity | None,
+        max_concurrency: int,
+        started: float,
+    ) -> list[Buffer]:
+        gate = asyncio.Semaphore(max_concurrency)
+
+        async def one(request: ByteRange) -> Buffer:
             async with gate:
-                return memoryview((await self.fetcher.range(key, request, identity, started)).data)
+                return (await self.fetcher.range(key, request, identity, started)).data
 
-        tasks = [asyncio.ensure_future(one(request)) for request in plan.requests]
+        tasks = [asyncio.ensure_future(one(request)) for request in requests]
         try:
-            got = await asyncio.gather(*tasks)
+            return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
-        return [_joined(got, pieces) for pieces in plan.pieces]
 
 
 async def _tear_down(backend: Backend, cached: CachedRanges | None) -> None:

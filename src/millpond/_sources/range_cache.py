@@ -18,12 +18,12 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from millpond._locks import lock_soon, unlock
+from millpond._locks import Claim, lock_soon, unlock
 from millpond._values import ByteRange, FileIdentity
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("millpond")
 
-_LOCK, _WRITING, _SUFFIX = "lock", "writing", ".range"
+_LOCK, _CLAIMS, _WRITING, _SUFFIX = "lock", "claims", "writing", ".range"
 _HEAD = struct.Struct("<8sIQ")  # what it is, CRC-32 of the bytes, how many
 _SUM = struct.Struct("<8sQ")  # what it is, bytes of all ranges; its CRC-32 follows
 _CRC = struct.Struct("<I")
@@ -57,6 +57,9 @@ class RangeCache:
     Args:
         folder: Made when something is first kept. Nothing else belongs there.
         max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
+
+    Attributes:
+        has_dropped: Whether this object has had to drop ranges, to make room for others.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -67,6 +70,7 @@ class RangeCache:
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
+        self.has_dropped = False
 
     def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
@@ -82,7 +86,7 @@ class RangeCache:
             identity: Its version. One that does not tell versions apart is never found.
             wanted: Exactly this range, not a part of another one.
         """
-        if not _tells_versions_apart(identity):
+        if not tells_versions_apart(identity):
             return None
         path = self._path_of(name, identity, wanted)
         try:
@@ -97,23 +101,21 @@ class RangeCache:
             os.utime(path)
         return data
 
-    def keep(self, name: str, identity: FileIdentity, wanted: ByteRange, data: Buffer) -> None:
-        """Keep the bytes of a range; without a word where that cannot be, except for the first time.
+    def keep(self, name: str, identity: FileIdentity, parts: Sequence[tuple[ByteRange, Buffer]]) -> None:
+        """Keep the bytes of some ranges; without a word where that cannot be, except for the first time.
 
         Args:
-            name, identity, wanted: As `find` will be asked.
-            data: All of it.
+            name, identity: As `find` will be asked.
+            parts: Ranges as it will be asked for, and all bytes of each.
         """
-        size_bytes = _HEAD.size + len(wanted)
-        if self._cannot_write or size_bytes > self._max_range_bytes or not _tells_versions_apart(identity):
+        if self._cannot_write or not tells_versions_apart(identity):
             return
-        path = self._path_of(name, identity, wanted)
-        head = _HEAD.pack(_IS_RANGE, zlib.crc32(data), len(wanted))
         try:
             with self._locked() as lock:
                 self._is_locked_out = lock is None
-                if lock is not None and not path.exists():
-                    self._write(lock, path, head, data)
+                if lock is not None:
+                    for wanted, data in parts:
+                        self._keep(lock, self._path_of(name, identity, wanted), data)
         except OSError as error:
             self._cannot_write = True
             _logger.warning(
@@ -122,20 +124,31 @@ class RangeCache:
                 os.strerror(error.errno) if error.errno else type(error).__name__,
             )
 
+    def _keep(self, lock: int, path: str, data: Buffer) -> None:
+        num_bytes = memoryview(data).nbytes
+        if _HEAD.size + num_bytes <= self._max_range_bytes and not os.path.exists(path):
+            self._write(lock, path, _HEAD.pack(_IS_RANGE, zlib.crc32(data), num_bytes), data)
+
+    def claim(self) -> Claim:
+        """Nothing yet, of numbers that all who use the folder share: who fetches a range tells others so by them.
+
+        Where nothing can be kept, nobody is to wait for what another one fetches.
+        """
+        return Claim(None if self._cannot_write else self.folder / _CLAIMS)
+
     def forget(self, name: str, identity: FileIdentity, wanted: ByteRange) -> None:
         """Drop a range: what was kept turned out not to be what the object holds."""
         self._drop(self._path_of(name, identity, wanted))
 
-    def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> Path:
+    def _path_of(self, name: str, identity: FileIdentity, wanted: ByteRange) -> str:
         words = (name, identity.size_bytes, identity.mtime_ns, identity.etag, wanted.start, wanted.stop)
         digest = hashlib.sha256(repr(words).encode("utf-8", "surrogatepass")).hexdigest()[:40]
-        return self.folder / digest[:2] / f"{digest[2:]}{_SUFFIX}"
+        return f"{self.folder}/{digest[:2]}/{digest[2:]}{_SUFFIX}"
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int | None]:
         """Be the only writer; gives the descriptor of the file that holds the sum, None where it is not to be had."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = self._open_lock()
         try:
             # who waited in vain once does not wait again for each range
             yield descriptor if lock_soon(descriptor, 0.0 if self._is_locked_out else _LOCK_SECONDS) else None
@@ -143,17 +156,25 @@ class RangeCache:
             unlock(descriptor)
             os.close(descriptor)
 
-    def _write(self, lock: int, path: Path, head: bytes, data: Buffer) -> None:
+    def _open_lock(self) -> int:
+        name, flags = f"{self.folder}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(name, flags, 0o666)
+        except FileNotFoundError:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return os.open(name, flags, 0o666)
+
+    def _write(self, lock: int, path: str, head: bytes, data: Buffer) -> None:
         size_bytes = len(head) + memoryview(data).nbytes
         total_bytes = self._room_for(lock, size_bytes)
-        writing = self.folder / _WRITING
+        writing = f"{self.folder}/{_WRITING}"
         try:
             with open(writing, "wb", buffering=0) as file:
                 for part in (head, data):
                     rest = memoryview(part).cast("B")
                     while rest:
                         rest = rest[file.write(rest) :]
-            path.parent.mkdir(exist_ok=True)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
             _set_sum(lock, total_bytes + size_bytes)
             os.replace(writing, path)
         except BaseException:
@@ -170,6 +191,7 @@ class RangeCache:
         self._was_counted = True
         total_bytes = sum(one.size_bytes for one in kept)
         if total_bytes + size_bytes > self._max_range_bytes:
+            self.has_dropped = True
             goal = min(int(self._max_range_bytes * _KEPT_SHARE), self._max_range_bytes - size_bytes)
             for one in sorted(kept, key=lambda one: one.used_ns):
                 if total_bytes <= goal:
@@ -198,13 +220,14 @@ class RangeCache:
                             kept.append(_Kept(status.st_mtime_ns, status.st_size, entry.path))
         return kept
 
-    def _drop(self, path: Path) -> None:
+    def _drop(self, path: str) -> None:
         """A file that is torn, or of somebody else: it was counted, so whoever counts next counts less."""
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
-def _tells_versions_apart(identity: FileIdentity) -> bool:
+def tells_versions_apart(identity: FileIdentity) -> bool:
+    """Whether another version would have another identity."""
     return bool(identity.etag or identity.mtime_ns)
 
 
