@@ -78,6 +78,41 @@ def test_epochs_differ_and_set_epoch_repeats_one() -> None:
         assert first == take(loader) != second
 
 
+def test_an_epoch_is_over_with_its_last_batch_for_who_counts_them() -> None:
+    with make_loader() as loader:
+        first = iter(loader)
+        begun = [checked(next(first)) for _ in range(len(loader))]
+        assert flat(take(loader)) != flat(begun)  # the next epoch, though nobody asked the first for one batch more
+        assert loader.statistics().epochs == 2
+
+
+def test_an_iterator_that_gave_nothing_has_not_begun_its_epoch() -> None:
+    with make_loader() as loader, make_loader() as other:
+        iter(loader)  # as a framework looks whether there can be one
+        assert take(loader) == take(other)
+        epoch = iter(loader)
+        checked(next(epoch))
+        state = loader.state_dict()
+        del epoch
+    with make_loader() as loader:
+        loader.load_state_dict(state)
+        iter(loader)
+        assert len(take(loader)) == 49
+        books = loader.statistics().books
+        assert books is not None
+        assert (books.planned, books.delivered) == (400, 400)
+
+
+def test_an_epoch_that_stopped_at_its_first_batch_is_tried_again_with_books_of_its_own() -> None:
+    with make_loader(FakeDataset(bad=frozenset({3})), shuffle=False, on_error="raise") as loader:
+        for _ in range(2):
+            with pytest.raises(errors.CorruptMedia, match="front is corrupt"):
+                take(loader)
+            books = loader.statistics().books
+            assert books is not None
+            assert (books.failed, loader.state_dict()["epoch"]) == (1, 0)
+
+
 def test_the_last_batch_is_short_or_dropped() -> None:
     with make_loader(FakeDataset(total=20)) as loader:
         assert [len(batch) for batch in take(loader)] == [8, 8, 4]

@@ -294,8 +294,14 @@ class EpochIterator(Iterator[dict[str, Any]]):
                     self._policy.quarantine.path,
                 )
 
+    def try_finish(self) -> bool:
+        """Whether it is over; it is once all batches are given, also for who counts them and never asks for one more."""
+        if not self.is_over and self._next_batch == self._num_batches:
+            self._finish()
+        return self.is_over
+
     def close(self) -> None:
-        """End the epoch early; the next one that begins is the following. Idempotent."""
+        """End the epoch early; the next one that begins is the following, if a batch of this was taken. Idempotent."""
         if not self.is_over and os.getpid() == self._pid:
             self.is_over = self._is_closed = True
             if self._settled is not None:

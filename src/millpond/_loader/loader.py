@@ -237,6 +237,8 @@ class Loader:
         self._past = Counts()  # of those that were closed
         self._last_iterator: weakref.ref[EpochIterator] | None = None
         self._next = (0, 0)  # epoch and batch with which the next iterator begins
+        self._begun: tuple[int, int] | None = None  # those of the last one; None where set_epoch or a state has spoken
+        self._begun_books: Books | None = None  # as they were then, of an epoch that was resumed
         self._progress = Progress()
         self._timeline = Timeline(
             max(1, self._num_workers),
@@ -302,19 +304,23 @@ class Loader:
         self.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Begin an epoch: the one that was set or loaded, else the one after the last that was begun.
+        """Begin an epoch: the one that was set or loaded, else the one after the last of which a batch was taken.
 
         A resumed epoch goes on at the batch where it was saved.
         """
         self._check_usable()
-        if self._live_iterator() is not None:
+        last = self._live_iterator()
+        if last is not None and not last.try_finish():
             raise UsageError(
                 "this loader is being iterated already; finish that iterator or close() it first, "
                 "or make a second Loader"
             )
         if self._running is None:
             self._running = open_running(self, self._wishes())
-        epoch, first_batch = self._next
+        if self._begun == self._progress.position:  # nothing was taken: frameworks look whether an iterator can be made
+            self._next, self._resumed_books = self._begun, self._begun_books
+        epoch, first_batch = self._begun = self._next
+        self._begun_books = None if self._resumed_books is None else replace(self._resumed_books)
         began_ns = time.monotonic_ns()
         plan = plan_within(self._demand, self._plan, self._running.cutting, epoch)
         plan = plan.resumed_at(first_batch) if first_batch else plan
@@ -363,7 +369,7 @@ class Loader:
         """Choose the next epoch's number."""
         if not isinstance(epoch, int) or epoch < 0:
             raise ValueError(f"epoch must be an integer of at least 0, not {epoch!r}")
-        self._next = (epoch, 0)
+        self._next, self._begun = (epoch, 0), None
         self._resumed_books = None
         if self._live_iterator() is None:
             self._progress.position = self._next
@@ -408,6 +414,7 @@ class Loader:
         if not self._is_sharded and state["order"] != self._order_parameters():
             self._adopt_order(state["order"])
         self._next = self._progress.position = (state["epoch"], state["batch"])
+        self._begun = None
         self._resumed_books = Books(**state["books"]) if state["books"] else None
 
     def _order_parameters(self) -> dict[str, Any]:
