@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from millpond._plan.canonical import open_batches_for, plan_shard
-from millpond._plan.epoch import EpochPlan, merge_plans, open_batches_needed, plan_epoch
+from millpond._plan.canonical import open_batches_for, order_shard
+from millpond._plan.epoch import EpochPlan, decode_order, merge_plans, open_batches_needed, plan_epoch
 from millpond._plan.segments import Segments, cut_segments, join_segments
 from millpond._plan.shards import ideal_bound
 
@@ -28,15 +28,10 @@ def shards_of(total: int, num_shards: int, gop: int, target: int) -> list[Segmen
 
 def orders_of(shards: list[Segments], rows: int, horizon: int, epoch: int, total: int) -> list[EpochPlan]:
     return [
-        plan_shard(
-            segments,
-            np.arange(total) // 40,
+        order_shard(
+            decode_order(segments, np.arange(total) // 40, shuffle=True, seed=7, epoch=epoch, shard=number),
             batch_size=rows,
             horizon_batches=horizon,
-            shuffle=True,
-            seed=7,
-            epoch=epoch,
-            shard=number,
         )
         for number, segments in enumerate(shards)
     ]

@@ -17,35 +17,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._plan.epoch import EpochPlan, last_segment_of_batches, plan_epoch
+from millpond._plan.epoch import DecodeOrder, EpochPlan, last_segment_of_batches, order_epoch
 from millpond._plan.segments import Segments
 
 
-def plan_shard(
-    segments: Segments,
-    groups: NDArray[np.int64],
-    *,
-    batch_size: int,
-    horizon_batches: int,
-    shuffle: bool,
-    seed: int,
-    epoch: int,
-    shard: int,
-) -> EpochPlan:
-    """Order one epoch of one shard, within the envelope: `plan_epoch`, with as many rows as the shard fills."""
+def order_shard(order: DecodeOrder, *, batch_size: int, horizon_batches: int) -> EpochPlan:
+    """Order one epoch of one shard, within the envelope; `batch_size` is of the shard, see `order_epoch`."""
     horizon = horizon_batches
     while True:
-        plan = plan_epoch(
-            segments,
-            groups,
-            batch_size=batch_size,
-            horizon_batches=horizon,
-            shuffle=shuffle,
-            seed=seed,
-            epoch=epoch,
-            shard=shard,
-        )
-        if horizon == 0 or _keeps_to_envelope(plan, segments, batch_size, horizon_batches):
+        plan = order_epoch(order, batch_size=batch_size, horizon_batches=horizon)
+        if horizon == 0 or _keeps_to_envelope(plan, batch_size, horizon_batches):
             return plan
         horizon -= 1
 
@@ -58,16 +39,16 @@ def open_batches_for(segments: Segments, rows: int, horizon_batches: int) -> int
         rows: Of a batch that one shard fills.
         horizon_batches: Of their orders.
     """
-    return horizon_batches + 2 + -(-_slack(segments, rows, horizon_batches) // rows)
+    return horizon_batches + 2 + -(-_slack(segments.lengths, rows, horizon_batches) // rows)
 
 
-def _slack(segments: Segments, rows: int, horizon_batches: int) -> int:
+def _slack(lengths: NDArray[np.int64], rows: int, horizon_batches: int) -> int:
     """Samples: half a segment, or all of it beyond half the horizon, and a batch. Orders were seen to take 4 of it."""
-    longest = int(segments.lengths.max())
+    longest = int(lengths.max())
     return max(longest // 2, longest - horizon_batches * rows // 2) + rows
 
 
-def _keeps_to_envelope(plan: EpochPlan, segments: Segments, rows: int, horizon_batches: int) -> bool:
+def _keeps_to_envelope(plan: EpochPlan, rows: int, horizon_batches: int) -> bool:
     if plan.num_segments == 0:
         return True
     total, horizon = int(plan.segment_bounds[-1]), horizon_batches * rows
@@ -76,5 +57,7 @@ def _keeps_to_envelope(plan: EpochPlan, segments: Segments, rows: int, horizon_b
     due = (np.arange(plan.num_batches) + 1) * rows
     latest = np.where(due < total - horizon, due + horizon // 2, total)
     is_late = before[last_segment_of_batches(plan)] > latest
-    is_far = opened > np.maximum(horizon, before + horizon // 2) + _slack(segments, rows, horizon_batches)
+    is_far = opened > np.maximum(horizon, before + horizon // 2) + _slack(
+        np.diff(plan.segment_bounds), rows, horizon_batches
+    )
     return not (is_late.any() or is_far.any())

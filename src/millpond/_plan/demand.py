@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from millpond._plan.canonical import plan_shard
-from millpond._plan.epoch import EpochPlan, merge_plans, plan_epoch
+from millpond._plan.canonical import order_shard
+from millpond._plan.epoch import DecodeOrder, EpochPlan, decode_order, merge_plans, order_epoch
 from millpond._plan.passes import take_passes
 from millpond._plan.segments import Segments, cut_segments, join_segments
 from millpond._plan.shards import Shard
@@ -114,24 +114,27 @@ class Demand:
             for shard in self.shards
         )
 
-    def order(self, cutting: Cutting, horizon_batches: int, epoch: int) -> EpochPlan:
-        """The order of one epoch."""
-        orders = zip(self.shards, cutting, strict=True)
-        plan = merge_plans([self._order_of(shard, runs, horizon_batches, epoch) for shard, runs in orders])
-        return plan if self.num_batches is None else plan.with_batches(self.num_batches)
-
-    def _order_of(self, shard: Shard, runs: tuple[Segments, ...], horizon_batches: int, epoch: int) -> EpochPlan:
-        plan = plan_epoch if self.horizon_batches is None else plan_shard
-        return plan(
-            self._segments_of(shard, runs, epoch),
-            self.groups,
-            batch_size=self.shard_rows,
-            horizon_batches=horizon_batches,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            epoch=epoch,
-            shard=shard.number,
+    def decode_orders(self, cutting: Cutting, epoch: int) -> tuple[DecodeOrder, ...]:
+        """What chance decides of one epoch, for each shard."""
+        return tuple(
+            decode_order(
+                self._segments_of(shard, runs, epoch),
+                self.groups,
+                shuffle=self.shuffle,
+                seed=self.seed,
+                epoch=epoch,
+                shard=shard.number,
+            )
+            for shard, runs in zip(self.shards, cutting, strict=True)
         )
+
+    def order(self, of_shards: Sequence[DecodeOrder], horizon_batches: int) -> EpochPlan:
+        """The order of the epoch that `decode_orders` are of."""
+        order = order_epoch if self.horizon_batches is None else order_shard
+        plan = merge_plans(
+            [order(one, batch_size=self.shard_rows, horizon_batches=horizon_batches) for one in of_shards]
+        )
+        return plan if self.num_batches is None else plan.with_batches(self.num_batches)
 
     def _segments_of(self, shard: Shard, runs: tuple[Segments, ...], epoch: int) -> Segments:
         if shard.quotas is None:

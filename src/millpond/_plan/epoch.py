@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from millpond._plan.segments import Segments
 
+_BLOCK_SAMPLES = 1 << 16
+"""Arrays that are needed for a moment are so long: they stay in a core's cache, and out of the peak."""
+
 
 @dataclass(frozen=True, slots=True)
 class EpochPlan:
@@ -30,8 +33,8 @@ class EpochPlan:
     Attributes:
         segment_bounds: int64 (K + 1,); segment k of the order holds entries [segment_bounds[k], segment_bounds[k + 1]).
         samples: int64 (M,), sample indices.
-        batches: int64 (M,), the batch of each.
-        rows: int64 (M,), its row in that batch.
+        batches: int32 (M,), the batch of each.
+        rows: int32 (M,), its row in that batch.
         first_batch: Batches before this one were delivered before a resume, and are not in the arrays.
         num_batches: Batches of the whole epoch.
         num_dropped: Samples left out because short batches were not wanted.
@@ -40,8 +43,8 @@ class EpochPlan:
 
     segment_bounds: NDArray[np.int64]
     samples: NDArray[np.int64]
-    batches: NDArray[np.int64]
-    rows: NDArray[np.int64]
+    batches: NDArray[np.int32]
+    rows: NDArray[np.int32]
     first_batch: int
     num_batches: int
     num_dropped: int
@@ -59,7 +62,9 @@ class EpochPlan:
 
     def delivery_order(self) -> NDArray[np.int64]:
         """Sample indices in the order in which the user gets them, int64 (M,)."""
-        return self.samples[np.lexsort((self.rows, self.batches))]
+        width = int(self.rows.max(initial=0)) + 1
+        delivered: NDArray[np.int64] = self.samples[np.argsort(self.batches.astype(np.int64) * width + self.rows)]
+        return delivered
 
     def resumed_at(self, batch: int) -> EpochPlan:
         """The same epoch without what was delivered: nothing before `batch`, every later row where it was."""
@@ -75,17 +80,31 @@ class EpochPlan:
 
     def _only(self, kept: NDArray[np.bool_]) -> EpochPlan:
         """The same with some entries, bool (M,); segments that have none left are gone."""
-        entries = np.flatnonzero(kept)
-        segment = np.searchsorted(self.segment_bounds, entries, side="right") - 1
-        _, counts = np.unique(segment, return_counts=True)
-        bounds = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        counts = np.add.reduceat(kept, self.segment_bounds[:-1], dtype=np.int64)
         return replace(
             self,
-            segment_bounds=bounds,
-            samples=self.samples[entries],
-            batches=self.batches[entries],
-            rows=self.rows[entries],
+            segment_bounds=_bounds_of(counts[counts > 0]),
+            samples=self.samples[kept],
+            batches=self.batches[kept],
+            rows=self.rows[kept],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOrder:
+    """What an epoch takes from chance: all of its order that the horizon does not change.
+
+    Attributes:
+        starts: int64 (K,), first sample of each segment, in the order in which they are decoded.
+        bounds: int64 (K + 1,), samples decoded before each segment, and all.
+        leaving: float64 (M,), where in the horizon each sample leaves, in [0, 1); None: in the order of decoding.
+        epoch: The epoch's number.
+    """
+
+    starts: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+    leaving: NDArray[np.float64] | None
+    epoch: int
 
 
 def plan_epoch(
@@ -111,31 +130,35 @@ def plan_epoch(
         epoch: The epoch's number.
         shard: The number of the shard whose segments they are.
     """
-    lengths = segments.lengths
-    total = int(lengths.sum())
+    order = decode_order(segments, groups, shuffle=shuffle, seed=seed, epoch=epoch, shard=shard)
+    return order_epoch(order, batch_size=batch_size, horizon_batches=horizon_batches)
+
+
+def decode_order(
+    segments: Segments, groups: NDArray[np.int64], *, shuffle: bool, seed: int, epoch: int, shard: int = 0
+) -> DecodeOrder:
+    """Draw what `order_epoch` needs; see `plan_epoch`."""
+    if not shuffle:
+        return DecodeOrder(segments.starts, _bounds_of(segments.lengths), None, epoch)
     entropy = [seed, epoch, shard] if shard else [seed, epoch]
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-    order = _spread_order(groups[segments.starts], rng) if shuffle else np.arange(len(segments))
-    lengths = lengths[order]
-    bounds = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
-    samples = np.repeat(segments.starts[order] - bounds[:-1], lengths) + np.arange(total)
-    if shuffle and horizon_batches:
+    order = _spread_order(groups[segments.starts], rng)
+    bounds = _bounds_of(segments.lengths[order])
+    return DecodeOrder(segments.starts[order], bounds, _stratified_uniform(bounds, rng), epoch)
+
+
+def order_epoch(order: DecodeOrder, *, batch_size: int, horizon_batches: int) -> EpochPlan:
+    """Put the samples of segments that are decoded in this order into batches; see `plan_epoch`."""
+    total = int(order.bounds[-1])
+    place = np.arange(total, dtype=np.int32)
+    if order.leaving is not None and horizon_batches:
         horizon = min(horizon_batches * batch_size, total)
-        positions = _positions(bounds, _stratified_uniform(bounds, rng), horizon)
-        rank = np.empty(total, dtype=np.int64)
-        rank[np.argsort(positions, kind="stable")] = np.arange(total)
-    else:
-        rank = np.arange(total, dtype=np.int64)
-    return EpochPlan(
-        bounds,
-        samples,
-        rank // batch_size,
-        rank % batch_size,
-        first_batch=0,
-        num_batches=-(-total // batch_size),
-        num_dropped=0,
-        epoch=epoch,
-    )
+        place = _inverse(_ascending(_positions(order.bounds, order.leaving, horizon)))
+    samples = np.repeat(order.starts - order.bounds[:-1], np.diff(order.bounds))
+    samples += np.arange(total)
+    batches, rows = np.divmod(place, np.int32(batch_size))
+    num_batches = -(-total // batch_size)
+    return EpochPlan(order.bounds, samples, batches, rows, 0, num_batches, num_dropped=0, epoch=order.epoch)
 
 
 def merge_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
@@ -152,11 +175,11 @@ def merge_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
     bounds = np.concatenate(([0], np.cumsum(lengths[order]))).astype(np.int64)
     entries = np.repeat(starts - bounds[:-1], lengths[order]) + np.arange(bounds[-1])
     num_batches = max(plan.num_batches for plan in plans)
-    before = np.zeros(num_batches, np.int64)
+    before = np.zeros(num_batches, np.int32)
     rows = []
     for plan in plans:
         rows.append(plan.rows + before[plan.batches])
-        before[: plan.num_batches] += plan.batch_sizes
+        before[: plan.num_batches] += plan.batch_sizes.astype(np.int32)
     return replace(
         plans[0],
         segment_bounds=bounds,
@@ -166,6 +189,46 @@ def merge_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
         num_batches=num_batches,
         num_dropped=sum(plan.num_dropped for plan in plans),
     )
+
+
+def _bounds_of(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+
+
+def _inverse(order: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The place of each entry in an order."""
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order), dtype=np.int32)
+    return place
+
+
+def _ascending(keys: NDArray[np.float64]) -> NDArray[np.int64]:
+    """A stable order. Keys that nearly never are equal are sorted four times as fast as numpy's stable sort does."""
+    order = np.argsort(keys)
+    is_unsure = any(
+        np.any(np.diff(keys[order[at : at + _BLOCK_SAMPLES + 1]]) == 0) for at in range(0, len(keys), _BLOCK_SAMPLES)
+    )
+    return np.argsort(keys, kind="stable") if is_unsure else order
+
+
+def _rank_in_runs(bounds: NDArray[np.int64], keys: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Rank of each key among those of its run [bounds[k], bounds[k + 1]), int32 (M,); of equal ones the first is first.
+
+    Runs of one length are sorted as the rows of a table, which takes a tenth of a sort of all.
+    """
+    rank = np.zeros(len(keys), np.int32)
+    lengths = np.diff(bounds)
+    by_length = np.argsort(lengths, kind="stable")
+    for runs in np.split(by_length, np.flatnonzero(np.diff(lengths[by_length])) + 1):
+        length = int(lengths[runs[0]]) if len(runs) else 0
+        if length < 2:
+            continue
+        each = max(1, _BLOCK_SAMPLES // length)
+        for some in range(0, len(runs), each):
+            table = bounds[runs[some : some + each], None] + np.arange(length)
+            order = np.argsort(keys[table], axis=1, kind="stable")
+            rank[np.take_along_axis(table, order, axis=1)] = np.arange(length, dtype=np.int32)
+    return rank
 
 
 def _rank_within(groups: NDArray[np.int64], keys: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -188,26 +251,30 @@ def _spread_order(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArra
     distinct episodes per batch rises from 0.91 to 1.06 of a full shuffle's by this alone.
     """
     rank, size = _rank_within(groups, rng.random(len(groups)))
-    return np.argsort((rank + rng.random(len(groups))) / size, kind="stable")
+    return _ascending((rank + rng.random(len(groups))) / size)
 
 
 def _stratified_uniform(bounds: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
     """One number in [0, 1) per sample, one in each of `length` equal strata of its segment, in random order."""
-    total = int(bounds[-1])
-    segment = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    rank, size = _rank_within(segment, rng.random(total))
-    return (rank + rng.random(total)) / size
+    uniform = rng.random(int(bounds[-1]))
+    uniform[:] = _rank_in_runs(bounds, uniform)
+    for at in range(0, len(uniform), _BLOCK_SAMPLES):
+        some = uniform[at : at + _BLOCK_SAMPLES]
+        some += rng.random(len(some))
+    uniform /= np.repeat(np.diff(bounds), np.diff(bounds))
+    return uniform
 
 
 def _positions(bounds: NDArray[np.int64], u: NDArray[np.float64], horizon: int) -> NDArray[np.float64]:
     total = int(bounds[-1])
-    before = np.repeat(bounds[:-1], np.diff(bounds))  # samples decoded before the sample's segment
     fill = horizon / 2
-    steady = before - fill + horizon * u
-    # Inverse of the cumulative of the falling (1 - x) and of the rising (x) triangle.
-    start = horizon * (1.0 - np.sqrt(1.0 - u))
-    end = total - horizon + horizon * np.sqrt(u)
-    return np.where(before < fill, start, np.where(before >= total - fill, end, steady))
+    positions = horizon * u
+    positions += np.repeat(bounds[:-1] - fill, np.diff(bounds))
+    # Inverse of the cumulative of the falling (1 - x) and of the rising (x) triangle; before the end comes the start.
+    start, end = (int(bounds[np.searchsorted(bounds[:-1], edge)]) for edge in (fill, total - fill))
+    positions[end:] = total - horizon + horizon * np.sqrt(u[end:])
+    positions[:start] = horizon * (1.0 - np.sqrt(1.0 - u[:start]))
+    return positions
 
 
 def open_batches_needed(plan: EpochPlan) -> int:

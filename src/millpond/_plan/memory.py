@@ -217,9 +217,9 @@ def smallest_memory(demand: Demand, *, above_bytes: int = 0) -> int:
 
 def plan_within(demand: Demand, plan: MemoryPlan, cutting: Cutting, epoch: int) -> EpochPlan:
     """The order of one epoch, with the largest horizon up to the plan's that its slots are enough for."""
-    horizon = plan.horizon_batches
+    horizon, of_shards = plan.horizon_batches, demand.decode_orders(cutting, epoch)
     while True:
-        order = demand.order(cutting, horizon, epoch)
+        order = demand.order(of_shards, horizon)
         if demand.horizon_batches is not None or horizon == 0:
             return order
         if _slots_needed(order, plan.layout) <= _usable_slots(plan):
@@ -336,9 +336,10 @@ def _prefetch_bytes(demand: Demand, segments: Segments, parts_per_task: int) -> 
 
 def _largest_horizon(demand: Demand, layout: Layout, cutting: Cutting, slots: int) -> tuple[int, EpochPlan, int] | None:
     """The largest horizon whose plan needs no more than `slots`, its plan, and what it needs."""
+    of_shards = demand.decode_orders(cutting, epoch=0)
 
     def attempt(horizon: int) -> tuple[EpochPlan, int]:
-        order = demand.order(cutting, horizon, epoch=0)
+        order = demand.order(of_shards, horizon)
         return order, _slots_needed(order, layout)
 
     if demand.horizon_batches is not None:

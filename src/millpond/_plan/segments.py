@@ -50,9 +50,10 @@ def cut_segments(cuts: NDArray[np.int64], *, target_samples: int, split: bool) -
     # Greedy joining, one jump a segment: the last cut within the target, or the next one where none is.
     reach = np.searchsorted(cuts, cuts + target_samples, side="right") - 1
     jumps = np.maximum(reach, np.arange(1, len(cuts) + 1)).data
-    kept = [0]
-    while kept[-1] < len(cuts) - 1:
-        kept.append(jumps[kept[-1]])
+    kept, here, end = [0], 0, len(cuts) - 1
+    while here < end:
+        here = jumps[here]
+        kept.append(here)
     bounds = cuts[np.asarray(kept, dtype=np.int64)]
     return Segments(bounds[:-1].copy(), bounds[1:].copy())
 
