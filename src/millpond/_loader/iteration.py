@@ -295,7 +295,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
                 )
 
     def try_finish(self) -> bool:
-        """Whether it is over; it is once all batches are given, also for who counts them and never asks for one more."""
+        """Whether it is over, as it is once all batches are given: who counts them never asks for one more."""
         if not self.is_over and self._next_batch == self._num_batches:
             self._finish()
         return self.is_over
