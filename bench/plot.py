@@ -67,6 +67,11 @@ def of_guard(report: Report) -> str:
     return f"a call that answers with {report['settings']['bytes'] / 1e6:g} MB"
 
 
+def of_scale(report: Report) -> str:
+    rows = report["settings"]["batch_size"]
+    return f"CPU of a draw (a segment handed out and taken back, with the batches of {rows} that it completes)"
+
+
 def of_decoder_cache(report: Report) -> str:
     size = report["settings"]["max_size"]
     files = report["details"]["bounded"]["files"]
@@ -86,6 +91,7 @@ RATES: dict[str, tuple[tuple[str, ...], Callable[[Report], str]]] = {
     "streaming": (("samples_per_second",), of_store),
     "streaming_peers": (("clips_per_second",), of_store_peers),
     "random_access": (("rate_over_torchcodec",), of_random_access),
+    "scale": (("us_per_draw",), of_scale),
     "guard": (("ms_per_call", "ms_to_next_answer"), of_guard),
 }
 """Bench: the quantities that are drawn as bars, and under which circumstances they were measured."""
