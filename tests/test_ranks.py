@@ -123,7 +123,7 @@ def test_bounds_within_their_slack_change_no_number_of_batches(
         return
     dataset = FakeDataset(total=total, gop=gop)
     rations = [
-        ration_of(dataset, Sharding(rank, num_shards, num_shards, rows), drops=drops, is_sharded=True)
+        ration_of(dataset, Sharding(rank, num_shards, num_shards, rows, drops, horizon_batches=8))
         for rank in range(num_shards)
     ]
     sizes = [len(ration.dataset) for ration in rations]
@@ -266,7 +266,7 @@ def test_what_cannot_be_shared_out_is_refused(options: dict[str, Any], message: 
 
 
 def test_a_rank_reads_its_own_run_alone() -> None:
-    ration: Ration = ration_of(FakeDataset(), Sharding(1, 4, 8, 4), drops=False, is_sharded=True)
+    ration: Ration = ration_of(FakeDataset(), Sharding(1, 4, 8, 4, drops=False))
     assert [shard.number for shard in ration.shards] == [2, 3]
     assert [shard.runs for shard in ration.shards] == [((0, 50),), ((50, 100),)]
     assert ration.dataset.describe(0)["sample"] == 100

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import logging
 import math
@@ -14,42 +13,36 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from millpond._amounts import parse_bytes
 from millpond._datasets.base import VALIDITY_FIELD, Dataset
 from millpond._loader.arguments import check_arguments
 from millpond._loader.demand import demand_of
 from millpond._loader.iteration import EpochIterator, Policy, Progress
+from millpond._loader.plan_choice import choose_plan
 from millpond._loader.probe import Transformed, probe_transform
 from millpond._loader.ranks import (
     cores_of_a_rank,
-    knows_all_cuts,
     rank_and_world_size,
     ration_of,
     require_even,
     sharding_of,
 )
 from millpond._loader.running import Counts, Running, Wishes, open_running
+from millpond._loader.state import STATE_VERSION, identity_of, order_parameters, plan_of_order, require_same
 from millpond._loader.statistics import LoaderStatistics
 from millpond._loader.timeline import Timeline
 from millpond._loader.work import Transform
 from millpond._observe.spans import Span
 from millpond._observe.trace import TraceWriter
+from millpond._once import computed_once
 from millpond._plan.books import Books
-from millpond._plan.memory import MemoryPlan, candidates, choose, plan_within, smallest_memory
+from millpond._plan.memory import MemoryPlan, candidates, plan_within
 from millpond._quarantine import Quarantine
 from millpond._workers.recycling import Recycling
 from millpond._workers.verdicts import TaskLimits
 from millpond.errors import ClosedError, UsageError
 
 logger = logging.getLogger("millpond")
-
-STATE_VERSION = 2
-
-DEFAULT_HORIZON_BATCHES = 32
-"""Of canonical shards; a segment is as many samples long, so that it gives each of these batches one. Mixing of real
-data at GOP 30 is 1.02 to 1.10 with 32, and 0.80 to 0.87 with 16 (one shard, and eight on one rank and on eight)."""
 
 
 class Loader:
@@ -171,18 +164,18 @@ class Loader:
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
         self.rank, self.world_size = rank_and_world_size(rank, world_size)
-        self._canonical_shards, self._is_sharded = canonical_shards, self.world_size > 1 or canonical_shards is not None
-        sharding = sharding_of(
+        self._sharding = sharding_of(
             self.rank,
             self.world_size,
             batch_size=batch_size,
+            drop_last=drop_last,
+            uneven=uneven,
             canonical_shards=canonical_shards,
             horizon_batches=horizon_batches,
         )
-        if self._is_sharded and uneven == "error":
-            require_even(dataset, sharding)
-        self._drops = drop_last or (self._is_sharded and uneven == "drop")
-        self._ration = ration_of(dataset, sharding, drops=self._drops, is_sharded=self._is_sharded)
+        if self._sharding.is_sharded and uneven == "error":
+            require_even(dataset, self._sharding)
+        self._ration = ration_of(dataset, self._sharding)
         mine = self._ration.dataset
         for problem in mine.lost:
             if on_error == "raise":
@@ -207,7 +200,7 @@ class Loader:
         else:
             self._given = probe_transform(mine, transform, in_worker=self._num_workers > 0, limits=self._limits)
         self._fields = self._given.fields
-        if (self._is_sharded or on_error == "placeholder") and VALIDITY_FIELD in self._fields:
+        if (self._sharding.is_sharded or on_error == "placeholder") and VALIDITY_FIELD in self._fields:
             reason = 'on_error="placeholder"' if on_error == "placeholder" else "a loader of several ranks"
             raise ValueError(f"{reason} adds {VALIDITY_FIELD!r} to batches, and samples have it already")
         self._policy = Policy(
@@ -215,7 +208,7 @@ class Loader:
             int(max_errors * self._num_samples) if isinstance(max_errors, float) else max_errors,
             Quarantine(Path(quarantine).absolute()),
             kept=None if transform is None else self._given.kept_by_dataset,
-            full_rows=batch_size if self._is_sharded else None,
+            full_rows=batch_size if self._sharding.is_sharded else None,
             whose=f" of rank {self.rank}" if self.world_size > 1 else "",
         )
         self._demand = demand_of(
@@ -224,14 +217,13 @@ class Loader:
             outlet_fields=None if transform is None else tuple(self._fields.values()),
             shuffle=shuffle,
             seed=seed,
-            horizon_batches=None if canonical_shards is None else horizon_batches or DEFAULT_HORIZON_BATCHES,
+            horizon_batches=self._sharding.horizon_batches,
             held_batches=held_batches,
             num_workers=self._num_workers,
             fetch_workers=video_fetch_workers,
         )
-        self._plan = self._choose_plan(memory_bytes, mixing)
+        self._plan = choose_plan(self._demand, memory_bytes, mixing)
         self._pid = os.getpid()
-        self._digest: str | None = None
         self._closed = False
         self._running: Running | None = None
         self._past = Counts()  # of those that were closed
@@ -259,30 +251,6 @@ class Loader:
             return path
         stem, dot, suffix = path.name.partition(".")
         return path.with_name(f"{stem}-rank{self.rank}{dot}{suffix}")
-
-    def _choose_plan(self, memory_bytes: int, mixing: float | None) -> MemoryPlan:
-        plans = list(candidates(self._demand, memory_bytes, splits=mixing is not None))
-        if not plans and mixing is None:
-            plans = list(candidates(self._demand, memory_bytes, splits=True))
-        if not plans:
-            smallest = smallest_memory(self._demand, above_bytes=memory_bytes)
-            horizon = self._demand.horizon_batches
-            raise ValueError(
-                f"memory={memory_bytes} bytes ({memory_bytes >> 20} MiB) cannot hold batches of {self.batch_size} "
-                f"samples of {self._demand.sample_bytes} bytes with {self._num_workers} workers"
-                + ("" if horizon is None else f" and horizon_batches={horizon}, which canonical_shards= fixes")
-                + f'; the smallest that can is "{smallest >> 20}MiB". A smaller image_size=, batch_size= or '
-                + ("num_workers= needs less" if horizon is None else "horizon_batches= (another order) needs less")
-            )
-        chosen = choose(plans, mixing=mixing)
-        if chosen is None:
-            best = max(plans, key=lambda plan: plan.mixing)
-            raise ValueError(
-                f"mixing={mixing} cannot be reached within memory={memory_bytes >> 20} MiB: the best is "
-                f"{best.mixing:.2f}, with {best.decodes_per_frame:.1f} decodes per frame; raise memory= or "
-                "lower mixing="
-            )
-        return chosen
 
     def memory_plan(self) -> MemoryPlan:
         """The arithmetic of the budget; `print` it. Nothing is allocated for it."""
@@ -380,11 +348,11 @@ class Loader:
         books = self._resumed_books or self._books
         return {
             "version": STATE_VERSION,
-            **self._identity(),
+            **self._identity,
             "epoch": epoch,
             "batch": batch,
-            "books": asdict(books) if books is not None and batch and not self._is_sharded else None,
-            "order": None if self._is_sharded else self._order_parameters(),
+            "books": asdict(books) if books is not None and batch and not self._sharding.is_sharded else None,
+            "order": None if self._sharding.is_sharded else order_parameters(self._plan),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -399,74 +367,19 @@ class Loader:
         self._check_usable()
         if self._live_iterator() is not None:
             raise UsageError("load_state_dict while the loader is being iterated; close() the iterator first")
-        if state.get("version") != STATE_VERSION:
-            raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
-        if not (state["epoch"] >= 0 and 0 <= state["batch"] <= len(self)):
-            raise ValueError(f"this state stands at batch {state['batch']} of epoch {state['epoch']}: there is none")
-        differing = {
-            name: (state.get(name), mine)
-            for name, mine in self._identity().items()
-            if state.get(name) != mine and not (name == "cuts" and None in (mine, state.get(name)))
-        }
-        if differing:
-            told = "; ".join(f"{name} was {was!r} and is {now!r}" for name, (was, now) in differing.items())
-            raise ValueError(f"this state was saved by another loader: {told}")
-        if not self._is_sharded and state["order"] != self._order_parameters():
-            self._adopt_order(state["order"])
+        require_same(state, self._identity, len(self))
+        if not self._sharding.is_sharded and state["order"] != order_parameters(self._plan):
+            self._plan = plan_of_order(self._demand, state["order"], self._plan.memory_bytes)
+            self._close_running()
         self._next = self._progress.position = (state["epoch"], state["batch"])
         self._begun = None
         self._resumed_books = Books(**state["books"]) if state["books"] else None
 
-    def _order_parameters(self) -> dict[str, Any]:
-        plan = self._plan
-        return {
-            "segment_samples": plan.segment_samples,
-            "splits_gops": plan.splits_gops,
-            "layout": plan.layout,
-            "horizon_batches": plan.horizon_batches,
-            "pond_slots": plan.pond_slots,
-            "held_batches": plan.held_batches,
-        }
-
-    def _adopt_order(self, order: dict[str, Any]) -> None:
-        """Run the plan of a saved state, if this budget covers it."""
-        same = ("segment_samples", "splits_gops", "layout", "held_batches")
-        for plan in candidates(self._demand, self._plan.memory_bytes, splits=True):
-            if all(getattr(plan, name) == order[name] for name in same) and plan.pond_slots >= order["pond_slots"]:
-                self._plan = replace(plan, horizon_batches=order["horizon_batches"], pond_slots=order["pond_slots"])
-                self._close_running()
-                return
-        raise ValueError(
-            f"this state's order wants {order['pond_slots']} slots ({order}), which memory="
-            f"{self._plan.memory_bytes >> 20} MiB does not hold; give at least the memory= that it was saved with, "
-            "and the same held_batches="
-        )
-
+    @computed_once
     def _identity(self) -> dict[str, Any]:
-        """What must be the same for a state to mean the same samples in the same order."""
-        fixed = self._demand.horizon_batches
-        return {
-            "dataset": self.dataset.fingerprint,
-            "cuts": self._cuts_digest(),
-            "global_batch_size": self.batch_size * self.world_size,
-            "seed": self._seed,
-            "shuffle": self._shuffle,
-            "drop_last": self._drops,
-            "canonical_shards": self._canonical_shards,
-            "horizon_batches": fixed,
-            "world_size": self.world_size if fixed is None else None,
-            "memory": self._memory_wishes() if self._is_sharded and fixed is None else None,
-        }
-
-    def _memory_wishes(self) -> list[Any]:
-        """What each rank chose its order by, which is its own."""
-        return [self._plan.memory_bytes, self._mixing, self._plan.held_batches]
-
-    def _cuts_digest(self) -> str | None:
-        """Of where segments may start; None where not all files are known: then states are not compared by it."""
-        if self._digest is None and knows_all_cuts(self.dataset):
-            self._digest = hashlib.sha256(np.ascontiguousarray(self.dataset.cuts()).tobytes()).hexdigest()
-        return self._digest
+        return identity_of(
+            self.dataset, self._sharding, self._plan, mixing=self._mixing, seed=self._seed, shuffle=self._shuffle
+        )
 
     @property
     def open_slots(self) -> int:

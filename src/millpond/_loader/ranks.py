@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from millpond._datasets.base import Dataset, Mixture, PartlyOpened
 from millpond._datasets.share import Share
 from millpond._plan.shards import Shard, Sharding, bound_slack, ideal_bound, is_even, moved_to_cut, num_steps
 from millpond._workers.cores import usable_cores
+
+DEFAULT_HORIZON_BATCHES = 32
+"""Of canonical shards; a segment is as many samples long, so that it gives each of these batches one. Mixing of real
+data at GOP 30 is 1.02 to 1.10 with 32, and 0.80 to 0.87 with 16 (one shard, and eight on one rank and on eight)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +81,27 @@ def cores_of_a_rank() -> int:
 
 
 def sharding_of(
-    rank: int, world_size: int, *, batch_size: int, canonical_shards: int | None, horizon_batches: int | None
+    rank: int,
+    world_size: int,
+    *,
+    batch_size: int,
+    drop_last: bool,
+    uneven: Literal["pad", "drop", "error"],
+    canonical_shards: int | None,
+    horizon_batches: int | None,
 ) -> Sharding:
     """Who fills which rows.
 
     Raises:
         ValueError: Shards, ranks and rows do not divide.
     """
+    drops = drop_last or (uneven == "drop" and (world_size > 1 or canonical_shards is not None))
     if horizon_batches is not None:
         check_integer("horizon_batches", horizon_batches, least=1)
         if canonical_shards is None:
             raise ValueError("horizon_batches= fixes what memory= decides otherwise: it goes with canonical_shards=")
     if canonical_shards is None:
-        return Sharding(rank, world_size, world_size, batch_size)
+        return Sharding(rank, world_size, world_size, batch_size, drops)
     check_integer("canonical_shards", canonical_shards, least=1)
     if canonical_shards % world_size:
         raise ValueError(
@@ -101,17 +114,16 @@ def sharding_of(
             f"evenly to canonical_shards={canonical_shards}: the nearest batch_size that can is "
             f"{max(1, round(rows / canonical_shards)) * canonical_shards // world_size}"
         )
-    return Sharding(rank, world_size, canonical_shards, rows // canonical_shards)
+    horizon_batches = horizon_batches or DEFAULT_HORIZON_BATCHES
+    return Sharding(rank, world_size, canonical_shards, rows // canonical_shards, drops, horizon_batches)
 
 
-def ration_of(dataset: Dataset, sharding: Sharding, *, drops: bool, is_sharded: bool) -> Ration:
+def ration_of(dataset: Dataset, sharding: Sharding) -> Ration:
     """What this rank reads and gives. Of a dataset that was not opened yet, only its own part is.
 
     Args:
         dataset: The whole.
         sharding: Who fills which rows.
-        drops: Whether a last batch that is not full on all ranks is left out.
-        is_sharded: False: all of it is this rank's, and its last batch may be short.
 
     Raises:
         ValueError: There are fewer samples than shards.
@@ -120,11 +132,11 @@ def ration_of(dataset: Dataset, sharding: Sharding, *, drops: bool, is_sharded: 
     members = dataset.members if isinstance(dataset, Mixture) else (dataset,)
     quotas, sizes = _quotas(dataset, num_shards), _epoch_sizes(dataset, num_shards)
     _require_samples(dataset, members, quotas, num_shards)
-    num_batches = num_steps(sizes, num_shards, rows, drops=drops)
-    if not is_sharded:
+    num_batches = num_steps(sizes, num_shards, rows, drops=sharding.drops)
+    if not sharding.is_sharded:
         runs = [[(0, len(member))] for member in members]
         return Ration(dataset, _shards(range(1), members, runs, quotas), num_batches)
-    slack = bound_slack(sizes, num_shards, rows, drops=drops) if quotas is None else 0
+    slack = bound_slack(sizes, num_shards, rows, drops=sharding.drops) if quotas is None else 0
     taken = [_take(member, sharding, slack) for member in members]
     shares = [share for share, _ in taken]
     mine = dataset.with_members(shares) if isinstance(dataset, Mixture) else shares[0]

@@ -47,12 +47,26 @@ class Sharding:
         world_size: Ranks.
         num_shards: Of all ranks; a multiple of `world_size`.
         shard_rows: Rows of each batch that one shard fills.
+        drops: Whether a last batch that is not full on all ranks is left out, rather than padded.
+        horizon_batches: Of orders that depend neither on ranks nor on their memory; None: they do.
     """
 
     rank: int
     world_size: int
     num_shards: int
     shard_rows: int
+    drops: bool
+    horizon_batches: int | None = None
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether the order of global batches is the same on any number of ranks."""
+        return self.horizon_batches is not None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether all batches are full, so that ranks stay in step; else a single rank's last one may be short."""
+        return self.world_size > 1 or self.is_canonical
 
     @property
     def shards(self) -> range:
