@@ -30,7 +30,7 @@ class Contender:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.facts = self._answer()
+        self.facts = self.answer()
 
     def __enter__(self) -> Contender:
         return self
@@ -43,12 +43,21 @@ class Contender:
         return self._process.pid
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        self.tell(do, **arguments)
+        return self.answer()
+
+    def tell(self, do: str, **arguments: Any) -> None:
+        """Have it begin; `answer` waits for the end."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
-        return self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Wait until what it was told is done.
+
+        Raises:
+            RuntimeError: Its process ended.
+        """
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):  # a library may print, too
