@@ -12,8 +12,9 @@ from _scale_model import ModelledDataset, Shape
 from _scale_rank import plan_of
 from millpond._loader.loader import Loader
 from millpond._loader.prefetch import MAX_REQUEST_BYTES
-from millpond._loader.ranks import ration_of, sharding_of
+from millpond._loader.ranks import ration_of
 from millpond._plan.requests import plan_requests
+from millpond._plan.shards import Sharding
 from millpond._values import ByteRange
 
 
@@ -23,8 +24,7 @@ def balance_of(shape: Shape, ranks: int, batch_size: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {"samples": [], "batches": [], "files": []}
     lost_or_twice, here = 0, 0
     for rank in range(ranks):
-        sharding = sharding_of(rank, ranks, batch_size=batch_size, canonical_shards=None, horizon_batches=None)
-        ration = ration_of(whole, sharding, drops=False, is_sharded=True)
+        ration = ration_of(whole, Sharding(rank, ranks, ranks, batch_size, drops=False))
         start, stop = _span(ration)
         opened, _ = whole.opened_for(start, stop)
         lost_or_twice += abs(start - here)
