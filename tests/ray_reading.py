@@ -10,6 +10,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,21 @@ def as_tensors(root: Path, url: str) -> dict[str, Any]:
     return {"shapes": shapes[0], "wrong": wrong, "seen": seen, "told": [repr(read), str(read)], "tasks": list(tasks)}
 
 
+def windows(root: Path) -> dict[str, Any]:
+    """A few rows of two steps each, with channels last; what follows is done in tasks of its own."""
+    read = millpond.ray.read_lerobot(
+        root,
+        cache_dir="beside",
+        delta_timestamps={FRONT: [-1 / 30, 0.0]},
+        channels_last=True,
+        reserve_memory=True,
+        override_num_blocks=1,
+    )
+    rows = read.limit(3).take_all()
+    shown = [[read_pattern(step)[2] for step in row[FRONT]] for row in rows]
+    return {"shown": shown, "shapes": [list(row[name].shape) for row in rows[:1] for name in (FRONT, WRIST)]}
+
+
 def killed(root: Path, folder: Path) -> dict[str, Any]:
     marker = folder / "killed"
     read = millpond.ray.read_lerobot(root, cache_dir="beside", override_num_blocks=2, batch_size=4)
@@ -145,6 +161,8 @@ def damaged(root: Path, folder: Path) -> dict[str, Any]:
     every = millpond.ray.read_lerobot(root, on_error="placeholder", **options).select_columns(["index", "is_valid"])
     found["rows"] = [[row["index"], row["is_valid"]] for row in every.take_all()]
     found["raised"] = raised_by(millpond.ray.read_lerobot(root, **options).take_all)
+    few = millpond.ray.read_lerobot(root, on_error="skip", max_errors=0.01, **options)
+    found["too many"] = raised_by(few.take_all)
     return found
 
 
@@ -154,9 +172,11 @@ def main(root: str, damaged_root: str, url: str, folder: str) -> None:
         found: dict[str, Any] = {
             "spread": on_both_nodes(Path(root)),
             "tensors": as_tensors(Path(root), url),
+            "windows": windows(Path(root)),
             "killed": killed(Path(root), Path(folder)),
             "orders": shuffled(Path(root)),
             "damaged": damaged(Path(damaged_root), Path(folder)),
+            "unknown": raised_by(partial(millpond.ray.read_lerobot, root, concurency=2)),
             "too small": raised_by(millpond.ray.read_lerobot(root, memory="1MiB").take_all),
         }
     told = [*logs, *found["tensors"].pop("told")]

@@ -59,6 +59,11 @@ def test_tensors_of_a_dataset_in_a_store_are_those_of_the_dataset(found: Any) ->
     assert tensors["tasks"] == ["pick up the cube"]
 
 
+def test_a_few_rows_of_windows_with_channels_last(found: Any) -> None:
+    assert found["windows"]["shown"] == [[0, 0], [0, 1], [1, 2]]
+    assert found["windows"]["shapes"] == [[2, *SIZE, 3], [*SIZE, 3]]
+
+
 def test_a_token_is_in_no_log_of_rays(found: Any) -> None:
     assert found["logged"] > 10_000
     assert found["secrets"] == 0
@@ -99,9 +104,18 @@ def test_raise_brings_the_error_with_its_facts_to_the_program(found: Any) -> Non
     assert f"of camera '{FRONT}': packet" in raised["text"]
 
 
+def test_too_many_bad_samples_of_a_task_end_the_reading(found: Any) -> None:
+    assert "TooManyErrors" in found["damaged"]["too many"]["kinds"]
+
+
 def test_the_budget_holds_for_each_task(found: Any) -> None:
     assert "ValueError" in found["too small"]["kinds"]
     assert "memory=1048576 bytes (1 MiB) cannot hold batches of 1 samples" in found["too small"]["text"]
+
+
+def test_an_option_that_ray_does_not_know_is_refused(found: Any) -> None:
+    assert "TypeError" in found["unknown"]["kinds"]
+    assert "know no concurency=" in found["unknown"]["text"]
 
 
 def test_nothing_is_left_of_tasks_when_the_cluster_is_gone(found: Any) -> None:

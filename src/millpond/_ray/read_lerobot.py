@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,8 +93,10 @@ def read_lerobot(
     Raises:
         DataError: Of the metadata.
         UnsupportedFormat: Not v3.0, or features that millpond does not read.
+        TypeError: An option that this version of Ray does not know.
         ValueError: Arguments that cannot work. A budget that is too small is found by the first task.
     """
+    _check_known(ray_options)
     options = checked_options(
         batch_size=batch_size,
         memory=memory,
@@ -130,6 +133,16 @@ def read_lerobot(
     if reserve_memory:
         asked["memory"] = options.memory_bytes + _bytes_on_top()
     return ray.data.read_datasource(source, override_num_blocks=override_num_blocks, **(asked | ray_options))
+
+
+def _check_known(ray_options: Mapping[str, Any]) -> None:
+    """Ray takes any name for an argument of the datasource, and ours for nothing: a slip would change nothing."""
+    known = set(inspect.signature(ray.data.read_datasource).parameters) - {"datasource", "parallelism", "read_args"}
+    if unknown := sorted(set(ray_options) - known):
+        raise TypeError(
+            f"read_lerobot and Ray {ray.__version__} know no {', '.join(f'{name}=' for name in unknown)}: "
+            "ray.data.read_datasource says which options there are"
+        )
 
 
 def _bytes_on_top() -> int:
