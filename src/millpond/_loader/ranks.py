@@ -14,7 +14,7 @@ import numpy as np
 from millpond._checks import check_integer
 from millpond._datasets.base import Dataset, Mixture, PartlyOpened
 from millpond._datasets.share import Share
-from millpond._plan.shards import Shard, Sharding, bound_slack, ideal_bound, is_even, moved_to_cut, num_steps
+from millpond._plan.shards import Shard, Sharding, is_even, num_steps, run_start
 from millpond._workers.cores import usable_cores
 
 DEFAULT_HORIZON_BATCHES = 32
@@ -136,8 +136,7 @@ def ration_of(dataset: Dataset, sharding: Sharding) -> Ration:
     if not sharding.is_sharded:
         runs = [[(0, len(member))] for member in members]
         return Ration(dataset, _shards(range(1), members, runs, quotas), num_batches)
-    slack = bound_slack(sizes, num_shards, rows, drops=sharding.drops) if quotas is None else 0
-    taken = [_take(member, sharding, slack) for member in members]
+    taken = [_take(member, sharding) for member in members]
     shares = [share for share, _ in taken]
     mine = dataset.with_members(shares) if isinstance(dataset, Mixture) else shares[0]
     return Ration(mine, _shards(sharding.shards, shares, [runs for _, runs in taken], quotas), num_batches)
@@ -189,17 +188,14 @@ def _epoch_sizes(dataset: Dataset, num_shards: int) -> list[int]:
     return [len(member) for member in (dataset.members if isinstance(dataset, Mixture) else (dataset,))]
 
 
-def _take(dataset: Dataset, sharding: Sharding, slack: int) -> tuple[Share, list[tuple[int, int]]]:
+def _take(dataset: Dataset, sharding: Sharding) -> tuple[Share, list[tuple[int, int]]]:
     """This rank's samples of a dataset, and the run of each of its shards in them."""
-    total, shards = len(dataset), sharding.shards
-    ideal = [ideal_bound(total, sharding.num_shards, shard) for shard in (*shards, shards.stop)]
-    # One more than bounds may move by: where a part ends that is opened alone is no cut of the whole.
-    start, stop = max(0, ideal[0] - slack - 1), min(total, ideal[-1] + slack + 1)
+    shards = sharding.shards
+    starts = [run_start(len(dataset), sharding.num_shards, shard) for shard in (*shards, shards.stop)]
+    start, stop = starts[0], starts[-1]
     opened, first = dataset.opened_for(start, stop) if isinstance(dataset, PartlyOpened) else (dataset, 0)
-    cuts = opened.cuts() + first
-    bounds = [bound if bound in (0, total) else moved_to_cut(bound, cuts, slack) for bound in ideal]
-    share = Share(opened, bounds[0] - first, bounds[-1] - first, first_sample=first)
-    return share, [(begin - bounds[0], end - bounds[0]) for begin, end in pairwise(bounds)]
+    share = Share(opened, start - first, stop - first, first_sample=first)
+    return share, [(begin - start, end - start) for begin, end in pairwise(starts)]
 
 
 def _shards(

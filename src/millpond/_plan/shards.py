@@ -4,18 +4,14 @@ Theory of operation. An epoch is shared out among a number of shards, each of wh
 every member of a mix), the same in every epoch. A rank takes neighbouring shards, so that what it reads lies together:
 it needs the sample tables of its own files alone, and what a host has cached is asked for again.
 
-A run's bounds lie at equal shares of the samples. Each is moved to the nearest sample at which a segment may start for
-free, as far as that changes no rank's number of batches; where there is none so near, a GOP is cut, and decoded by both
-sides: two ranks that decode half a GOP more cost less than a batch of padding on all of them.
+Runs are equally long, to the sample, and known from numbers of samples alone. So a bound may lie within a GOP, of which
+both sides decode their part: half a GOP more, where runs of whole GOPs would cost every rank batches of padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +71,8 @@ class Sharding:
         return range(self.rank * each, (self.rank + 1) * each)
 
 
-def ideal_bound(num_samples: int, num_shards: int, shard: int) -> int:
-    """Where a shard would begin if segments could be cut anywhere."""
+def run_start(num_samples: int, num_shards: int, shard: int) -> int:
+    """The first sample of a shard's run; of the shard behind the last, the number of samples."""
     return num_samples * shard // num_shards
 
 
@@ -92,26 +88,9 @@ def num_steps(sizes: Sequence[int], num_shards: int, shard_rows: int, *, drops: 
     return _fewest(sizes, num_shards) // shard_rows if drops else -(-_most(sizes, num_shards) // shard_rows)
 
 
-def bound_slack(sizes: Sequence[int], num_shards: int, shard_rows: int, *, drops: bool) -> int:
-    """Samples that a bound of each member may be moved by without changing which batches are full."""
-    full = num_steps(sizes, num_shards, shard_rows, drops=drops) * shard_rows
-    if drops:
-        room = _fewest(sizes, num_shards) - full
-    else:  # and no batch but the last is short
-        room = min(full - _most(sizes, num_shards), _fewest(sizes, num_shards) - full + shard_rows)
-    return max(0, room) // (2 * len(sizes))  # both bounds of each run may be moved
-
-
 def is_even(sizes: Sequence[int], num_shards: int, shard_rows: int) -> bool:
     """Whether every batch of every rank is full."""
     return all(size % num_shards == 0 for size in sizes) and sum(sizes) % (num_shards * shard_rows) == 0
-
-
-def moved_to_cut(bound: int, cuts: NDArray[np.int64], slack: int) -> int:
-    """The nearest free cut, if it is within `slack`; else the bound itself."""
-    after = int(np.searchsorted(cuts, bound))
-    near = min((int(cut) for cut in cuts[max(0, after - 1) : after + 1]), key=lambda cut: abs(cut - bound))
-    return near if abs(near - bound) <= slack else bound
 
 
 def _most(sizes: Sequence[int], num_shards: int) -> int:
