@@ -121,6 +121,11 @@ def test_a_dataset_shows_what_it_is(synth: MakeDataset) -> None:
     assert facts.gop_frames.tolist() == [6] * 11 + [3]
 
 
+def test_what_cameras_have_in_common_is_in_memory_once(synth: MakeDataset) -> None:
+    front, wrist = open_dataset(synth())._layout.videos.values()
+    assert front.to_seconds is wrist.to_seconds
+
+
 def test_episodes_in_several_metadata_files_are_one_list(damaged: MakeDataset) -> None:
     import pyarrow.parquet as pq
 

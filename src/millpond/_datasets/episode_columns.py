@@ -46,7 +46,7 @@ def read_episodes(files: DatasetFiles, store: SidecarStore, videos: Sequence[str
         videos: Cameras of MP4s.
 
     Returns:
-        Column to (E,): int32 those of chunks and files, float64 times, int64 all else.
+        Column to (E,): int32 those of chunks and files, float64 times, int64 all else. Equal ones are the same array.
 
     Raises:
         ObjectMissing: There is no such file.
@@ -65,11 +65,15 @@ def read_episodes(files: DatasetFiles, store: SidecarStore, videos: Sequence[str
     found = columns.taken()
     _sort(found)
     _refuse_duplicates(found["episode_index"], files.root)
+    _keep_equal_once(found)
     return found
 
 
 class _Growing:
-    """Columns that are put together of parts, never twice in memory: pages move, and are touched once filled."""
+    """Columns that are put together of parts, never twice in memory: pages move.
+
+    They grow by an eighth: numpy fills what is new with zeros, so that memory is taken before there is anything for it.
+    """
 
     def __init__(self, dtypes: dict[str, str]) -> None:
         self._columns: Columns = {name: np.empty(0, dtype) for name, dtype in dtypes.items()}
@@ -80,7 +84,7 @@ class _Growing:
         self._count += len(part["length"])
         for name, values in self._columns.items():
             if self._count > len(values):
-                values.resize(2 * self._count, refcheck=False)
+                values.resize(self._count + self._count // 8, refcheck=False)
             values[start : self._count] = part[name]
 
     def taken(self) -> Columns:
@@ -135,6 +139,18 @@ def _sort(columns: Columns) -> None:
         order = np.argsort(numbers, kind="stable")
         for name, values in columns.items():
             columns[name] = values[order]
+
+
+def _keep_equal_once(columns: Columns) -> None:
+    """Have columns that are equal be one array: most cameras lie in their files alike."""
+    different: dict[str, list[NDArray[Any]]] = {}
+    for name, values in columns.items():
+        known = different.setdefault(name.rpartition("/")[2], [])
+        same = next((one for one in known if np.array_equal(one, values)), None)
+        if same is None:
+            known.append(values)
+        else:
+            columns[name] = same
 
 
 def _refuse_duplicates(episode_index: NDArray[np.int64], root: str) -> None:
