@@ -16,7 +16,7 @@ SMOKE_DATA := .cache/bench/smoke
 
 DRAW = $(BIN)/python bench/plot.py --out $(BENCH_OUT)
 
-.PHONY: demo test lint types docs setup bench bench-clips bench-guard bench-streaming bench-decoders bench-sweep bench-soak bench-peers bench-smoke fuzz chaos soak clean
+.PHONY: demo test lint types docs setup bench bench-clips bench-guard bench-streaming bench-decoders bench-sweep bench-soak bench-scale bench-peers bench-smoke fuzz chaos soak clean
 .DELETE_ON_ERROR:
 
 demo: $(DEMO_ENV)/ready
@@ -107,6 +107,12 @@ soak: $(TEST_ENV)/ready
 bench-soak: $(TEST_ENV)/ready
 	mkdir -p $(BENCH_OUT)
 	$(BIN)/python bench/soak_leaks.py --json $(BENCH_OUT)/soak_leaks.json
+
+# The plan alone, of 10^9 frames and 1,024 ranks: a minute.
+bench-scale: $(TEST_ENV)/ready
+	mkdir -p $(BENCH_OUT)
+	$(BIN)/python bench/scale.py --json $(BENCH_OUT)/scale.json
+	$(DRAW) $(BENCH_OUT)/scale.json
 
 bench-peers: $(PEERS_ENV)/ready
 
