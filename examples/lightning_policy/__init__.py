@@ -1,0 +1,1 @@
+"""The policy of examples/train_policy, trained by Lightning; see README.md."""
