@@ -128,11 +128,17 @@ def read_lerobot(
     ) as dataset:
         source = LeRobotDatasource(dataset, options)
     if override_num_blocks is None:
-        override_num_blocks = tasks_for(len(dataset), ray.cluster_resources().get("CPU", 1.0))
+        override_num_blocks = tasks_for(len(dataset), _cluster_cpus())
     asked: dict[str, Any] = {"num_cpus": decode_workers} if decode_workers > 1 else {}
     if reserve_memory:
         asked["memory"] = options.memory_bytes + _bytes_on_top()
     return ray.data.read_datasource(source, override_num_blocks=override_num_blocks, **(asked | ray_options))
+
+
+def _cluster_cpus() -> float:
+    if not ray.is_initialized():
+        ray.init()  # as Ray's own readers do
+    return float(ray.cluster_resources().get("CPU", 1.0))
 
 
 def _check_known(ray_options: Mapping[str, Any]) -> None:
