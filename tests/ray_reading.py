@@ -34,9 +34,14 @@ def two_nodes(logs: list[str]) -> Iterator[None]:
     """A cluster of two nodes of one CPU each, "left" and "right"; `logs` is given all that it wrote in files."""
     folder = Path(tempfile.mkdtemp(prefix="mp-", dir="/tmp"))  # addresses of sockets are short
     os.environ["RAY_TMPDIR"] = str(folder)
-    node = {"num_cpus": 1, "object_store_memory": _STORE_BYTES, "include_dashboard": False}
+    node = {
+        "num_cpus": 1,
+        "object_store_memory": _STORE_BYTES,
+        "include_dashboard": False,
+        "include_log_monitor": False,
+    }
     try:
-        cluster = Cluster(initialize_head=True, head_node_args=node | {"resources": {"left": 1}})
+        cluster = Cluster(initialize_head=True, head_node_args=node | {"resources": {"left": 1}, "no_monitor": True})
         try:
             cluster.add_node(**node, resources={"right": 1})
             ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)

@@ -34,7 +34,8 @@ def found(synth: MakeDataset, tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = shutil.copytree(synth(), folder / "dataset", ignore=shutil.ignore_patterns(".millpond"))
     broken = shutil.copytree(root, folder / "broken")
     zero_the_middle(broken)
-    home = {"HOME": str(folder / "home"), "RAY_ADDRESS": "", "STORE_TOKEN": "swordfish"}
+    home = {"HOME": str(folder / "home"), "RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": "0"}
+    home |= {"STORE_TOKEN": "swordfish"}
     home |= {"RANK": "1", "WORLD_SIZE": "2"}  # of a trainer, say: a read task is no rank of its
     code = "import sys, ray_reading; ray_reading.main(*sys.argv[1:])"
     with serving_store(root, bearer=home["STORE_TOKEN"]) as store:
