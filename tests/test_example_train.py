@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,7 +72,8 @@ def kill_all(run: Program) -> None:
     """kill -9, of a program and all that it has started."""
     top = psutil.Process(run.process.pid)
     for process in [top, *top.children(recursive=True)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # what a loader has started ends with it
+            process.kill()
     run.ended()
 
 

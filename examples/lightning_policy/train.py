@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from examples.lightning_policy.data import PolicyData
 from examples.train_policy.policy import global_loss, make_optimizer, make_policy
-from examples.train_policy.run_folder import LossCurve
+from examples.train_policy.run_folder import LossCurve, replacing
 from examples.train_policy.train import be_deterministic, parser
 
 
@@ -53,6 +55,15 @@ class PolicyTraining(lightning.LightningModule):  # type: ignore[misc]
         return make_optimizer(self.policy)
 
 
+class WholeFiles(TorchCheckpointIO):  # type: ignore[misc]
+    """Renames checkpoints into place: Lightning moves them from the temporary folder, often on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+        """Put it in the place of the last one."""
+        with replacing(Path(path)) as file:
+            torch.save(checkpoint, file)
+
+
 def make_trainer(arguments: argparse.Namespace) -> Any:
     """A trainer that counts steps, as the loader's epochs are its own affair (README.md)."""
     last = ModelCheckpoint(
@@ -69,6 +80,7 @@ def make_trainer(arguments: argparse.Namespace) -> Any:
         use_distributed_sampler=False,  # the loader gives each rank its share
         max_steps=arguments.steps,
         callbacks=[last],
+        plugins=[WholeFiles()],
         default_root_dir=arguments.out,
         logger=False,
         enable_progress_bar=False,
@@ -80,6 +92,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Train."""
     command = parser()
     command.add_argument("--processes", type=int, default=2, help="on this machine")
+    command.set_defaults(out=Path("lightning-run"))
     arguments = command.parse_args(given)
     be_deterministic()
     checkpoint = arguments.out / "last.ckpt"

@@ -141,7 +141,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("policy-run"), help="for the loss curve and the checkpoint")
     made.add_argument("--steps", type=int, default=200, help="global steps, in all")
     made.add_argument("--checkpoint-every", type=int, default=20, help="steps")
-    made.add_argument("--global-batch", type=int, default=32, help="rows of a step, of all processes together")
+    made.add_argument(
+        "--global-batch", type=int, default=32, help="rows of a step, of all processes together; a multiple of --shards"
+    )
     made.add_argument("--shards", type=int, default=4, help="the number of processes must divide it")
     made.add_argument("--image-size", type=int, default=64, help="height and width, pixels")
     made.add_argument("--num-workers", type=int, default=1, help="of each process")
