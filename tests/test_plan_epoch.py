@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch, stable_order
 from millpond._plan.mixing import expected_distinct, mixing_of
 from millpond._plan.segments import cut_segments
 
@@ -40,6 +41,20 @@ def test_seed_and_epoch_decide_the_order() -> None:
     assert (first == make_plan(seed=3, epoch=5).delivery_order()).all()
     assert (first != make_plan(seed=3, epoch=6).delivery_order()).any()
     assert (first != make_plan(seed=4, epoch=5).delivery_order()).any()
+
+
+@pytest.mark.parametrize(
+    ("gop", "target", "horizon", "digest"),
+    [(2, 16, 24, "598f232ca2da62d5"), (30, 30, 8, "d5ce1fdd9befd162"), (250, 16, 94, "ddae1b7ab298958a")],
+)
+def test_checkpoints_count_on_orders_that_stay_as_they_were(gop: int, target: int, horizon: int, digest: str) -> None:
+    plan = make_plan(gop=gop, target=target, horizon_batches=horizon, seed=3, epoch=1)
+    assert hashlib.sha256(plan.delivery_order().astype("<i8").tobytes()).hexdigest().startswith(digest)
+
+
+def test_equal_keys_stay_in_their_order_on_every_processor() -> None:
+    keys = np.random.default_rng(0).integers(0, 50, 100_000).astype(np.float64)
+    assert (stable_order(keys) == np.argsort(keys, kind="stable")).all()
 
 
 def test_without_shuffle_the_order_is_the_datasets() -> None:

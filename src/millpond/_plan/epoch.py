@@ -153,7 +153,7 @@ def order_epoch(order: DecodeOrder, *, batch_size: int, horizon_batches: int) ->
     place = np.arange(total, dtype=np.int32)
     if order.leaving is not None and horizon_batches:
         horizon = min(horizon_batches * batch_size, total)
-        place = _inverse(_ascending(_positions(order.bounds, order.leaving, horizon)))
+        place = _inverse(stable_order(_positions(order.bounds, order.leaving, horizon)))
     samples = np.repeat(order.starts - order.bounds[:-1], np.diff(order.bounds))
     samples += np.arange(total)
     batches, rows = np.divmod(place, np.int32(batch_size))
@@ -202,7 +202,7 @@ def _inverse(order: NDArray[np.int64]) -> NDArray[np.int32]:
     return place
 
 
-def _ascending(keys: NDArray[np.float64]) -> NDArray[np.int64]:
+def stable_order(keys: NDArray[np.float64]) -> NDArray[np.int64]:
     """A stable order. Keys that nearly never are equal are sorted four times as fast as numpy's stable sort does."""
     order = np.argsort(keys)
     is_unsure = any(
@@ -251,7 +251,7 @@ def _spread_order(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArra
     distinct episodes per batch rises from 0.91 to 1.06 of a full shuffle's by this alone.
     """
     rank, size = _rank_within(groups, rng.random(len(groups)))
-    return _ascending((rank + rng.random(len(groups))) / size)
+    return stable_order((rank + rng.random(len(groups))) / size)
 
 
 def _stratified_uniform(bounds: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
