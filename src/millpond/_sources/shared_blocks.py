@@ -34,8 +34,9 @@ from millpond._values import ByteRange, FileIdentity
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-BLOCK_BYTES = 64 << 10
-"""A segment of one camera, half a MiB to some MiB, is rounded up by a block on average; 10 GiB are 160,000 files."""
+BLOCK_BYTES = 256 << 10
+"""A range of half a MiB to some MiB is rounded up by one on average, and 10 GiB are 40,000 files. To make a file took a
+busy disk a millisecond: with blocks of 64 KiB that was most of the time of writing."""
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.002, 0.05
 """Between two looks at what another one fetches."""
