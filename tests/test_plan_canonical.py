@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from millpond._plan.canonical import open_batches_for, order_shard
 from millpond._plan.epoch import EpochPlan, decode_order, merge_plans, open_batches_needed, plan_epoch
 from millpond._plan.segments import Segments, cut_segments, join_segments
-from millpond._plan.shards import run_start
+from millpond._plan.shards import run_starts
 
 
 def shards_of(total: int, num_shards: int, gop: int, target: int) -> list[Segments]:
-    bounds = [run_start(total, num_shards, shard) for shard in range(num_shards + 1)]
+    bounds = [run_starts([total], num_shards, shard)[0] for shard in range(num_shards + 1)]
     found = []
     for start, stop in pairwise(bounds):
         inner = np.arange(-(-(start + 1) // gop) * gop, stop, gop)

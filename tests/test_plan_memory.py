@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from millpond._amounts import parse_bytes
 from millpond._plan.demand import Demand
-from millpond._plan.epoch import blocks_needed, open_batches_needed
+from millpond._plan.epoch import blocks_needed, open_batches_needed, slots_always_enough
 from millpond._plan.memory import (
     MIB,
     MemoryPlan,
@@ -175,3 +175,16 @@ def test_sizes_are_read(text: int | str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
         parse_bytes(text)
+
+
+@given(st.integers(2, 200), st.integers(1, 900), st.integers(1, 900), st.integers(1, 64), st.integers(0, 9))
+def test_blocks_are_enough_where_an_epoch_takes_parts_of_segments_or_several_passes(
+    gop: int, first_quota: int, second_quota: int, batch_size: int, epoch: int
+) -> None:
+    shard = Shard(0, ((0, 203), (203, 240)), (first_quota, second_quota))
+    wishes = replace(demand(gop, total=240), shards=(shard,), batch_size=batch_size)
+    cutting = wishes.cut(target_samples=8, split=False)
+    order = wishes.order(wishes.decode_orders(cutting, epoch), 0)
+    assert len(order.samples) == first_quota + second_quota
+    enough = slots_always_enough(wishes.lengths_of_any_epoch(cutting), batch_size, gathered=True)
+    assert blocks_needed(order) <= enough

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fakes import FakeDataset, identity_of
 from millpond import Loader
 from millpond._loader.ranks import Ration, cores_of_a_rank, rank_and_world_size, ration_of
-from millpond._plan.shards import Sharding
+from millpond._plan.shards import Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
 
 Batch = dict[str, Any]
@@ -88,9 +88,17 @@ def test_placeholders_stay_zero_and_short_batches_are_filled_up(tmp_path: Path) 
     options = {"on_error": "placeholder", "quarantine": tmp_path / "bad.jsonl", "shuffle": False}
     with rank_of(0, 3, FakeDataset(bad=frozenset({130})), **options) as loader:
         last = list(loader)[-1]
-    assert last["is_valid"].tolist() == [True, True, False, True, True] + [False] * 11
+    assert last["is_valid"].tolist() == [True, True, False, True, True, True] + [False] * 10
     shown = [0 if not picture.any() else identity_of(picture)[0] for picture in last["front"]]
-    assert shown == [128, 129, 0, 131, 132, 128, 129, 131, 132, 128, 129, 131, 132, 128, 129, 131]
+    assert shown == [128, 129, 0, 131, 132, 133] + 2 * [128, 129, 131, 132, 133]
+
+
+def test_fewer_samples_than_a_global_batch_are_shared_out_and_filled_up() -> None:
+    with ExitStack() as stack:
+        loaders = [
+            stack.enter_context(rank_of(rank, 4, FakeDataset(total=7, gop=3), shuffle=False)) for rank in range(4)
+        ]
+        assert epochs_of(loaders) == [[[0, 1]], [[2, 3]], [[4, 5]], [[6]]]
 
 
 def test_drop_leaves_the_last_global_batch_out() -> None:
@@ -109,19 +117,18 @@ def test_uneven_ranks_can_be_refused() -> None:
         assert len(loader) == 10
 
 
-@given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 64), st.booleans())
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=5), st.integers(1, 64), st.integers(1, 40), st.booleans())
 def test_runs_are_equally_long_and_all_ranks_give_as_many_batches(
-    total: int, num_shards: int, rows: int, drops: bool
+    sizes: list[int], num_shards: int, rows: int, drops: bool
 ) -> None:
-    if total < num_shards:
-        return
-    shardings = [Sharding(rank, num_shards, num_shards, rows, drops, horizon_batches=8) for rank in range(num_shards)]
-    rations = [ration_of(FakeDataset(total=total), sharding) for sharding in shardings]
-    sizes = [len(ration.dataset) for ration in rations]
-    assert sum(sizes) == total
-    assert max(sizes) - min(sizes) <= 1
-    (num_batches,) = {ration.num_batches for ration in rations}
-    assert min(sizes) // rows == num_batches if drops else -(-max(sizes) // rows) == num_batches
+    starts = [run_starts(sizes, num_shards, shard) for shard in range(num_shards + 1)]
+    assert (starts[0], starts[-1]) == ([0] * len(sizes), sizes)
+    runs = np.diff(np.asarray(starts), axis=0)
+    assert (runs >= 0).all()
+    of_shards = runs.sum(axis=1)
+    assert of_shards.max() - of_shards.min() <= 1
+    num_batches = num_steps(sum(sizes), num_shards, rows, drops=drops)
+    assert of_shards.min() // rows == num_batches if drops else -(-of_shards.max() // rows) == num_batches
 
 
 def test_a_gop_that_two_ranks_share_is_decoded_by_both() -> None:
@@ -200,7 +207,10 @@ def test_a_state_of_several_ranks_goes_on_where_it_was_saved() -> None:
     assert rest == whole[5:]
     with rank_of(0, 4, batch_size=8) as loader, pytest.raises(ValueError, match="world_size was 2 and is 4"):
         loader.load_state_dict(json.loads(state))
-    with rank_of(0, 2, memory="500MiB") as loader, pytest.raises(ValueError, match="memory was"):
+    with (
+        rank_of(0, 2, memory="500MiB") as loader,
+        pytest.raises(ValueError, match=r"fitted_to was .* with canonical_shards= that may change"),
+    ):
         loader.load_state_dict(json.loads(state))
 
 
@@ -251,6 +261,7 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"horizon_batches": 4}, "goes with canonical_shards="),
         ({"canonical_shards": 2, "mixing": 0.9}, "give horizon_batches="),
         ({"uneven": "keep"}, 'uneven must be "pad", "drop" or "error"'),
+        ({"drop_last": True, "batch_size": 401}, "400 samples make no full batch of 401 rows"),
         ({"rank": 0, "world_size": 500}, "400 samples of .* cannot be shared out to 500 shards"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from millpond._datasets.base import Dataset
 from millpond._datasets.mixed_fields import KeyMap, text_columns
+from millpond._datasets.share import Share
 from millpond._once import computed_once
 
 
@@ -18,7 +19,7 @@ class ColumnNames:
     """
 
     def __init__(self, datasets: Sequence[Dataset], keys: Sequence[KeyMap]) -> None:
-        self._datasets = tuple(datasets)
+        self._datasets = tuple(one.dataset if isinstance(one, Share) and not len(one) else one for one in datasets)
         self._keys = tuple(keys)
 
     @computed_once

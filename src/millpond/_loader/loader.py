@@ -358,8 +358,9 @@ class Loader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken, also with another number of workers.
 
-        With `canonical_shards` also on another number of ranks, if they have as many rows in all. The books of several
-        ranks' epoch are then of the rest of it.
+        With `canonical_shards` also on another number of ranks, if they have as many rows in all; several ranks without
+        it have fitted their orders to memory and workers, which must be the same. The books of several ranks' epoch are
+        then of the rest of it.
 
         Raises:
             ValueError: The state is of another dataset, batch size, seed, number of ranks or memory plan.
@@ -378,7 +379,12 @@ class Loader:
     @computed_once
     def _identity(self) -> dict[str, Any]:
         return identity_of(
-            self.dataset, self._sharding, self._plan, mixing=self._mixing, seed=self._seed, shuffle=self._shuffle
+            self.dataset,
+            self._sharding,
+            self._demand,
+            memory_bytes=self._plan.memory_bytes,
+            mixing=self._mixing,
+            shuffle=self._shuffle,
         )
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 from millpond._checks import check_integer
 from millpond._datasets.base import Dataset, Mixture, PartlyOpened
 from millpond._datasets.share import Share
-from millpond._plan.shards import Shard, Sharding, is_even, num_steps, run_start
+from millpond._plan.shards import Shard, Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
 
 DEFAULT_HORIZON_BATCHES = 32
@@ -126,30 +126,33 @@ def ration_of(dataset: Dataset, sharding: Sharding) -> Ration:
         sharding: Who fills which rows.
 
     Raises:
-        ValueError: There are fewer samples than shards.
+        ValueError: There are fewer samples than shards, or than a batch where short ones are dropped.
     """
-    num_shards, rows = sharding.num_shards, sharding.shard_rows
     members = dataset.members if isinstance(dataset, Mixture) else (dataset,)
-    quotas, sizes = _quotas(dataset, num_shards), _epoch_sizes(dataset, num_shards)
-    _require_samples(dataset, members, quotas, num_shards)
-    num_batches = num_steps(sizes, num_shards, rows, drops=sharding.drops)
+    quotas = _quotas(dataset, sharding.num_shards)
+    _require_samples(dataset, members, quotas, sharding)
+    num_batches = num_steps(
+        _epoch_samples(dataset, sharding), sharding.num_shards, sharding.shard_rows, drops=sharding.drops
+    )
     if not sharding.is_sharded:
         runs = [[(0, len(member))] for member in members]
         return Ration(dataset, _shards(range(1), members, runs, quotas), num_batches)
-    taken = [_take(member, sharding) for member in members]
-    shares = [share for share, _ in taken]
+    sizes, shards = [len(member) for member in members], sharding.shards
+    starts = [run_starts(sizes, sharding.num_shards, shard) for shard in (*shards, shards.stop)]
+    of_members = list(zip(*starts, strict=True))
+    shares = [_opened(member, mine[0], mine[-1]) for member, mine in zip(members, of_members, strict=True)]
+    runs = [[(start - mine[0], stop - mine[0]) for start, stop in pairwise(mine)] for mine in of_members]
     mine = dataset.with_members(shares) if isinstance(dataset, Mixture) else shares[0]
-    return Ration(mine, _shards(sharding.shards, shares, [runs for _, runs in taken], quotas), num_batches)
+    return Ration(mine, _shards(shards, shares, runs, quotas), num_batches)
 
 
 def require_even(dataset: Dataset, sharding: Sharding) -> None:
     """ValueError unless every batch of every rank is full."""
-    sizes = _epoch_sizes(dataset, sharding.num_shards)
-    if not is_even(sizes, sharding.num_shards, sharding.shard_rows):
-        rows = sharding.num_shards * sharding.shard_rows
+    samples, rows = _epoch_samples(dataset, sharding), sharding.num_shards * sharding.shard_rows
+    if samples % rows:
         raise ValueError(
-            f"{sum(sizes)} samples are no whole number of global batches of {rows} rows, shared out evenly to "
-            f'{sharding.num_shards} shards: choose another batch_size=, or uneven="pad" or "drop"'
+            f"{samples} samples are no whole number of global batches of {rows} rows: choose another batch_size=, or "
+            'uneven="pad" or "drop"'
         )
 
 
@@ -167,35 +170,32 @@ def _quotas(dataset: Dataset, num_shards: int) -> tuple[int, ...] | None:
     return dataset.quotas(-(-dataset.epoch_samples // num_shards))
 
 
+def _epoch_samples(dataset: Dataset, sharding: Sharding) -> int:
+    """Of all shards."""
+    quotas = _quotas(dataset, sharding.num_shards)
+    return len(dataset) if quotas is None else sum(quotas) * sharding.num_shards
+
+
 def _require_samples(
-    dataset: Dataset, members: Sequence[Dataset], quotas: tuple[int, ...] | None, num_shards: int
+    dataset: Dataset, members: Sequence[Dataset], quotas: tuple[int, ...] | None, sharding: Sharding
 ) -> None:
-    """ValueError where a shard would have none, or none of a member that it is to take some of."""
-    small = [len(member) < num_shards for member in members]
-    if quotas is None:
-        refused = [dataset] if all(small) else []
-    else:
-        refused = [member for member, quota, is_small in zip(members, quotas, small, strict=True) if quota and is_small]
-    for some in refused[:1]:
-        raise ValueError(f"{len(some)} samples of {some!r} cannot be shared out to {num_shards} shards")
+    """ValueError where a shard has none, or none of a member that it is to take some of; or there is no batch."""
+    giving = [dataset] if quotas is None else [member for member, quota in zip(members, quotas, strict=True) if quota]
+    for some in giving:
+        if len(some) < sharding.num_shards:
+            raise ValueError(f"{len(some)} samples of {some!r} cannot be shared out to {sharding.num_shards} shards")
+    samples, rows = _epoch_samples(dataset, sharding), sharding.num_shards * sharding.shard_rows
+    if sharding.drops and samples < rows:
+        raise ValueError(
+            f"{samples} samples make no full batch of {rows} rows, and short ones are left out: choose a smaller "
+            'batch_size=, or uneven="pad" and drop_last=False'
+        )
 
 
-def _epoch_sizes(dataset: Dataset, num_shards: int) -> list[int]:
-    """Samples of an epoch, of each member of a mix."""
-    quotas = _quotas(dataset, num_shards)
-    if quotas is not None:
-        return [quota * num_shards for quota in quotas]
-    return [len(member) for member in (dataset.members if isinstance(dataset, Mixture) else (dataset,))]
-
-
-def _take(dataset: Dataset, sharding: Sharding) -> tuple[Share, list[tuple[int, int]]]:
-    """This rank's samples of a dataset, and the run of each of its shards in them."""
-    shards = sharding.shards
-    starts = [run_start(len(dataset), sharding.num_shards, shard) for shard in (*shards, shards.stop)]
-    start, stop = starts[0], starts[-1]
-    opened, first = dataset.opened_for(start, stop) if isinstance(dataset, PartlyOpened) else (dataset, 0)
-    share = Share(opened, start - first, stop - first, first_sample=first)
-    return share, [(begin - start, end - start) for begin, end in pairwise(starts)]
+def _opened(dataset: Dataset, start: int, stop: int) -> Share:
+    """Samples of a dataset; of one that was not opened yet, no more of it is than they need."""
+    part, first = dataset.opened_for(start, stop) if isinstance(dataset, PartlyOpened) else (dataset, 0)
+    return Share(part, start - first, stop - first, first_sample=first)
 
 
 def _shards(

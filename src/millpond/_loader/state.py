@@ -18,22 +18,40 @@ STATE_VERSION = 2
 
 
 def identity_of(
-    dataset: Dataset, sharding: Sharding, plan: MemoryPlan, *, mixing: float | None, seed: int, shuffle: bool
+    dataset: Dataset,
+    sharding: Sharding,
+    demand: Demand,
+    *,
+    memory_bytes: int,
+    mixing: float | None,
+    shuffle: bool,
 ) -> dict[str, Any]:
     """What must be the same for a state to mean the same samples in the same order."""
-    # Ranks fit their orders to memory each for itself; that of a single rank is in the state.
-    is_fitted_by_ranks = sharding.is_sharded and not sharding.is_canonical
     return {
         "dataset": dataset.fingerprint,
         "cuts": _cuts_digest(dataset),
         "global_batch_size": sharding.num_shards * sharding.shard_rows,
-        "seed": seed,
+        "seed": demand.seed,
         "shuffle": shuffle,
         "drop_last": sharding.drops,
         "canonical_shards": sharding.num_shards if sharding.is_canonical else None,
         "horizon_batches": sharding.horizon_batches,
         "world_size": None if sharding.is_canonical else sharding.world_size,
-        "memory": [plan.memory_bytes, mixing, plan.held_batches] if is_fitted_by_ranks else None,
+        "fitted_to": _fitted_to(demand, memory_bytes, mixing) if sharding.is_sharded else None,
+    }
+
+
+def _fitted_to(demand: Demand, memory_bytes: int, mixing: float | None) -> dict[str, Any] | None:
+    """What each of several ranks chose its order by, for itself; the order of a single rank is in its state."""
+    if demand.horizon_batches is not None:
+        return None
+    return {
+        "memory": memory_bytes,
+        "mixing": mixing,
+        "held_batches": demand.held_batches,
+        "num_workers": demand.num_workers,
+        "transformed_bytes": demand.outlet_sample_bytes,
+        "fetches_ahead": demand.fetched_bytes is not None,
     }
 
 
@@ -55,7 +73,8 @@ def require_same(state: dict[str, Any], identity: dict[str, Any], num_batches: i
         del pairs["cuts"]
     differing = [f"{name} was {was!r} and is {now!r}" for name, (was, now) in pairs.items() if was != now]
     if differing:
-        raise ValueError(f"this state was saved by another loader: {'; '.join(differing)}")
+        remedy = "" if state.get("fitted_to") == identity["fitted_to"] else "; with canonical_shards= that may change"
+        raise ValueError(f"this state was saved by another loader: {'; '.join(differing)}{remedy}")
 
 
 def order_parameters(plan: MemoryPlan) -> dict[str, Any]:

@@ -114,6 +114,18 @@ class Demand:
             for shard in self.shards
         )
 
+    def lengths_of_any_epoch(self, cutting: Cutting) -> NDArray[np.int64]:
+        """int64: of the segments that an epoch has at most; where there are quotas, with those cut at their ends."""
+        found = []
+        for shard, runs in zip(self.shards, cutting, strict=True):
+            for segments, quota in zip(runs, shard.quotas or [None] * len(runs), strict=True):
+                if quota is None:
+                    found.append(segments.lengths)
+                elif quota:
+                    passes = quota // int(segments.lengths.sum()) + 2
+                    found += [np.repeat(segments.lengths, passes), np.ones(2, np.int64)]
+        return np.concatenate(found)
+
     def decode_orders(self, cutting: Cutting, epoch: int) -> tuple[DecodeOrder, ...]:
         """What chance decides of one epoch, for each shard."""
         return tuple(

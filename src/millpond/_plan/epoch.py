@@ -303,9 +303,9 @@ def blocks_needed(plan: EpochPlan) -> int:
     return int((wanted + 1 - gone).max())
 
 
-def slots_always_enough(segments: Segments, batch_size: int, *, gathered: bool) -> int:
-    """Slots with which a horizon of 0 runs in every epoch, whatever order the segments come in."""
-    lengths = np.sort(segments.lengths)
+def slots_always_enough(lengths: NDArray[np.int64], batch_size: int, *, gathered: bool) -> int:
+    """Slots with which a horizon of 0 runs in every epoch, whatever order segments of these lengths come in."""
+    lengths = np.sort(lengths)
     if not gathered:
         return -(-int(lengths[-1]) // batch_size) + 1
     # A batch may begin within one segment, hold the shortest ones whole, and end within another.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from millpond._plan.canonical import open_batches_for
 from millpond._plan.demand import Cutting, Demand, all_segments
@@ -163,13 +164,14 @@ def candidates(demand: Demand, memory_bytes: int, *, splits: bool) -> Iterator[M
     is_fixed = demand.horizon_batches is not None
     for split in (False, True) if splits and not is_fixed else (False,):
         for target in (demand.horizon_batches,) if demand.horizon_batches is not None else SEGMENT_LADDER:
-            segments = all_segments(demand.cut(target_samples=target, split=split))
+            whole = demand.cut(target_samples=target, split=split)
+            segments, lengths = all_segments(whole), demand.lengths_of_any_epoch(whole)
             key = (len(segments), int(segments.lengths.max()))
             if key in seen:
                 continue
             seen.add(key)
             for layout in _layouts(demand):
-                plan = _fit(demand, judged, memory_bytes, _Shape(layout, target, split, segments))
+                plan = _fit(demand, judged, memory_bytes, _Shape(layout, target, split, segments, lengths))
                 if plan is not None:
                     yield plan
 
@@ -247,6 +249,7 @@ class _Shape(NamedTuple):
     target: int
     split: bool
     segments: Segments
+    lengths: NDArray[np.int64]  # of the segments that any epoch has at most
 
 
 def _fit(demand: Demand, judged: Demand, memory_bytes: int, shape: _Shape) -> MemoryPlan | None:
@@ -271,7 +274,7 @@ def _fit(demand: Demand, judged: Demand, memory_bytes: int, shape: _Shape) -> Me
     horizon, order, needed = found
     segments = all_segments(cutting)
     # More slots than the plan needs let workers run ahead while the user trains; more than the epoch has are no use.
-    most = math.ceil(demand.num_samples / demand.batch_size) if layout == "direct" else len(whole)
+    most = math.ceil(demand.num_samples / demand.batch_size) if layout == "direct" else len(shape.lengths)
     ahead = needed + 8
     frames = int(segments.lengths.sum()) * max(demand.num_cameras, 1) * demand.frames_per_sample
     decoded = int(demand.decoded_frames(segments.starts, segments.stops).sum())
@@ -322,7 +325,7 @@ def _always_enough(demand: Demand, shape: _Shape) -> int:
     """Slots with which every epoch runs, whatever its order."""
     if demand.horizon_batches is not None:
         return open_batches_for(shape.segments, demand.shard_rows, demand.horizon_batches)
-    return slots_always_enough(shape.segments, demand.batch_size, gathered=shape.layout == "gathered")
+    return slots_always_enough(shape.lengths, demand.batch_size, gathered=shape.layout == "gathered")
 
 
 def _prefetch_bytes(demand: Demand, segments: Segments, parts_per_task: int) -> int:

@@ -71,31 +71,28 @@ class Sharding:
         return range(self.rank * each, (self.rank + 1) * each)
 
 
-def run_start(num_samples: int, num_shards: int, shard: int) -> int:
-    """The first sample of a shard's run; of the shard behind the last, the number of samples."""
-    return num_samples * shard // num_shards
+def run_starts(sizes: Sequence[int], num_shards: int, shard: int) -> list[int]:
+    """The first sample of a shard's run, of each member; of the shard behind the last, the numbers of samples.
+
+    What does not divide goes round: to the shards behind those that had the member before's. So all of a shard's runs
+    together are as long as another's, but for one sample.
+    """
+    starts, before = [], 0
+    for size in sizes:
+        each, rest = divmod(size, num_shards)
+        extra = min(max(shard - before, 0), rest) + min(shard, max(0, before + rest - num_shards))
+        starts.append(each * shard + extra)
+        before = (before + rest) % num_shards
+    return starts
 
 
-def num_steps(sizes: Sequence[int], num_shards: int, shard_rows: int, *, drops: bool) -> int:
+def num_steps(num_samples: int, num_shards: int, shard_rows: int, *, drops: bool) -> int:
     """Batches of every rank.
 
     Args:
-        sizes: Samples of an epoch, of each member.
+        num_samples: Of an epoch.
         num_shards: Among which they are shared out.
         shard_rows: Rows of a batch that a shard fills.
         drops: Whether a last batch that is not full on all ranks is left out, rather than padded.
     """
-    return _fewest(sizes, num_shards) // shard_rows if drops else -(-_most(sizes, num_shards) // shard_rows)
-
-
-def is_even(sizes: Sequence[int], num_shards: int, shard_rows: int) -> bool:
-    """Whether every batch of every rank is full."""
-    return all(size % num_shards == 0 for size in sizes) and sum(sizes) % (num_shards * shard_rows) == 0
-
-
-def _most(sizes: Sequence[int], num_shards: int) -> int:
-    return sum(-(-size // num_shards) for size in sizes)
-
-
-def _fewest(sizes: Sequence[int], num_shards: int) -> int:
-    return sum(size // num_shards for size in sizes)
+    return num_samples // (num_shards * shard_rows) if drops else -(-num_samples // (num_shards * shard_rows))
