@@ -230,6 +230,26 @@ def test_too_little_memory_for_the_fixed_horizon_is_refused_with_what_is_enough(
     rank_of(0, 1, wide, memory=enough, **options).close()
 
 
+class OpenedInPart(FakeDataset):
+    """Looked at by nobody yet; the whole is on the first rank, as if its run had been all there is."""
+
+    is_surveyed = False
+
+    def opened_for(self, start: int, stop: int) -> tuple[FakeDataset, int]:
+        self.is_surveyed = start == 0
+        return FakeDataset(), 0
+
+
+def test_states_are_the_same_though_one_rank_has_looked_at_all_files() -> None:
+    states = set()
+    for rank in range(2):
+        with rank_of(rank, 2, OpenedInPart()) as loader:
+            states.add(json.dumps(loader.state_dict()))
+    assert len(states) == 1
+    with rank_of(0, 2) as loader:
+        loader.load_state_dict(json.loads(states.pop()))  # which knows all cuts; they are not compared
+
+
 # ---- who is which rank
 
 

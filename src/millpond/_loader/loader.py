@@ -22,6 +22,7 @@ from millpond._loader.plan_choice import choose_plan
 from millpond._loader.probe import Transformed, probe_transform
 from millpond._loader.ranks import (
     cores_of_a_rank,
+    knows_all_cuts,
     rank_and_world_size,
     ration_of,
     require_even,
@@ -175,6 +176,8 @@ class Loader:
         )
         if self._sharding.is_sharded and uneven == "error":
             require_even(dataset, self._sharding)
+        # Asked first: what one rank has looked at by then, others may not have.
+        self._knows_cuts = knows_all_cuts(dataset) or not self._sharding.is_sharded
         self._ration = ration_of(dataset, self._sharding)
         mine = self._ration.dataset
         for problem in mine.lost:
@@ -385,6 +388,7 @@ class Loader:
             memory_bytes=self._plan.memory_bytes,
             mixing=self._mixing,
             shuffle=self._shuffle,
+            knows_cuts=self._knows_cuts,
         )
 
     @property

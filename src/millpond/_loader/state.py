@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from millpond._datasets.base import Dataset
-from millpond._loader.ranks import knows_all_cuts
 from millpond._plan.demand import Demand
 from millpond._plan.memory import MemoryPlan, candidates
 from millpond._plan.shards import Sharding
@@ -25,11 +24,16 @@ def identity_of(
     memory_bytes: int,
     mixing: float | None,
     shuffle: bool,
+    knows_cuts: bool,
 ) -> dict[str, Any]:
-    """What must be the same for a state to mean the same samples in the same order."""
+    """What must be the same for a state to mean the same samples in the same order.
+
+    Args:
+        knows_cuts: Whether every rank knows where segments may start in all files; else states are not compared by it.
+    """
     return {
         "dataset": dataset.fingerprint,
-        "cuts": _cuts_digest(dataset),
+        "cuts": _cuts_digest(dataset) if knows_cuts else None,
         "global_batch_size": sharding.num_shards * sharding.shard_rows,
         "seed": demand.seed,
         "shuffle": shuffle,
@@ -55,10 +59,7 @@ def _fitted_to(demand: Demand, memory_bytes: int, mixing: float | None) -> dict[
     }
 
 
-def _cuts_digest(dataset: Dataset) -> str | None:
-    """Of where segments may start; None where not all files are known: then states are not compared by it."""
-    if not knows_all_cuts(dataset):
-        return None
+def _cuts_digest(dataset: Dataset) -> str:
     return hashlib.sha256(np.ascontiguousarray(dataset.cuts()).tobytes()).hexdigest()
 
 
