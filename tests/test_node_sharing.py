@@ -218,12 +218,30 @@ def test_who_was_stopped_is_not_waited_for_for_ever(
 ) -> None:
     monkeypatch.setattr(shared_blocks, "_PATIENCE", 0.0005)
     claim = claim_of(tmp_path / "ranges", server, identity, 2)
-    with stores(server, tmp_path / "ranges", 1) as (store,):
-        assert store.read("a", ByteRange(500, 4500), identity=identity) == DATA[500:4500]
-    with stores(server, tmp_path / "ranges", 1) as (store,):  # and it was kept
-        assert store.read("a", ByteRange(500, 4500), identity=identity) == DATA[500:4500]
+    with stores(server, tmp_path / "ranges") as (one, other):
+        assert one.read("a", ByteRange(500, 4500), identity=identity) == DATA[500:4500]
+        one.close()
+        assert other.read("a", ByteRange(500, 4500), identity=identity) == DATA[500:4500]  # it was kept
     claim.release()
     assert server.counts.bytes_sent == 5000
+
+
+def test_who_was_waited_for_in_vain_is_not_waited_for_again(
+    server: StoreServer, identity: FileIdentity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claim_of(tmp_path / "ranges", server, identity, 1)
+    with stores(server, tmp_path / "ranges", 1) as (store,):
+        for patience in (0.0005, 1.0):  # of which the second would be a minute
+            monkeypatch.setattr(shared_blocks, "_PATIENCE", patience)
+            assert store.read("a", ByteRange(0, 500), identity=identity) == DATA[:500]
+            forgotten, engine = threading.Event(), store._engine
+            assert engine is not None
+            assert engine._shared is not None
+            store.forget("a", ByteRange(0, 500), identity=identity)
+            engine._shared._cached.after_writing(forgotten.set)
+            assert forgotten.wait(PATIENCE_SECONDS)
+    claim.release()
+    assert server.counts.bytes_sent == 2000
 
 
 def test_who_gives_up_waiting_leaves_nothing_claimed(

@@ -353,6 +353,7 @@ def test_a_store_keeps_nothing_of_a_version_that_is_not_named(server: StoreServe
 
 
 def test_no_secret_is_in_the_folder(server: StoreServer, cache: RangeCache) -> None:
+    cache = RangeCache(cache.folder, 1_000_000)
     with ObjectStore(f"{server.url.replace('//', '//ann:hunter2@')}?sig=sesame", cache=cache) as store:
         store.read("a", ByteRange(0, 100), identity=store.identity("a"))
     with ObjectStore(f"{server.url}?sig=another", cache=cache) as store:  # the same object, signed anew

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _READERS = 4
 _MAX_WAITING_BYTES = 32 << 20
 """Of ranges that wait to be written, or one of them: on a disk that is slower than the network others are not kept."""
+_MAX_WAITING_FETCHES = 64
+"""Whose ranges wait: each has a descriptor, of its claim."""
 _LOOK_SECONDS = 5.0
 """A disk that does not say what it has by then is not asked any longer: the network is."""
 _FINISH_SECONDS = 2.0
@@ -49,7 +51,7 @@ class CachedRanges:
         self._writer = DaemonThreads(1, "millpond-cache-write")  # not in the way of who reads
         self._lock = threading.Lock()
         self._waiting: dict[_Key, memoryview] = {}  # to be written
-        self._waiting_bytes = 0
+        self._waiting_bytes = self._waiting_fetches = 0
 
     @property
     def is_full(self) -> bool:
@@ -96,6 +98,8 @@ class CachedRanges:
         kept = [part for part in parts if self._take_room(len(part[0]))]
         if not kept:
             return
+        with self._lock:
+            self._waiting_fetches += 1
         for wanted, data in kept:
             self._waiting[name, identity, wanted] = memoryview(data)
         written = self._writer.submit(lambda: self._cache.keep(name, identity, kept))
@@ -103,7 +107,8 @@ class CachedRanges:
 
     def _take_room(self, num_bytes: int) -> bool:
         with self._lock:
-            if not num_bytes or (self._waiting_bytes and self._waiting_bytes + num_bytes > _MAX_WAITING_BYTES):
+            is_long = self._waiting_bytes and self._waiting_bytes + num_bytes > _MAX_WAITING_BYTES
+            if not num_bytes or is_long or self._waiting_fetches >= _MAX_WAITING_FETCHES:
                 return False
             self._waiting_bytes += num_bytes
             return True
@@ -113,6 +118,7 @@ class CachedRanges:
             self._waiting.pop((name, identity, wanted), None)
         with self._lock:
             self._waiting_bytes -= sum(map(len, ranges))
+            self._waiting_fetches -= 1
 
     def after_writing(self, act: Callable[[], None]) -> None:
         """Have something done once all that was to be kept up to now is written; at once where nothing is any more."""

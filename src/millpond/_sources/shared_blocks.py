@@ -60,6 +60,7 @@ class SharedBlocks:
         self._cached = cached
         self._limits = limits
         self._counters = counters
+        self._in_vain: set[int] = set()  # numbers of blocks that were waited for
 
     async def read(
         self, name: str, identity: FileIdentity, ranges: Sequence[ByteRange], fetch: Fetch, started: float
@@ -75,7 +76,7 @@ class SharedBlocks:
         """
         if not tells_versions_apart(identity) or any(one.stop > identity.size_bytes for one in ranges):
             return None
-        reading = _Reading(self._cached, self._limits, name, identity, ranges, fetch)
+        reading = _Reading(self._cached, self._limits, name, identity, ranges, fetch, self._in_vain)
         if not await reading.run(started):
             return None
         self._counters.add(cached=reading.num_cached)
@@ -98,6 +99,7 @@ class _Reading:
         identity: FileIdentity,
         ranges: Sequence[ByteRange],
         fetch: Fetch,
+        in_vain: set[int],
     ) -> None:
         self.num_cached = 0
         self._cached = cached
@@ -106,6 +108,8 @@ class _Reading:
         self._identity = identity
         self._ranges = ranges
         self._fetch = fetch
+        self._in_vain = in_vain
+        self._first = _first_number(name, identity)
         self._missing = _blocks_of(ranges)
         self._parts: list[tuple[int, memoryview]] = []  # of the object, disjoint: where one begins, and its bytes
 
@@ -122,6 +126,7 @@ class _Reading:
                 if mine is None:
                     return False
                 if clock() >= gives_up_at:
+                    self._in_vain.update(self._first + block for block in self._missing)
                     mine = self._missing
                 if mine:
                     await self._get(mine)
@@ -141,10 +146,9 @@ class _Reading:
 
     async def _look(self, claim: Claim) -> list[int] | None:
         """Take what the disk has; gives the blocks that are this one's to fetch. None: it does not answer."""
-        first = _first_number(self._name, self._identity)
-        missing = self._missing
+        missing, numbers = self._missing, [self._first + block for block in self._missing]
         wanted = [_range_of(block, self._identity) for block in missing]
-        look = await self._cached.look(self._name, self._identity, wanted, claim, [first + block for block in missing])
+        look = await self._cached.look(self._name, self._identity, wanted, claim, numbers)
         if look is None:
             return None
         for one, data in zip(wanted, look.found, strict=True):
@@ -152,7 +156,8 @@ class _Reading:
                 self._parts.append((one.start, memoryview(data)))
                 self.num_cached += sum(_overlap(one, other) for other in self._ranges)
         self._missing = [block for block, data in zip(missing, look.found, strict=True) if data is None]
-        return [block for block in self._missing if first + block in look.claimed]
+        mine = look.claimed | self._in_vain  # who has those for so long does not get them done
+        return [block for block in self._missing if self._first + block in mine]
 
     async def _get(self, blocks: Sequence[int]) -> None:
         """Fetch some blocks, and have them written."""
