@@ -23,6 +23,7 @@ from millpond._loader.loader import Loader
 from millpond._plan.epoch import EpochPlan
 from millpond._plan.memory import plan_within
 from millpond._plan.pond import Pond
+from millpond._plan.shards import run_start
 
 _RUSAGE_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -68,10 +69,17 @@ def drive(pond: Pond) -> dict[str, int]:
             ready = pond.take_ready()
 
 
+def opened_part(metadata: str, rank: int, world_size: int) -> list[object]:
+    """A LeRobot dataset, and a rank's part of it, of which no file is there: looking for them is all that is done."""
+    whole = LeRobotDataset(metadata, lazy=True)
+    start, stop = (run_start(len(whole), world_size, number) for number in (rank, rank + 1))
+    return [whole, whole.opened_for(start, stop)]
+
+
 class Rank:
     """One rank's loader, up to where it would open its arena."""
 
-    kept: tuple[LeRobotDataset | None, Loader]
+    kept: tuple[object, ...]
     pond: Pond
 
     def start(self, *, shape: dict[str, Any], metadata: str | None, **options: Any) -> dict[str, float]:
@@ -79,13 +87,13 @@ class Rank:
 
         Args:
             shape: Of the dataset.
-            metadata: Folder of a LeRobot dataset of this shape, which is opened first; None: no such thing.
+            metadata: Folder of a LeRobot dataset of this shape, of which a rank's part is opened first; None: no such.
             options: Of the loader.
         """
         whole = ModelledDataset(Shape(**shape))
         gc.collect()
         anon, rss, clocks = status_bytes("RssAnon"), psutil.Process().memory_info().rss, [_clocks()]
-        opened = None if metadata is None else LeRobotDataset(metadata, lazy=True)
+        opened = None if metadata is None else opened_part(metadata, options["rank"], options["world_size"])
         clocks.append(_clocks())
         loader = Loader(whole, **options)
         clocks.append(_clocks())

@@ -151,6 +151,10 @@ def _keep_equal_once(columns: Columns) -> None:
             known.append(values)
         else:
             columns[name] = same
+    starts, stops = columns["dataset_from_index"], columns["dataset_to_index"]
+    if np.array_equal(starts[1:], stops[:-1]):  # episodes follow each other: what is one's end is the next one's start
+        bounds = np.append(starts, stops[-1:])
+        columns["dataset_from_index"], columns["dataset_to_index"] = bounds[:-1], bounds[1:]
 
 
 def _refuse_duplicates(episode_index: NDArray[np.int64], root: str) -> None:

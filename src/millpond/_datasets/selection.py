@@ -30,7 +30,8 @@ def checked_size(image_size: tuple[int, int] | None) -> tuple[int, int] | None:
 def selected_positions(layout: Layout, episodes: Sequence[int] | None) -> NDArray[np.int64]:
     """Positions in the layout of the episodes asked for, int64 (E,), ascending; ValueError names unknown ones."""
     if episodes is None:
-        return np.arange(len(layout.episode_index))
+        positions = np.arange(len(layout.episode_index))
+        return layout.episode_index if np.array_equal(layout.episode_index, positions) else positions  # once in memory
     wanted = np.unique(np.asarray(list(episodes), np.int64))
     if not len(wanted):
         raise ValueError("episodes is empty; leave it out to take all")

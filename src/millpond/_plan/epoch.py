@@ -150,15 +150,24 @@ def decode_order(
 def order_epoch(order: DecodeOrder, *, batch_size: int, horizon_batches: int) -> EpochPlan:
     """Put the samples of segments that are decoded in this order into batches; see `plan_epoch`."""
     total = int(order.bounds[-1])
-    place = np.arange(total, dtype=np.int32)
     if order.leaving is not None and horizon_batches:
         horizon = min(horizon_batches * batch_size, total)
         place = _inverse(stable_order(_positions(order.bounds, order.leaving, horizon)))
-    samples = np.repeat(order.starts - order.bounds[:-1], np.diff(order.bounds))
-    samples += np.arange(total)
+    else:
+        place = np.arange(total, dtype=np.int32)
     batches, rows = np.divmod(place, np.int32(batch_size))
+    del place
     num_batches = -(-total // batch_size)
-    return EpochPlan(order.bounds, samples, batches, rows, 0, num_batches, num_dropped=0, epoch=order.epoch)
+    return EpochPlan(order.bounds, _samples_of(order), batches, rows, 0, num_batches, num_dropped=0, epoch=order.epoch)
+
+
+def _samples_of(order: DecodeOrder) -> NDArray[np.int64]:
+    """int64 (M,), as they are decoded."""
+    samples = np.repeat(order.starts - order.bounds[:-1], np.diff(order.bounds))
+    for at in range(0, len(samples), _BLOCK_SAMPLES):
+        some = samples[at : at + _BLOCK_SAMPLES]
+        some += np.arange(at, at + len(some))
+    return samples
 
 
 def merge_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
@@ -314,7 +323,8 @@ def slots_always_enough(lengths: NDArray[np.int64], batch_size: int, *, gathered
 
 def last_segment_of_batches(plan: EpochPlan) -> NDArray[np.int64]:
     """int64 (num_batches,): the last segment, in the order of decoding, of which this or an earlier batch has rows."""
-    segment = np.repeat(np.arange(plan.num_segments), np.diff(plan.segment_bounds))
-    last = np.zeros(plan.num_batches, dtype=np.int64)
-    np.maximum.at(last, plan.batches, segment)
-    return np.maximum.accumulate(last)
+    segment = np.repeat(np.arange(plan.num_segments, dtype=np.int32), np.diff(plan.segment_bounds))
+    last = np.zeros(plan.num_batches, dtype=np.int32)
+    for at in range(0, len(segment), _BLOCK_SAMPLES):
+        np.maximum.at(last, plan.batches[at : at + _BLOCK_SAMPLES], segment[at : at + _BLOCK_SAMPLES])
+    return np.maximum.accumulate(last).astype(np.int64)
