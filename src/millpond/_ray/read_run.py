@@ -92,7 +92,8 @@ class ReadRun:
     def _fresh_quarantine(self) -> Path:
         """The task's own file: done again, or in the next epoch, it tells of that time alone."""
         path = Path(self.options.quarantine) / f"samples-{self.run.start:09d}-{self.run.stop:09d}.jsonl"
-        path.unlink(missing_ok=True)
+        if self.options.on_error != "raise":
+            path.unlink(missing_ok=True)
         return path
 
 
