@@ -264,8 +264,9 @@ class EpochIterator(Iterator[dict[str, Any]]):
         """The error of a worker that ended, with the sample's name: a supervisor knows its tasks by number only."""
         if not (isinstance(error, DecodeTimeout | WorkerDied) and "attempts" in error.facts):
             return error
-        which = ", ".join(f"{name} {value!r}" for name, value in self._dataset.describe(sample).items())
-        return retold(error, f"sample {sample} ({which})")
+        facts = self._dataset.describe(sample)
+        which = ", ".join(f"{name} {value!r}" for name, value in facts.items() if name != "sample")
+        return retold(error, f"sample {facts.get('sample', sample)} ({which})")
 
     def _told(self, error: Exception, sample: int) -> Exception:
         """The error as it is raised in the training loop, which a StopIteration would end without a word."""
@@ -274,7 +275,8 @@ class EpochIterator(Iterator[dict[str, Any]]):
             told.__cause__ = error
         else:
             told = error
-        told.add_note(f"sample {sample} of epoch {self._epoch}: {self._dataset.describe(sample)}")
+        facts = self._dataset.describe(sample)  # of a share it has the number in the whole
+        told.add_note(f"sample {facts.get('sample', sample)} of epoch {self._epoch}: {facts}")
         return told
 
     def _finish(self) -> None:
