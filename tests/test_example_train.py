@@ -38,23 +38,29 @@ def curve(out: Path) -> NDArray[np.float64]:
     return np.loadtxt(out / "loss.csv", delimiter=",", skiprows=1)
 
 
+def options(dataset: Path, out: Path) -> list[str]:
+    """Of both examples: a run of 14 steps."""
+    settings = {"dataset": dataset, "out": out, "steps": STEPS, "checkpoint-every": EVERY, "global-batch": BATCH}
+    return [*(f"--{name}={value}" for name, value in settings.items()), "--image-size=32"]
+
+
 @contextmanager
 def training(folder: Path, dataset: Path, out: Path, *command: str, stop_after: str = "") -> Iterator[Program]:
-    """A run of 14 steps; nothing of it is left when it has ended, which is up to the caller."""
-    settings = {"dataset": dataset, "out": out, "steps": STEPS, "checkpoint-every": EVERY, "global-batch": BATCH}
-    options = [f"--{name}={value}" for name, value in settings.items()]
+    """A run; nothing of it is left when it has ended, which is up to the caller."""
     environment = {"STOP_AFTER": stop_after, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    arguments = (*command, *options, "--image-size=32")
-    with program(RUN, folder, *arguments, environment=environment) as started:
+    with program(RUN, folder, *command, *options(dataset, out), environment=environment) as started:
         yield started
     left = [name for name in started.left(10) if name.split()[0].isdigit()]
     assert not left
 
 
-def finish(folder: Path, *arguments: Any) -> None:
-    with training(folder, *arguments) as run:
-        _, errors = run.process.communicate(timeout=240)  # far below that, where nothing hangs
-        assert run.process.returncode == 0, errors
+def train_here(dataset: Path, out: Path) -> NDArray[np.float64]:
+    """The curve, after a run in this process to its end."""
+    plain = import_module(PLAIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain, "be_deterministic", lambda: None)  # which is for a process's whole life
+        plain.main([*options(dataset, out), "--num-workers=0"])
+    return curve(out)
 
 
 def wait_until_stopped(run: Program) -> None:
@@ -85,9 +91,7 @@ def dataset(synth: MakeDataset) -> Path:
 @pytest.fixture(scope="module")
 def whole(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.float64]:
     """The curve of a run in one process that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("whole")
-    finish(folder / "program", dataset, folder, PLAIN, "--num-workers=0")
-    return curve(folder)
+    return train_here(dataset, tmp_path_factory.mktemp("whole"))
 
 
 def require_resumed(
@@ -114,10 +118,9 @@ def test_whoever_is_killed_the_curve_goes_on_as_it_was(
         wait_until_stopped(run)
         after = curve(out)
         kill_all(run)
-    finish(tmp_path / "one", dataset, out, PLAIN)
     np.testing.assert_array_equal(after[:7], before)  # steps 5 to 7 were done twice, on 2 processes: the same bits
     assert len(after) == 11
-    require_resumed(whole, after, curve(out), checkpoint=8)
+    require_resumed(whole, after, train_here(dataset, out), checkpoint=8)
 
 
 @WITH_LIGHTNING
@@ -125,11 +128,15 @@ def test_lightning_trains_the_same_and_resumes_amid_an_epoch(
     dataset: Path, whole: NDArray[np.float64], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with training(tmp_path / "killed", dataset, out, "stopped_training", LIGHTNING, stop_after="10") as run:
+    with training(
+        tmp_path / "killed", dataset, out, "stopped_training", LIGHTNING, "--num-workers=0", stop_after="10"
+    ) as run:
         wait_until_stopped(run)
         killed = curve(out)
         kill_all(run)
-    finish(tmp_path / "resumed", dataset, out, LIGHTNING, "--processes=1", "--num-workers=0")
+    with training(tmp_path / "resumed", dataset, out, LIGHTNING, "--processes=1", "--num-workers=0") as run:
+        _, errors = run.process.communicate(timeout=240)  # far below that, where nothing hangs
+        assert run.process.returncode == 0, errors
     assert len(killed) == 10
     require_resumed(whole, killed, curve(out), checkpoint=8)
 
