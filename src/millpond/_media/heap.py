@@ -38,6 +38,13 @@ def keep_all_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX)
 
 
+def give_back_freed_memory() -> None:
+    """Have glibc return to the kernel what was freed, of all threads' heaps; elsewhere nothing happens."""
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
 class HeapTrimmer:
     """Gives freed memory back to the kernel where a heap crumbles, in processes that are not ours to tune.
 
