@@ -227,6 +227,7 @@ def plan_within(demand: Demand, plan: MemoryPlan, cutting: Cutting, epoch: int) 
             return order
         if _slots_needed(order, plan.layout) <= _usable_slots(plan):
             return order
+        del order  # before there is another one
         horizon -= 1
 
 
