@@ -91,7 +91,7 @@ def test_costs_across_a_border_are_those_of_both_sides() -> None:
 
 def test_a_sample_is_described_by_its_member() -> None:
     mixed = mix(fakes())
-    assert mixed.describe(131) == {"dataset": 1, "episode_index": 0, "frame_index": 1}
+    assert mixed.describe(131) == {"dataset": 1, "sample": 1, "episode_index": 0, "frame_index": 1}
     with pytest.raises(IndexError, match="sample 245 of 245"):
         mixed.describe(245)
 
@@ -118,7 +118,7 @@ def test_bad_samples_are_written_down_by_member(tmp_path: Path, monkeypatch: pyt
     with make_loader(Share(mixed, 0, len(mixed)) if as_one else mixed, shuffle=True, **options) as loader:
         assert sorted(checked(loader)) == [row for row in EVERY_ROW if row != (1, 7)]
     (line,) = quarantined(tmp_path / "bad.jsonl")
-    assert (line["sample"], line["dataset"], line["frame_index"]) == (137, 1, 7)
+    assert (line["sample"], line["dataset"], line["frame_index"]) == (7, 1, 7)
 
 
 def test_a_mix_resumes_where_it_was_saved() -> None:

@@ -263,7 +263,7 @@ def test_a_full_cache_rounds_nothing_up(server: StoreServer, identity: FileIdent
     for at in range(0, 20_000, 4000):
         with ObjectStore(server.url, cache=cache) as store:
             assert store.read("a", ByteRange(at, at + 2000), identity=identity) == DATA[at : at + 2000]
-    assert cache.has_dropped
+    assert cache.is_full
     server.forget()
     with ObjectStore(server.url, cache=cache) as store:
         assert store.read("a", ByteRange(500, 3700), identity=identity) == DATA[500:3700]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from millpond import Loader
 from millpond._loader.ranks import Ration, cores_of_a_rank, rank_and_world_size, ration_of
 from millpond._plan.shards import Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
+from millpond.errors import UsageError
 
 Batch = dict[str, Any]
 
@@ -259,15 +262,40 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert rank_and_world_size(None, None) == (0, 1)
     assert cores_of_a_rank() == usable_cores()
     monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(ValueError, match="RANK=None and WORLD_SIZE='4'"):
+    with pytest.raises(ValueError, match="RANK='' and WORLD_SIZE='4'"):
         rank_and_world_size(None, None)
     monkeypatch.setenv("RANK", "3")
+    monkeypatch.delenv("WORLD_SIZE")
+    with pytest.raises(ValueError, match="RANK='3' and WORLD_SIZE=''"):
+        rank_and_world_size(None, None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert rank_and_world_size(None, None) == (3, 4)
     assert rank_and_world_size(0, 1) == (0, 1)
     assert cores_of_a_rank() == 1
     with Loader(FakeDataset(), num_workers=0) as loader:
         assert (loader.rank, loader.world_size, len(loader._ration.dataset)) == (3, 4, 100)
+
+
+def test_a_loader_that_was_made_before_its_rank_was_known_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = SimpleNamespace(
+        is_available=lambda: True, is_initialized=lambda: True, get_rank=lambda: 1, get_world_size=lambda: 2
+    )
+    with Loader(FakeDataset(), num_workers=0) as loader, rank_of(0, 1) as told:
+        monkeypatch.setitem(sys.modules, "torch.distributed", group)
+        with pytest.raises(UsageError, match=r"rank 0 of 1, and torch.distributed, .* says \(1, 2\)"):
+            iter(loader)
+        iter(told)
+    with Loader(FakeDataset(), num_workers=0) as loader:
+        assert (loader.rank, loader.world_size) == (1, 2)
+
+
+@pytest.mark.parametrize("damage", [{"epoch": None}, {"batch": 2.5}, {"batch": "3"}, {"books": ...}])
+def test_a_damaged_state_is_refused(damage: dict[str, Any]) -> None:
+    with rank_of(0, 2) as loader:
+        state = {name: value for name, value in (loader.state_dict() | damage).items() if value is not ...}
+        with pytest.raises(ValueError, match="this state is damaged"):
+            loader.load_state_dict(state)
 
 
 @pytest.mark.parametrize(

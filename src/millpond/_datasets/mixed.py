@@ -74,7 +74,8 @@ class MixedDataset:
             none = int(np.argmin(quotas))
             raise ValueError(
                 f"member {none} would give none of {num_samples} samples, by its weight of {self.weights[none]:.3g} in "
-                "all 1: raise epoch_samples=, or the weight, or leave the member out"
+                "all 1 (with several ranks, of the samples of a shard): raise epoch_samples=, or the weight, or leave "
+                "the member out"
             )
         return tuple(quotas.tolist())
 
@@ -182,9 +183,9 @@ class MixedDataset:
         return [problem for member in self.members for problem in member.lost]
 
     def describe(self, sample: int) -> dict[str, Any]:
-        """The number of the member, as `dataset`, and what that says of its sample."""
+        """The number of the member, as `dataset`, and what that says of its sample, by its own number."""
         member, own = self._borders.place_of(sample)
-        return {"dataset": member, **self.members[member].describe(own)}
+        return {"dataset": member, "sample": own, **self.members[member].describe(own)}
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         """Add `task` and other text, a list of n each, "" where a member has none; cut what varies in length."""

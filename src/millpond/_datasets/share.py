@@ -21,7 +21,7 @@ from millpond._datasets.base import (
     StreamedReader,
     WantedRange,
 )
-from millpond._once import computed_once
+from millpond._once import computed_once, without_computed
 from millpond._values import Field
 from millpond.errors import DataError
 
@@ -49,6 +49,9 @@ class Share:
 
     def __repr__(self) -> str:
         return f"Share({self.dataset!r}, samples {self._first_sample + self.start} to {self._first_sample + self.stop})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_computed(self)  # a copy makes its own byte source
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -114,7 +117,7 @@ class Share:
     def describe(self, sample: int) -> dict[str, Any]:
         """What the dataset says of it, by its number in the whole."""
         told = self.dataset.describe(sample + self.start)
-        return {**told, "sample": sample + self.start + self._first_sample}
+        return {**told, "sample": told.get("sample", sample + self.start) + self._first_sample}
 
     def decorate(self, batch: dict[str, Any], samples: NDArray[np.int64]) -> None:
         """See `Dataset`."""

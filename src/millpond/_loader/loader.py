@@ -26,6 +26,7 @@ from millpond._loader.ranks import (
     rank_and_world_size,
     ration_of,
     require_even,
+    require_same_rank,
     sharding_of,
 )
 from millpond._loader.running import Counts, Running, Wishes, open_running
@@ -165,6 +166,7 @@ class Loader:
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
         self.rank, self.world_size = rank_and_world_size(rank, world_size)
+        self._is_told_its_rank = rank is not None
         self._sharding = sharding_of(
             self.rank,
             self.world_size,
@@ -286,6 +288,8 @@ class Loader:
                 "this loader is being iterated already; finish that iterator or close() it first, "
                 "or make a second Loader"
             )
+        if not self._is_told_its_rank:
+            require_same_rank(self.rank, self.world_size)
         if self._running is None:
             self._running = open_running(self, self._wishes())
         if self._begun == self._progress.position:  # nothing was taken: frameworks look whether an iterator can be made

@@ -20,7 +20,7 @@ from millpond._workers.verdicts import TaskLimits
 from millpond.errors import DataError, DeadlineExceeded, WorkerDied
 
 PROBED_SAMPLES = 16
-"""A transform is tried on the first good sample among so many."""
+"""A transform is tried on the first good sample among so many, spread over the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +46,29 @@ def probe_transform(dataset: Dataset, transform: Transform, *, in_worker: bool, 
     """Learn what a transform gives from the first good sample.
 
     Raises:
-        DataError: No sample among the first `PROBED_SAMPLES` is good: the last one's error, or `DeadlineExceeded` or
-            `WorkerDied`, if it hung or killed its worker.
+        DataError: No sample among `PROBED_SAMPLES`, the first one included, is good: the last one's error, or
+            `DeadlineExceeded` or `WorkerDied`, if it hung or killed its worker.
         Exception: The transform's own; TypeError if it gives what is no array.
     """
     probe = Probe(dataset.reader(), dataset.fields, dataset.parts, transform)
     error: Exception = DataError("the dataset has no samples")
-    answers = _from_worker(probe, dataset, limits) if in_worker else _from_here(probe)
-    for answer, _ in zip(answers, range(min(PROBED_SAMPLES, len(dataset))), strict=False):
+    samples = np.unique(np.linspace(0, len(dataset) - 1, PROBED_SAMPLES, dtype=np.int64)).tolist()
+    answers = _from_worker(probe, samples, dataset, limits) if in_worker else _from_here(probe, samples)
+    for answer in answers:
         if isinstance(answer, Transformed):
             return answer
         error = answer
     raise error
 
 
-def _from_here(probe: Probe) -> Iterator[Transformed | Exception]:
-    sample = 0
-    while True:
+def _from_here(probe: Probe, samples: list[int]) -> Iterator[Transformed | Exception]:
+    for sample in samples:
         yield probe(sample, _unwatched)
-        sample += 1
 
 
-def _from_worker(probe: Probe, dataset: Dataset, limits: TaskLimits) -> Iterator[Transformed | Exception]:
+def _from_worker(
+    probe: Probe, samples: list[int], dataset: Dataset, limits: TaskLimits
+) -> Iterator[Transformed | Exception]:
     with Supervisor(
         cloudpickle.dumps(probe),
         num_workers=1,
@@ -75,8 +76,7 @@ def _from_worker(probe: Probe, dataset: Dataset, limits: TaskLimits) -> Iterator
         limits=limits,
         max_attempts=1,
     ) as supervisor:
-        sample = 0
-        while True:
+        for sample in samples:
             supervisor.submit(sample, sample)
             (event,) = supervisor.wait()
             if isinstance(event, Completed):
@@ -85,7 +85,6 @@ def _from_worker(probe: Probe, dataset: Dataset, limits: TaskLimits) -> Iterator
                 yield event.error
             else:
                 raise event.error
-            sample += 1
 
 
 def preload_of(dataset: Dataset) -> tuple[str, ...]:

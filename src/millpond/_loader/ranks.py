@@ -16,6 +16,7 @@ from millpond._datasets.base import Dataset, Mixture, PartlyOpened
 from millpond._datasets.share import Share
 from millpond._plan.shards import Shard, Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
+from millpond.errors import UsageError
 
 DEFAULT_HORIZON_BATCHES = 32
 """Of canonical shards; a segment is as many samples long, so that it gives each of these batches one. Mixing of real
@@ -54,6 +55,16 @@ def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, 
     return rank, world_size
 
 
+def require_same_rank(rank: int, world_size: int) -> None:
+    """UsageError where torch.distributed was initialized since, and says otherwise."""
+    now = _of_torch()
+    if now not in (None, (rank, world_size)):
+        raise UsageError(
+            f"this loader was made as rank {rank} of {world_size}, and torch.distributed, which was initialized since, "
+            f"says {now}: make it after init_process_group, or give rank= and world_size="
+        )
+
+
 def _of_torch() -> tuple[int, int] | None:
     distributed = sys.modules.get("torch.distributed")  # who initialized it has imported it
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
@@ -62,11 +73,11 @@ def _of_torch() -> tuple[int, int] | None:
 
 
 def _of_environment() -> tuple[int, int]:
-    found = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE")}
-    if found["WORLD_SIZE"] in (None, "", "1"):
+    found = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
+    if found["RANK"] in ("", "0") and found["WORLD_SIZE"] in ("", "1"):
         return 0, 1
     try:
-        return int(found["RANK"] or ""), int(found["WORLD_SIZE"] or "")
+        return int(found["RANK"]), int(found["WORLD_SIZE"])
     except ValueError:
         raise ValueError(
             f"RANK={found['RANK']!r} and WORLD_SIZE={found['WORLD_SIZE']!r} of the environment are no rank and number "

@@ -67,6 +67,8 @@ def require_same(state: dict[str, Any], identity: dict[str, Any], num_batches: i
     """ValueError where a state is of another version, another loader, or no place in its epochs."""
     if state.get("version") != STATE_VERSION:
         raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
+    if not all(type(state.get(name)) is int for name in ("epoch", "batch")) or not {"books", "order"} <= state.keys():
+        raise ValueError("this state is damaged: it lacks epoch, batch, books or order, or they are no whole numbers")
     if not (state["epoch"] >= 0 and 0 <= state["batch"] <= num_batches):
         raise ValueError(f"this state stands at batch {state['batch']} of epoch {state['epoch']}: there is none")
     pairs = {name: (state.get(name), mine) for name, mine in identity.items()}

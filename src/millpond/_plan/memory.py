@@ -325,7 +325,8 @@ def overhead_bytes(demand: Demand) -> int:
 def _always_enough(demand: Demand, shape: _Shape) -> int:
     """Slots with which every epoch runs, whatever its order."""
     if demand.horizon_batches is not None:
-        return open_batches_for(shape.segments, demand.shard_rows, demand.horizon_batches)
+        enough = open_batches_for(shape.segments, demand.shard_rows, demand.horizon_batches)
+        return enough if demand.num_batches is None else min(enough, demand.num_batches)
     return slots_always_enough(shape.lengths, demand.batch_size, gathered=shape.layout == "gathered")
 
 

@@ -55,8 +55,8 @@ class CachedRanges:
 
     @property
     def is_full(self) -> bool:
-        """Whether ranges had to go for others to be kept."""
-        return self._cache.has_dropped
+        """See `RangeCache`."""
+        return self._cache.is_full
 
     def claim(self) -> Claim:
         """See `RangeCache`."""

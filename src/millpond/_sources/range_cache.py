@@ -59,7 +59,7 @@ class RangeCache:
         max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
 
     Attributes:
-        has_dropped: Whether this object has had to drop ranges, to make room for others.
+        is_full: Whether ranges had to go to make room for others, or some could not be kept at all.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -70,7 +70,7 @@ class RangeCache:
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
-        self.has_dropped = False
+        self.is_full = False
 
     def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
@@ -117,7 +117,7 @@ class RangeCache:
                     for wanted, data in parts:
                         self._keep(lock, self._path_of(name, identity, wanted), data)
         except OSError as error:
-            self._cannot_write = True
+            self._cannot_write = self.is_full = True
             _logger.warning(
                 "cannot keep ranges in %s (%s): what is not there yet is fetched each time",
                 self.folder,
@@ -126,7 +126,9 @@ class RangeCache:
 
     def _keep(self, lock: int, path: str, data: Buffer) -> None:
         num_bytes = memoryview(data).nbytes
-        if _HEAD.size + num_bytes <= self._max_range_bytes and not os.path.exists(path):
+        if _HEAD.size + num_bytes > self._max_range_bytes:
+            self.is_full = True
+        elif not os.path.exists(path):
             self._write(lock, path, _HEAD.pack(_IS_RANGE, zlib.crc32(data), num_bytes), data)
 
     def claim(self) -> Claim:
@@ -191,7 +193,7 @@ class RangeCache:
         self._was_counted = True
         total_bytes = sum(one.size_bytes for one in kept)
         if total_bytes + size_bytes > self._max_range_bytes:
-            self.has_dropped = True
+            self.is_full = True
             goal = min(int(self._max_range_bytes * _KEPT_SHARE), self._max_range_bytes - size_bytes)
             for one in sorted(kept, key=lambda one: one.used_ns):
                 if total_bytes <= goal:
