@@ -35,6 +35,7 @@ class Progress:
         skipped: Samples left out, or delivered as rows of zeros.
         failed: Bad samples of batches that stopped an epoch.
         position: (epoch, batch) that comes next.
+        is_asked: Whether anybody has asked the last iterator for a batch.
     """
 
     epochs: int = 0
@@ -43,6 +44,7 @@ class Progress:
     skipped: int = 0
     failed: int = 0
     position: tuple[int, int] = (0, 0)
+    is_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
             )
         if self._is_closed:
             raise ClosedError("this epoch was closed, by its loader, its iterator or an error")
+        self._progress.is_asked = True
         try:
             while self._next_batch < self._num_batches:
                 if self._settled is None:
@@ -303,7 +306,7 @@ class EpochIterator(Iterator[dict[str, Any]]):
         return self.is_over
 
     def close(self) -> None:
-        """End the epoch early; the next one that begins is the following, if a batch of this was taken. Idempotent."""
+        """End the epoch early; the next one that begins is the following, if this was asked for a batch. Idempotent."""
         if not self.is_over and os.getpid() == self._pid:
             self.is_over = self._is_closed = True
             if self._settled is not None:

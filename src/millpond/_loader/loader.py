@@ -277,7 +277,7 @@ class Loader:
         self.close()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Begin an epoch: the one that was set or loaded, else the one after the last of which a batch was taken.
+        """Begin an epoch: the one that was set or loaded, else the one after the last that was asked for a batch.
 
         A resumed epoch goes on at the batch where it was saved.
         """
@@ -292,9 +292,11 @@ class Loader:
             require_same_rank(self.rank, self.world_size)
         if self._running is None:
             self._running = open_running(self, self._wishes())
-        if self._begun == self._progress.position:  # nothing was taken: frameworks look whether an iterator can be made
+        if self._begun == self._progress.position and not self._progress.is_asked:
+            # It was tried out, as frameworks do, to see whether there can be an iterator.
             self._next, self._resumed_books = self._begun, self._begun_books
         epoch, first_batch = self._begun = self._next
+        self._progress.is_asked = False
         self._begun_books = None if self._resumed_books is None else replace(self._resumed_books)
         began_ns = time.monotonic_ns()
         plan = plan_within(self._demand, self._plan, self._running.cutting, epoch)

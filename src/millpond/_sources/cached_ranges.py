@@ -122,7 +122,8 @@ class CachedRanges:
 
     def after_writing(self, act: Callable[[], None]) -> None:
         """Have something done once all that was to be kept up to now is written; at once where nothing is any more."""
-        self._writer.submit(act).add_done_callback(lambda done: act() if done.cancelled() else None)
+        written = self._writer.submit(act)
+        written.add_done_callback(lambda done: act() if done.cancelled() or done.exception() is not None else None)
 
     def forget(self, name: str, identity: FileIdentity, wanted: ByteRange) -> None:
         """Have it dropped, after whatever waits to be written."""
