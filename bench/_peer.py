@@ -160,7 +160,7 @@ def _told(operation: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, A
             return operation(**arguments)
         except Exception as error:  # noqa: BLE001  whatever a peer raises is a finding
             line = (str(error).splitlines() or [""])[-1]
-            return {"error": f"{type(error).__name__}: {line}"}
+            return {"error": f"{type(error).__name__}: {line}", "text": str(error)}
 
     return run
 
@@ -172,6 +172,8 @@ def _indices(batch: Batch) -> list[int]:
 def _as_uint8(pictures: Any) -> np.ndarray[Any, Any]:
     """(B, T, H, W, C), whatever came: floats of 0 to 1, channels first, no axis of time."""
     array = np.asarray(pictures)
+    if array.dtype == object:  # Ray's own: one array each
+        array = np.stack(array)
     if array.shape[-1] != 3:
         array = np.moveaxis(array, -3, -1)
     if array.dtype != np.uint8:

@@ -23,7 +23,11 @@ PEERS = {
 
 
 class SideFailed(Exception):
-    """What a side raised, in a line."""
+    """What a side raised, in a line; `text` is all of it."""
+
+    def __init__(self, line: str, text: str = "") -> None:
+        super().__init__(line)
+        self.text = text or line
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Side:
         except (RuntimeError, BrokenPipeError) as error:
             raise SideFailed(str(error)) from error
         if "error" in answer:
-            raise SideFailed(f"{do}: {answer['error']}")
+            raise SideFailed(f"{do}: {answer['error']}", answer["text"])
         return answer
 
 
