@@ -109,6 +109,19 @@ def test_ranks_together_give_the_ratio_and_whole_passes() -> None:
     assert len(set(of_member(seen[0] + seen[1], 1))) == 80
 
 
+@pytest.mark.parametrize("world_size", [3, 4])
+def test_an_epoch_of_ranks_has_the_share_of_each_member_to_the_sample(world_size: int) -> None:
+    for epoch in range(3):
+        options: dict[str, Any] = {"world_size": world_size, "batch_size": 5}
+        counted: Counter[int] = Counter()
+        for rank in range(world_size):
+            with make_loader(by_ratio(119), rank=rank, **options) as loader:
+                loader.set_epoch(epoch)
+                valid = [batch["dataset_index"][batch["is_valid"]].copy() for batch in loader]
+            counted.update(np.concatenate(valid).tolist())
+        assert tuple(counted[member] for member in range(3)) == by_ratio().quotas(119)
+
+
 def test_canonical_shards_make_the_same_batches_on_any_number_of_ranks() -> None:
     options: dict[str, Any] = {"canonical_shards": 4, "horizon_batches": 4}
     on_one = batches_on(1, **options)

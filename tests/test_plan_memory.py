@@ -21,7 +21,7 @@ from millpond._plan.memory import (
     plan_within,
     smallest_memory,
 )
-from millpond._plan.shards import Shard
+from millpond._plan.shards import Quotas, Shard
 
 Array = NDArray[np.int64]
 FRAME = 640 * 480 * 3
@@ -181,7 +181,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_blocks_are_enough_where_an_epoch_takes_parts_of_segments_or_several_passes(
     gop: int, first_quota: int, second_quota: int, batch_size: int, epoch: int
 ) -> None:
-    shard = Shard(0, ((0, 203), (203, 240)), (first_quota, second_quota))
+    shard = Shard(0, ((0, 203), (203, 240)), Quotas((first_quota, second_quota), 1, 0))
     wishes = replace(demand(gop, total=240), shards=(shard,), batch_size=batch_size)
     cutting = wishes.cut(target_samples=8, split=False)
     order = wishes.order(wishes.decode_orders(cutting, epoch), 0)

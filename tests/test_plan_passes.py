@@ -26,7 +26,8 @@ def samples_of(segments: Segments) -> list[int]:
 def taken(
     lengths: list[int], quota: int, epoch: int, *, shuffle: bool = True, seed: tuple[int, ...] = (3,)
 ) -> Segments:
-    return take_passes(segments_of(lengths), quota=quota, epoch=epoch, shuffle=shuffle, seed=seed)
+    start, stop = epoch * quota, (epoch + 1) * quota
+    return take_passes(segments_of(lengths), start=start, stop=stop, shuffle=shuffle, seed=seed)
 
 
 @given(lengths=LENGTHS, quota=st.integers(1, 40), epochs=st.integers(1, 6), shuffle=st.booleans())
@@ -75,6 +76,6 @@ def test_the_order_of_a_pass_is_the_same_whatever_the_quota() -> None:
 
 def test_nothing_can_be_taken_of_nothing() -> None:
     none = Segments(np.empty(0, np.int64), np.empty(0, np.int64))
-    assert len(take_passes(none, quota=0, epoch=3, shuffle=True, seed=(0,))) == 0
+    assert len(take_passes(none, start=3, stop=3, shuffle=True, seed=(0,))) == 0
     with pytest.raises(ValueError, match="of a dataset that has none"):
-        take_passes(none, quota=1, epoch=0, shuffle=True, seed=(0,))
+        take_passes(none, start=0, stop=1, shuffle=True, seed=(0,))

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from fakes import FakeDataset, identity_of
 from millpond import Loader
 from millpond._loader.ranks import Ration, cores_of_a_rank, rank_and_world_size, ration_of
-from millpond._plan.shards import Sharding, num_steps, run_starts
+from millpond._plan.shards import Quotas, Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
 from millpond.errors import UsageError
 
@@ -134,6 +134,20 @@ def test_runs_are_equally_long_and_all_ranks_give_as_many_batches(
     assert of_shards.min() // rows == num_batches if drops else -(-of_shards.max() // rows) == num_batches
 
 
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 40))
+def test_quotas_are_dealt_out_to_the_sample_and_evenly_over_the_epochs(
+    of_members: list[int], num_shards: int, epoch: int
+) -> None:
+    shards = [Quotas(tuple(of_members), num_shards, shard) for shard in range(num_shards)]
+    given = np.asarray([[np.ptp(one.places(m, epoch)) for m in range(len(of_members))] for one in shards])
+    assert given.sum(axis=0).tolist() == of_members
+    assert np.ptp(given.sum(axis=1)) <= 1
+    for member, quota in enumerate(of_members):
+        for one in shards:
+            assert one.places(member, epoch)[1] == one.places(member, epoch + 1)[0]
+            assert one.places(member, num_shards)[0] == quota
+
+
 def test_a_gop_that_two_ranks_share_is_decoded_by_both() -> None:
     dataset = FakeDataset(total=100, gop=40)
     with rank_of(0, 2, dataset) as first, rank_of(1, 2, dataset) as second:
@@ -212,7 +226,7 @@ def test_a_state_of_several_ranks_goes_on_where_it_was_saved() -> None:
         loader.load_state_dict(json.loads(state))
     with (
         rank_of(0, 2, memory="500MiB") as loader,
-        pytest.raises(ValueError, match=r"fitted_to was .* with canonical_shards= that may change"),
+        pytest.raises(ValueError, match=r"saved by another loader: memory was .* but with canonical_shards="),
     ):
         loader.load_state_dict(json.loads(state))
 
@@ -259,7 +273,7 @@ def test_states_are_the_same_though_one_rank_has_looked_at_all_files() -> None:
 def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert rank_and_world_size(None, None) == (0, 1)
+    assert rank_and_world_size(None, None) is None
     assert cores_of_a_rank() == usable_cores()
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ValueError, match="RANK='' and WORLD_SIZE='4'"):
@@ -272,6 +286,7 @@ def test_ranks_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert rank_and_world_size(None, None) == (3, 4)
     assert rank_and_world_size(0, 1) == (0, 1)
+    assert rank_and_world_size(None, 1) is None
     assert cores_of_a_rank() == 1
     with Loader(FakeDataset(), num_workers=0) as loader:
         assert (loader.rank, loader.world_size, len(loader._ration.dataset)) == (3, 4, 100)
@@ -304,18 +319,36 @@ def test_a_damaged_state_is_refused(damage: dict[str, Any]) -> None:
         ({"rank": 0}, "give both, or neither"),
         ({"rank": 2, "world_size": 2}, "rank=2 is none of world_size=2 ranks"),
         ({"rank": -1, "world_size": 2}, "rank must be at least 0"),
-        ({"rank": 0, "world_size": 3, "canonical_shards": 8}, "cannot be shared out evenly to 3 ranks"),
+        (
+            {"rank": 0, "world_size": 3, "canonical_shards": 8},
+            "cannot be shared out evenly to 3 ranks: take a number of ranks",
+        ),
         ({"rank": 0, "world_size": 2, "canonical_shards": 8, "batch_size": 6}, "the nearest batch_size that can is 8"),
         ({"horizon_batches": 4}, "goes with canonical_shards="),
         ({"canonical_shards": 2, "mixing": 0.9}, "give horizon_batches="),
         ({"uneven": "keep"}, 'uneven must be "pad", "drop" or "error"'),
         ({"drop_last": True, "batch_size": 401}, "400 samples make no full batch of 401 rows"),
-        ({"rank": 0, "world_size": 500}, "400 samples of .* cannot be shared out to 500 shards"),
+        ({"rank": 0, "world_size": 500}, "400 samples of .* cannot be shared out to 500 ranks"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Loader(FakeDataset(), num_workers=0, **options)
+
+
+def test_a_rank_that_happens_to_be_alone_gives_what_ranks_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with Loader(FakeDataset(), batch_size=48, num_workers=0, held_batches=20) as loader:
+        last = list(loader)[-1]
+        assert last["is_valid"].tolist() == [True] * 16 + [False] * 32
+        assert repr(loader).endswith("9 batches of 48 rows)")
+    with Loader(FakeDataset(), batch_size=48, num_workers=0, held_batches=20, world_size=1) as loader:
+        last = list(loader)[-1]
+        assert len(last["index"]) == 16
+        assert "is_valid" not in last
+    with pytest.raises(ValueError, match="400 samples are no whole number of global batches of 48 rows"):
+        Loader(FakeDataset(), batch_size=48, world_size=1, uneven="error")
 
 
 def test_a_rank_reads_its_own_run_alone() -> None:

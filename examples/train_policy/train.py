@@ -66,7 +66,7 @@ class Training:
     def steps(self, last: int) -> Iterator[tuple[float, int]]:
         """Train up to a step; after each, its loss and its valid rows, of all ranks together."""
         model = DistributedDataParallel(self._policy)
-        for batch in itertools.islice(_without_end(self._loader), last - self.step):
+        for batch in itertools.islice(_without_end(self._loader), max(0, last - self.step)):
             self._optimizer.zero_grad()
             to_minimize, loss, valid_rows = global_loss(model(batch), batch["is_valid"])
             to_minimize.backward()
@@ -90,6 +90,8 @@ def train(arguments: argparse.Namespace) -> None:
         curve = LossCurve(arguments.out / "loss.csv")
         if is_first:
             curve.rewind(training.step)
+        if is_first and training.step >= arguments.steps:
+            print(f"step {training.step} of {arguments.steps}: there is nothing left to do")
         for loss, valid_rows in training.steps(arguments.steps):
             if is_first:
                 curve.add(training.step, loss, valid_rows)

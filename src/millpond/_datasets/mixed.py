@@ -74,7 +74,7 @@ class MixedDataset:
             none = int(np.argmin(quotas))
             raise ValueError(
                 f"member {none} would give none of {num_samples} samples, by its weight of {self.weights[none]:.3g} in "
-                "all 1 (with several ranks, of the samples of a shard): raise epoch_samples=, or the weight, or leave "
+                "all 1: raise epoch_samples=, or the weight, or leave "
                 "the member out"
             )
         return tuple(quotas.tolist())

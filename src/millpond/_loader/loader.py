@@ -53,9 +53,10 @@ class Loader:
     Order is a function of (seed, epoch, dataset, batch_size, memory, mixing) alone: neither the number of workers nor
     timing changes it. Arena and workers are made when the first epoch begins, and live until `close`.
 
-    With several ranks each has a run of the samples, the same in every epoch, and all give equally many batches of
-    exactly `batch_size` rows. Their `is_valid`, bool (B,), is False for rows that only fill a batch up: they repeat
-    others of it, or are zero where it has none. So is a rank's loader of one rank with `canonical_shards`.
+    With ranks each has a run of the samples, the same in every epoch, and all give equally many batches of exactly
+    `batch_size` rows. Their `is_valid`, bool (B,), is False for rows that only fill a batch up: they repeat others of
+    it, or are zero where it has none. A single rank, and `canonical_shards`, have it, too. Without `canonical_shards`
+    the order of several ranks depends on `num_workers` as well, and on whether there is a transform, or a store.
 
     Args:
         dataset: A `LeRobotDataset` or a `ClipDataset`; or whatever has their interface, which may change.
@@ -94,10 +95,11 @@ class Loader:
         trace: File that a trace of plan, fetches, decodes, gathering and the consumer is written to, for
             https://ui.perfetto.dev or chrome://tracing; replaces what is there, and ends at 1 GiB. Each loader needs a
             file of its own; of several ranks each adds its number to the name.
-        rank: Of this process, from 0. None: of torch.distributed where it is initialized, else RANK, else 0.
-        world_size: Ranks. None: of torch.distributed where it is initialized, else WORLD_SIZE, else 1.
-        uneven: What becomes of a last batch that is not full on all ranks: "pad" fills it up, "drop" leaves it out (as
-            `drop_last` does), "error" refuses the dataset.
+        rank: Of this process, from 0. None: of torch.distributed where it is initialized, else RANK.
+        world_size: Ranks. None: of torch.distributed where it is initialized, else WORLD_SIZE. 1, without `rank`: there
+            are none, whatever those say.
+        uneven: What becomes of a last batch that is not full on all ranks: "pad" fills it up (without ranks it stays
+            short), "drop" leaves it out (as `drop_last` does), "error" refuses the dataset.
         canonical_shards: Fixes the order of the global batches (those of all ranks together) whatever the number of
             ranks, which must divide this one: global step k has the same samples on 1, 2 or 8 ranks of as many rows in
             all, and a state that 8 ranks saved goes on with 2. None: the order is of this number of ranks.
@@ -165,18 +167,18 @@ class Loader:
         memory_bytes = parse_bytes(memory)
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples")
-        self.rank, self.world_size = rank_and_world_size(rank, world_size)
-        self._is_told_its_rank = rank is not None
+        ranked = rank_and_world_size(rank, world_size)
+        self.rank, self.world_size = ranked or (0, 1)
+        self._is_told_its_rank = world_size is not None
         self._sharding = sharding_of(
-            self.rank,
-            self.world_size,
+            ranked,
             batch_size=batch_size,
             drop_last=drop_last,
             uneven=uneven,
             canonical_shards=canonical_shards,
             horizon_batches=horizon_batches,
         )
-        if self._sharding.is_sharded and uneven == "error":
+        if uneven == "error":
             require_even(dataset, self._sharding)
         # Asked first: what one rank has looked at by then, others may not have.
         self._knows_cuts = knows_all_cuts(dataset) or not self._sharding.is_sharded
@@ -205,15 +207,15 @@ class Loader:
         else:
             self._given = probe_transform(mine, transform, in_worker=self._num_workers > 0, limits=self._limits)
         self._fields = self._given.fields
-        if (self._sharding.is_sharded or on_error == "placeholder") and VALIDITY_FIELD in self._fields:
-            reason = 'on_error="placeholder"' if on_error == "placeholder" else "a loader of several ranks"
+        if (self._sharding.fills_up or on_error == "placeholder") and VALIDITY_FIELD in self._fields:
+            reason = 'on_error="placeholder"' if on_error == "placeholder" else "a loader of ranks"
             raise ValueError(f"{reason} adds {VALIDITY_FIELD!r} to batches, and samples have it already")
         self._policy = Policy(
             on_error,
             int(max_errors * self._num_samples) if isinstance(max_errors, float) else max_errors,
             Quarantine(Path(quarantine).absolute()),
             kept=None if transform is None else self._given.kept_by_dataset,
-            full_rows=batch_size if self._sharding.is_sharded else None,
+            full_rows=batch_size if self._sharding.fills_up else None,
             whose=f" of rank {self.rank}" if self.world_size > 1 else "",
         )
         self._demand = demand_of(
@@ -269,6 +271,10 @@ class Loader:
     def __len__(self) -> int:
         """Batches of a whole epoch; fewer come where bad samples are skipped and there is one rank."""
         return self._ration.num_batches
+
+    def __repr__(self) -> str:
+        whose = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return f"Loader({self.dataset!r}, {len(self)} batches of {self.batch_size} rows{whose})"
 
     def __enter__(self) -> Loader:
         return self

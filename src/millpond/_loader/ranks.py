@@ -14,7 +14,7 @@ import numpy as np
 from millpond._checks import check_integer
 from millpond._datasets.base import Dataset, Mixture, PartlyOpened
 from millpond._datasets.share import Share
-from millpond._plan.shards import Shard, Sharding, num_steps, run_starts
+from millpond._plan.shards import Quotas, Shard, Sharding, num_steps, run_starts
 from millpond._workers.cores import usable_cores
 from millpond.errors import UsageError
 
@@ -38,16 +38,24 @@ class Ration:
     num_batches: int
 
 
-def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """As given; else of torch.distributed where it is initialized; else of RANK and WORLD_SIZE; else 0 of 1.
+def rank_and_world_size(rank: int | None, world_size: int | None) -> tuple[int, int] | None:
+    """As given; else of torch.distributed where it is initialized; else of RANK and WORLD_SIZE.
+
+    Returns:
+        None where there are no ranks, as a `world_size` of 1 alone says, too.
 
     Raises:
         ValueError: One is given without the other, or they do not fit.
     """
+    if rank is None and world_size == 1:
+        return None
     if (rank is None) != (world_size is None):
         raise ValueError(f"rank={rank} and world_size={world_size}: give both, or neither")
     if rank is None or world_size is None:
-        rank, world_size = _of_torch() or _of_environment()
+        found = _of_torch() or _of_environment()
+        if found is None:
+            return None
+        rank, world_size = found
     check_integer("world_size", world_size, least=1)
     check_integer("rank", rank, least=0)
     if rank >= world_size:
@@ -72,10 +80,10 @@ def _of_torch() -> tuple[int, int] | None:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def _of_environment() -> tuple[int, int]:
+def _of_environment() -> tuple[int, int] | None:
     found = {name: os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE")}
-    if found["RANK"] in ("", "0") and found["WORLD_SIZE"] in ("", "1"):
-        return 0, 1
+    if "" in found.values() and found["RANK"] in ("", "0") and found["WORLD_SIZE"] in ("", "1"):
+        return None
     try:
         return int(found["RANK"]), int(found["WORLD_SIZE"])
     except ValueError:
@@ -92,8 +100,7 @@ def cores_of_a_rank() -> int:
 
 
 def sharding_of(
-    rank: int,
-    world_size: int,
+    ranked: tuple[int, int] | None,
     *,
     batch_size: int,
     drop_last: bool,
@@ -103,20 +110,25 @@ def sharding_of(
 ) -> Sharding:
     """Who fills which rows.
 
+    Args:
+        ranked: Rank and world size; None where there are no ranks.
+
     Raises:
         ValueError: Shards, ranks and rows do not divide.
     """
-    drops = drop_last or (uneven == "drop" and (world_size > 1 or canonical_shards is not None))
+    rank, world_size = ranked or (0, 1)
+    drops = drop_last or uneven == "drop"
     if horizon_batches is not None:
         check_integer("horizon_batches", horizon_batches, least=1)
         if canonical_shards is None:
             raise ValueError("horizon_batches= fixes what memory= decides otherwise: it goes with canonical_shards=")
     if canonical_shards is None:
-        return Sharding(rank, world_size, world_size, batch_size, drops)
+        return Sharding(rank, world_size, world_size, batch_size, drops, fills_up=ranked is not None)
     check_integer("canonical_shards", canonical_shards, least=1)
     if canonical_shards % world_size:
         raise ValueError(
-            f"canonical_shards={canonical_shards} cannot be shared out evenly to {world_size} ranks: give a multiple"
+            f"canonical_shards={canonical_shards} cannot be shared out evenly to {world_size} ranks: take a number of "
+            f"ranks that divides it, or a multiple of {world_size} shards, which is another order"
         )
     rows = batch_size * world_size
     if rows % canonical_shards:
@@ -126,7 +138,7 @@ def sharding_of(
             f"{max(1, round(rows / canonical_shards)) * canonical_shards // world_size}"
         )
     horizon_batches = horizon_batches or DEFAULT_HORIZON_BATCHES
-    return Sharding(rank, world_size, canonical_shards, rows // canonical_shards, drops, horizon_batches)
+    return Sharding(rank, world_size, canonical_shards, rows // canonical_shards, drops, True, horizon_batches)
 
 
 def ration_of(dataset: Dataset, sharding: Sharding) -> Ration:
@@ -140,26 +152,24 @@ def ration_of(dataset: Dataset, sharding: Sharding) -> Ration:
         ValueError: There are fewer samples than shards, or than a batch where short ones are dropped.
     """
     members = dataset.members if isinstance(dataset, Mixture) else (dataset,)
-    quotas = _quotas(dataset, sharding.num_shards)
+    quotas = _quotas(dataset)
     _require_samples(dataset, members, quotas, sharding)
-    num_batches = num_steps(
-        _epoch_samples(dataset, sharding), sharding.num_shards, sharding.shard_rows, drops=sharding.drops
-    )
+    num_batches = num_steps(_epoch_samples(dataset), sharding.num_shards, sharding.shard_rows, drops=sharding.drops)
     if not sharding.is_sharded:
         runs = [[(0, len(member))] for member in members]
-        return Ration(dataset, _shards(range(1), members, runs, quotas), num_batches)
+        return Ration(dataset, _shards(range(1), 1, members, runs, quotas), num_batches)
     sizes, shards = [len(member) for member in members], sharding.shards
     starts = [run_starts(sizes, sharding.num_shards, shard) for shard in (*shards, shards.stop)]
     of_members = list(zip(*starts, strict=True))
     shares = [_opened(member, mine[0], mine[-1]) for member, mine in zip(members, of_members, strict=True)]
     runs = [[(start - mine[0], stop - mine[0]) for start, stop in pairwise(mine)] for mine in of_members]
     mine = dataset.with_members(shares) if isinstance(dataset, Mixture) else shares[0]
-    return Ration(mine, _shards(shards, shares, runs, quotas), num_batches)
+    return Ration(mine, _shards(shards, sharding.num_shards, shares, runs, quotas), num_batches)
 
 
 def require_even(dataset: Dataset, sharding: Sharding) -> None:
     """ValueError unless every batch of every rank is full."""
-    samples, rows = _epoch_samples(dataset, sharding), sharding.num_shards * sharding.shard_rows
+    samples, rows = _epoch_samples(dataset), sharding.num_shards * sharding.shard_rows
     if samples % rows:
         raise ValueError(
             f"{samples} samples are no whole number of global batches of {rows} rows: choose another batch_size=, or "
@@ -174,17 +184,16 @@ def knows_all_cuts(dataset: Dataset) -> bool:
     return not isinstance(dataset, PartlyOpened) or dataset.is_surveyed
 
 
-def _quotas(dataset: Dataset, num_shards: int) -> tuple[int, ...] | None:
-    """Samples that an epoch of one shard takes of each member of a mix by ratio."""
+def _quotas(dataset: Dataset) -> tuple[int, ...] | None:
+    """Samples that an epoch takes of each member of a mix by ratio."""
     if not isinstance(dataset, Mixture) or dataset.weights is None:
         return None
-    return dataset.quotas(-(-dataset.epoch_samples // num_shards))
+    return dataset.quotas(dataset.epoch_samples)
 
 
-def _epoch_samples(dataset: Dataset, sharding: Sharding) -> int:
+def _epoch_samples(dataset: Dataset) -> int:
     """Of all shards."""
-    quotas = _quotas(dataset, sharding.num_shards)
-    return len(dataset) if quotas is None else sum(quotas) * sharding.num_shards
+    return dataset.epoch_samples if isinstance(dataset, Mixture) else len(dataset)
 
 
 def _require_samples(
@@ -194,8 +203,11 @@ def _require_samples(
     giving = [dataset] if quotas is None else [member for member, quota in zip(members, quotas, strict=True) if quota]
     for some in giving:
         if len(some) < sharding.num_shards:
-            raise ValueError(f"{len(some)} samples of {some!r} cannot be shared out to {sharding.num_shards} shards")
-    samples, rows = _epoch_samples(dataset, sharding), sharding.num_shards * sharding.shard_rows
+            whom = "canonical shards" if sharding.is_canonical else "ranks"
+            raise ValueError(
+                f"{len(some)} samples of {some!r} cannot be shared out to {sharding.num_shards} {whom}: take fewer"
+            )
+    samples, rows = _epoch_samples(dataset), sharding.num_shards * sharding.shard_rows
     if sharding.drops and samples < rows:
         raise ValueError(
             f"{samples} samples make no full batch of {rows} rows, and short ones are left out: choose a smaller "
@@ -211,6 +223,7 @@ def _opened(dataset: Dataset, start: int, stop: int) -> Share:
 
 def _shards(
     numbers: range,
+    num_shards: int,
     members: Sequence[Dataset],
     runs: Sequence[Sequence[tuple[int, int]]],
     quotas: tuple[int, ...] | None,
@@ -221,4 +234,7 @@ def _shards(
         tuple((first + start, first + stop) for first, (start, stop) in zip(before, its, strict=False))
         for its in zip(*runs, strict=True)
     ]
-    return tuple(Shard(number, its, quotas) for number, its in zip(numbers, of_shards, strict=True))
+    return tuple(
+        Shard(number, its, None if quotas is None else Quotas(quotas, num_shards, number))
+        for number, its in zip(numbers, of_shards, strict=True)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +55,8 @@ def _fitted_to(demand: Demand, memory_bytes: int, mixing: float | None) -> dict[
         "mixing": mixing,
         "held_batches": demand.held_batches,
         "num_workers": demand.num_workers,
-        "transformed_bytes": demand.outlet_sample_bytes,
-        "fetches_ahead": demand.fetched_bytes is not None,
+        "bytes that transform= gives": demand.outlet_sample_bytes,
+        "being behind a URL": demand.fetched_bytes is not None,
     }
 
 
@@ -64,20 +65,40 @@ def _cuts_digest(dataset: Dataset) -> str:
 
 
 def require_same(state: dict[str, Any], identity: dict[str, Any], num_batches: int) -> None:
-    """ValueError where a state is of another version, another loader, or no place in its epochs."""
+    """ValueError where a state is of another version, another loader, or no place in its epochs; TypeError if none."""
+    if not isinstance(state, dict):
+        raise TypeError(f"a state is a dict, as state_dict() gives it, not {state!r}")
     if state.get("version") != STATE_VERSION:
         raise ValueError(f"this state has version {state.get('version')}; this millpond reads {STATE_VERSION}")
     if not all(type(state.get(name)) is int for name in ("epoch", "batch")) or not {"books", "order"} <= state.keys():
         raise ValueError("this state is damaged: it lacks epoch, batch, books or order, or they are no whole numbers")
+    differing = _differing(state, identity)
+    if differing:
+        raise ValueError(f"this state was saved by another loader: {'; '.join(differing)}")
     if not (state["epoch"] >= 0 and 0 <= state["batch"] <= num_batches):
         raise ValueError(f"this state stands at batch {state['batch']} of epoch {state['epoch']}: there is none")
-    pairs = {name: (state.get(name), mine) for name, mine in identity.items()}
-    if None in pairs["cuts"]:
-        del pairs["cuts"]
-    differing = [f"{name} was {was!r} and is {now!r}" for name, (was, now) in pairs.items() if was != now]
-    if differing:
-        remedy = "" if state.get("fitted_to") == identity["fitted_to"] else "; with canonical_shards= that may change"
-        raise ValueError(f"this state was saved by another loader: {'; '.join(differing)}{remedy}")
+
+
+def _differing(state: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """What keeps a state from going on, as it is told."""
+    if state.get("canonical_shards") != identity["canonical_shards"]:
+        return _pairs(state, identity, ("canonical_shards", "horizon_batches"))
+    names = [name for name in identity if name not in ("dataset", "cuts", "fitted_to")]
+    told = []
+    if state.get("dataset") != identity["dataset"]:
+        told.append("its dataset had other episodes, features, delta_timestamps or image_size")
+    if None not in (state.get("cuts"), identity["cuts"]) and state["cuts"] != identity["cuts"]:
+        told.append("its dataset was encoded with other keyframes")
+    told += _pairs(state, identity, names)
+    if not told and state.get("fitted_to") != identity["fitted_to"]:
+        told = _pairs(state.get("fitted_to") or {}, identity["fitted_to"] or {}, tuple(identity["fitted_to"] or ()))
+        told.append("ranks fit their orders to these, but with canonical_shards=")
+    return told
+
+
+def _pairs(state: dict[str, Any], identity: dict[str, Any], names: Sequence[str]) -> list[str]:
+    pairs = [(name, state.get(name), identity[name]) for name in names]
+    return [f"{name} was {was!r} and is {now!r}" for name, was, now in pairs if was != now]
 
 
 def order_parameters(plan: MemoryPlan) -> dict[str, Any]:

@@ -101,8 +101,10 @@ class Demand:
             cuts = cuts_within(self.cuts, start, stop)
             last = int(np.searchsorted(cuts, start + kept * (stop - start))) - 1
             runs.append((start, int(cuts[min(max(last, 1), len(cuts) - 1)])))
-        quotas = None if shard.quotas is None else tuple(max(1, int(kept * quota)) for quota in shard.quotas)
-        return replace(shard, runs=tuple(runs), quotas=quotas)
+        if shard.quotas is None:
+            return replace(shard, runs=tuple(runs))
+        fewer = tuple(max(1, int(kept * quota)) for quota in shard.quotas.of_members)
+        return replace(shard, runs=tuple(runs), quotas=replace(shard.quotas, of_members=fewer))
 
     def cut(self, *, target_samples: int, split: bool) -> Cutting:
         """Cut every run into segments; see `cut_segments`."""
@@ -118,11 +120,11 @@ class Demand:
         """int64: of the segments that an epoch has at most; where there are quotas, with those cut at their ends."""
         found = []
         for shard, runs in zip(self.shards, cutting, strict=True):
-            for segments, quota in zip(runs, shard.quotas or [None] * len(runs), strict=True):
-                if quota is None:
+            for member, segments in enumerate(runs):
+                if shard.quotas is None:
                     found.append(segments.lengths)
-                elif quota:
-                    passes = quota // int(segments.lengths.sum()) + 2
+                elif len(segments):
+                    passes = shard.quotas.most(member) // int(segments.lengths.sum()) + 2
                     found += [np.repeat(segments.lengths, passes), np.ones(2, np.int64)]
         return np.concatenate(found)
 
@@ -151,14 +153,12 @@ class Demand:
     def _segments_of(self, shard: Shard, runs: tuple[Segments, ...], epoch: int) -> Segments:
         if shard.quotas is None:
             return join_segments(runs)
-        return join_segments(
-            [
-                take_passes(
-                    segments, quota=quota, epoch=epoch, shuffle=self.shuffle, seed=(self.seed, shard.number, member)
-                )
-                for member, (segments, quota) in enumerate(zip(runs, shard.quotas, strict=True))
-            ]
-        )
+        taken = []
+        for member, segments in enumerate(runs):
+            start, stop = shard.quotas.places(member, epoch)
+            seed = (self.seed, shard.number, member)
+            taken.append(take_passes(segments, start=start, stop=stop, shuffle=self.shuffle, seed=seed))
+        return join_segments(taken)
 
 
 def all_segments(cutting: Cutting) -> Segments:

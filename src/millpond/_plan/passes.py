@@ -7,52 +7,60 @@ from numpy.typing import NDArray
 
 from millpond._plan.segments import Segments
 
+DRAWN_TOGETHER = 4096
+"""Segments, of so many passes as they come to; a pass of more is drawn by itself."""
 
-def take_passes(segments: Segments, *, quota: int, epoch: int, shuffle: bool, seed: tuple[int, ...]) -> Segments:
-    """The samples that an epoch takes of an endless sequence of passes over a dataset.
 
-    Each pass has every sample once, in an order of its own. Epoch e has the places [e * quota, (e + 1) * quota) of the
-    sequence, so over the epochs no sample comes again before all have come, whatever the quota.
+def take_passes(segments: Segments, *, start: int, stop: int, shuffle: bool, seed: tuple[int, ...]) -> Segments:
+    """The samples at some places of an endless sequence of passes over a dataset.
+
+    Each pass has every sample once, in an order of its own. Where each epoch takes the places behind those of the one
+    before, no sample comes again before all have come, whatever it takes.
 
     Args:
         segments: Of the dataset; every sample in one of them.
-        quota: Samples that each epoch takes.
-        epoch: The epoch's number.
+        start: The first place.
+        stop: One past the last.
         shuffle: Whether the segments of a pass come in an order of their own; False: as they are.
         seed: With the number of a pass, the only source of its order.
 
     Returns:
-        Segments of `quota` samples in all, those at the ends of the window cut. One may be there more than once.
+        Segments of `stop - start` samples in all, those at the ends cut. One may be there more than once.
 
     Raises:
         ValueError: There are no samples to take.
     """
     total = int(segments.lengths.sum())
-    if quota and not total:
-        raise ValueError(f"{quota} samples of an epoch are to be taken of a dataset that has none")
-    start, stop = epoch * quota, (epoch + 1) * quota
-    taken = [
-        _window(_ordered(segments, number, shuffle, seed), start - number * total, stop - number * total)
-        for number in (range(start // total, -(-stop // total)) if quota else ())
-    ]
-    none = np.empty(0, np.int64)
-    return Segments(
-        np.concatenate([none, *(one.starts for one in taken)]), np.concatenate([none, *(one.stops for one in taken)])
-    )
+    if start >= stop:
+        return Segments(np.empty(0, np.int64), np.empty(0, np.int64))
+    if not total:
+        raise ValueError(f"{stop - start} samples of an epoch are to be taken of a dataset that has none")
+    first, last = start // total, -(-stop // total)
+    if shuffle:
+        order = _orders(len(segments), first, last, seed)
+    else:
+        order = np.tile(np.arange(len(segments)), last - first)
+    several = Segments(segments.starts[order], segments.stops[order])
+    return _window(several, start - first * total, stop - first * total)
 
 
-def _ordered(segments: Segments, number: int, shuffle: bool, seed: tuple[int, ...]) -> Segments:
-    """One pass."""
-    if not shuffle:
-        return segments
-    of_this_pass = np.random.SeedSequence(seed, spawn_key=(number,))  # none that an epoch's order is made of
-    rng = np.random.Generator(np.random.PCG64(of_this_pass))
-    order = rng.permutation(len(segments))
-    return Segments(segments.starts[order], segments.stops[order])
+def _orders(length: int, first: int, last: int, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """The orders of passes `first` to `last`, one after the other.
+
+    Short ones are drawn many at a time, the same ones together whoever asks: an epoch may have thousands.
+    """
+    together = max(1, DRAWN_TOGETHER // length)
+    drawn = []
+    for number in range(first // together, -(-last // together)):
+        of_these = np.random.SeedSequence(seed, spawn_key=(number,))  # none that an epoch's order is made of
+        rng = np.random.Generator(np.random.PCG64(of_these))
+        drawn.append(np.argsort(rng.random((together, length)), axis=1, kind="stable"))
+    skipped = first // together * together
+    return np.concatenate(drawn)[first - skipped : last - skipped].reshape(-1)
 
 
 def _window(segments: Segments, start: int, stop: int) -> Segments:
-    """The samples at places `start` to `stop` of the segments one after the other, as far as there are such."""
+    """The samples at places `start` to `stop` of the segments one after the other."""
     bounds = np.concatenate(([0], np.cumsum(segments.lengths))).astype(np.int64)
     inside: NDArray[np.int64] = np.clip(bounds, start, stop)
     first, last = inside[:-1], inside[1:]

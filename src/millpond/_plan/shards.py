@@ -15,23 +15,64 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Quotas:
+    """What one shard gives of each member of a mix by ratio.
+
+    The samples of an epoch are counted through the members, and dealt out to the shards in turn, from one shard further
+    in each epoch. So an epoch has what each member is to give, to the sample; shards differ by one sample; and after as
+    many epochs as there are shards each has given as much of each member as any other.
+
+    Attributes:
+        of_members: Samples of each member in an epoch, of all shards together.
+        num_shards: Among which they are dealt out.
+        shard: The number of this one.
+    """
+
+    of_members: tuple[int, ...]
+    num_shards: int
+    shard: int
+
+    def places(self, member: int, epoch: int) -> tuple[int, int]:
+        """The places of an epoch, start to stop, in the sequence of passes over this shard's run of a member."""
+        rounds = epoch // self.num_shards
+        before = sum(self._given(member, earlier) for earlier in range(rounds * self.num_shards, epoch))
+        start = rounds * self.of_members[member] + before
+        return start, start + self._given(member, epoch)
+
+    def most(self, member: int) -> int:
+        """Samples of a member that any epoch has, at most."""
+        return -(-self.of_members[member] // self.num_shards)
+
+    def _given(self, member: int, epoch: int) -> int:
+        first = sum(self.of_members[:member])
+        return self._dealt(first + self.of_members[member], epoch) - self._dealt(first, epoch)
+
+    def _dealt(self, samples: int, epoch: int) -> int:
+        """Of so many, the first of which goes to shard `epoch` (modulo their number)."""
+        turn = (self.shard - epoch) % self.num_shards
+        return (samples + self.num_shards - 1 - turn) // self.num_shards
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """What one shard gives in every epoch.
 
     Attributes:
         number: Among all shards; with seed and epoch, all that its order depends on.
         runs: Half-open runs of samples, one of each member of a mix.
-        quotas: Samples of each run that an epoch takes; None: every one, once.
+        quotas: What an epoch takes of each run; None: every sample, once.
     """
 
     number: int
     runs: tuple[tuple[int, int], ...]
-    quotas: tuple[int, ...] | None = None
+    quotas: Quotas | None = None
 
     @property
     def num_samples(self) -> int:
-        """Of an epoch."""
-        return sum(stop - start for start, stop in self.runs) if self.quotas is None else sum(self.quotas)
+        """Of an epoch; by quotas it may be one less."""
+        if self.quotas is None:
+            return sum(stop - start for start, stop in self.runs)
+        return -(-sum(self.quotas.of_members) // self.quotas.num_shards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +84,8 @@ class Sharding:
         world_size: Ranks.
         num_shards: Of all ranks; a multiple of `world_size`.
         shard_rows: Rows of each batch that one shard fills.
-        drops: Whether a last batch that is not full on all ranks is left out, rather than padded.
+        drops: Whether a last batch that is not full on all ranks is left out.
+        fills_up: Whether every batch is filled up, so that ranks stay in step; else a last one may be short.
         horizon_batches: Of orders that depend neither on ranks nor on their memory; None: they do.
     """
 
@@ -52,6 +94,7 @@ class Sharding:
     num_shards: int
     shard_rows: int
     drops: bool
+    fills_up: bool = True
     horizon_batches: int | None = None
 
     @property
@@ -61,7 +104,7 @@ class Sharding:
 
     @property
     def is_sharded(self) -> bool:
-        """Whether all batches are full, so that ranks stay in step; else a single rank's last one may be short."""
+        """Whether there are several shards, or may be: what one rank knows of itself alone is in no state."""
         return self.world_size > 1 or self.is_canonical
 
     @property

@@ -76,8 +76,7 @@ class ReadRun:
             stall_timeout=options.stall_timeout,
             video_fetch_workers=options.video_fetch_workers,
             output="numpy",
-            rank=0,  # whatever the environment says: Ray shares out
-            world_size=1,
+            world_size=1,  # whatever the environment says: Ray shares out
         )
 
     def _rows(self, dataset: Dataset) -> int:

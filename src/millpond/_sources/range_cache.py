@@ -59,7 +59,6 @@ class RangeCache:
         max_bytes: Of all files in it together, at any moment: ranges, and the sum of their sizes.
 
     Attributes:
-        is_full: Whether ranges had to go to make room for others, or some could not be kept at all.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -70,13 +69,18 @@ class RangeCache:
         self._cannot_write = False
         self._was_counted = False
         self._is_locked_out = False
-        self.is_full = False
+        self._has_refused = False
 
     def __reduce__(self) -> tuple[type[RangeCache], tuple[Path, int]]:
         return type(self), (self.folder, self.max_bytes)
 
     def __repr__(self) -> str:
         return f"RangeCache({str(self.folder)!r}, {self.max_bytes})"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether ranges had to go to make room for others, or some cannot be kept."""
+        return self._has_refused or self._is_locked_out
 
     def find(self, name: str, identity: FileIdentity, wanted: ByteRange) -> bytes | None:
         """The bytes of a range that was kept; None if it was not, or no longer is whole.
@@ -117,7 +121,7 @@ class RangeCache:
                     for wanted, data in parts:
                         self._keep(lock, self._path_of(name, identity, wanted), data)
         except OSError as error:
-            self._cannot_write = self.is_full = True
+            self._cannot_write = self._has_refused = True
             _logger.warning(
                 "cannot keep ranges in %s (%s): what is not there yet is fetched each time",
                 self.folder,
@@ -127,7 +131,7 @@ class RangeCache:
     def _keep(self, lock: int, path: str, data: Buffer) -> None:
         num_bytes = memoryview(data).nbytes
         if _HEAD.size + num_bytes > self._max_range_bytes:
-            self.is_full = True
+            self._has_refused = True
         elif not os.path.exists(path):
             self._write(lock, path, _HEAD.pack(_IS_RANGE, zlib.crc32(data), num_bytes), data)
 
@@ -193,7 +197,7 @@ class RangeCache:
         self._was_counted = True
         total_bytes = sum(one.size_bytes for one in kept)
         if total_bytes + size_bytes > self._max_range_bytes:
-            self.is_full = True
+            self._has_refused = True
             goal = min(int(self._max_range_bytes * _KEPT_SHARE), self._max_range_bytes - size_bytes)
             for one in sorted(kept, key=lambda one: one.used_ns):
                 if total_bytes <= goal:
