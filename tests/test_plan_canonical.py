@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from millpond._plan.canonical import open_batches_for, order_shard
-from millpond._plan.epoch import EpochPlan, decode_order, merge_plans, open_batches_needed, plan_epoch
+from millpond._plan.epoch import EpochPlan, decode_order, merge_plans, open_batches_needed
 from millpond._plan.segments import Segments, cut_segments, join_segments
 from millpond._plan.shards import run_starts
+from planned import plan_epoch
 
 
 def shards_of(total: int, num_shards: int, gop: int, target: int) -> list[Segments]:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch, stable_order
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, stable_order
 from millpond._plan.mixing import expected_distinct, mixing_of
 from millpond._plan.segments import cut_segments
+from planned import plan_epoch
 
 
 def make_plan(total: int = 2994, gop: int = 2, target: int = 16, **changes: Any) -> EpochPlan:

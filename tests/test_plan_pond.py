@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed, plan_epoch
+from millpond._plan.epoch import EpochPlan, blocks_needed, open_batches_needed
 from millpond._plan.pond import FinishTask, Layout, Pond, ReadyBatch, SegmentTask
 from millpond._plan.segments import cut_segments
+from planned import plan_epoch
 
 
 def make_plan(total: int, gop: int, horizon: int, *, shuffle: bool = True, batch_size: int = 8) -> EpochPlan:

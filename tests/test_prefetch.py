@@ -25,10 +25,11 @@ from millpond._loader.prefetch import Prefetcher
 from millpond._loader.ring import Ring
 from millpond._loader.timeline import Timeline
 from millpond._loader.work import Place
-from millpond._plan.epoch import EpochPlan, plan_epoch
+from millpond._plan.epoch import EpochPlan
 from millpond._plan.memory import LEAST_PREFETCH_BYTES, MIB, MOST_PREFETCH_BYTES, MemoryPlan
 from millpond._plan.segments import Segments
 from millpond.errors import CorruptMedia, DataError, InternalError, UnsupportedFormat, UsageError
+from planned import plan_epoch
 from test_plan_memory import chosen, demand
 
 OFFSET = 1000

@@ -107,37 +107,19 @@ class DecodeOrder:
     epoch: int
 
 
-def plan_epoch(
-    segments: Segments,
-    groups: NDArray[np.int64],
-    *,
-    batch_size: int,
-    horizon_batches: int,
-    shuffle: bool,
-    seed: int,
-    epoch: int,
-    shard: int = 0,
-) -> EpochPlan:
-    """Order one epoch.
+def decode_order(
+    segments: Segments, groups: NDArray[np.int64], *, shuffle: bool, seed: int, epoch: int, shard: int = 0
+) -> DecodeOrder:
+    """Draw all that is chance in an epoch.
 
     Args:
         segments: What a task decodes; every sample in one of them.
         groups: int64 (N,), the episode of each sample; segments of one group are spread over the epoch.
-        batch_size: Rows of a batch.
-        horizon_batches: A segment's samples leave within about so many batches; 0: in the order they are decoded in.
         shuffle: False gives the dataset's own order.
         seed: With `epoch` and `shard`, the only source of randomness.
         epoch: The epoch's number.
         shard: The number of the shard whose segments they are.
     """
-    order = decode_order(segments, groups, shuffle=shuffle, seed=seed, epoch=epoch, shard=shard)
-    return order_epoch(order, batch_size=batch_size, horizon_batches=horizon_batches)
-
-
-def decode_order(
-    segments: Segments, groups: NDArray[np.int64], *, shuffle: bool, seed: int, epoch: int, shard: int = 0
-) -> DecodeOrder:
-    """Draw what `order_epoch` needs; see `plan_epoch`."""
     if not shuffle:
         return DecodeOrder(segments.starts, _bounds_of(segments.lengths), None, epoch)
     entropy = [seed, epoch, shard] if shard else [seed, epoch]
@@ -148,7 +130,13 @@ def decode_order(
 
 
 def order_epoch(order: DecodeOrder, *, batch_size: int, horizon_batches: int) -> EpochPlan:
-    """Put the samples of segments that are decoded in this order into batches; see `plan_epoch`."""
+    """Put the samples of segments that are decoded in this order into batches.
+
+    Args:
+        order: Of the segments.
+        batch_size: Rows of a batch.
+        horizon_batches: A segment's samples leave within about so many batches; 0: in the order they are decoded in.
+    """
     total = int(order.bounds[-1])
     if order.leaving is not None and horizon_batches:
         horizon = min(horizon_batches * batch_size, total)
